@@ -1,0 +1,1 @@
+"""Everything that touches NVIDIA FLARE: messages, controllers, client loops, recipes."""

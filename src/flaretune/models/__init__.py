@@ -1,0 +1,1 @@
+"""Pretrained language models as black boxes that answer with the logits of the label words."""

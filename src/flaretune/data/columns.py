@@ -1,0 +1,154 @@
+"""Reading the columns of a local file or of a hub's data set, as they are.
+
+Local files are read here and not by the ``datasets`` library: its CSV reader takes a text such as "NA" or
+"null" for a missing value and guesses types file by file, and it keeps a converted copy on disk. Here a text
+stays the text that was written, and what is read is always what the file holds now.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flaretune.errors import UserError
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Some columns of a data set, in row order.
+
+    Attributes:
+        place: what messages call the data set.
+        values: column → its values, all of one length; an absent value is None.
+    """
+
+    place: str
+    values: dict[str, list[Any]]
+
+
+def read_file(path: Path, wanted: Sequence[str]) -> Columns:
+    """Read columns of a ``.csv``, ``.jsonl``, ``.json`` (a list of objects) or ``.parquet`` file.
+
+    CSV is UTF-8 with a header line; its values stay strings.
+
+    Raises:
+        UserError: no such file, an unknown format, contents that are not of the format, or a missing column.
+    """
+    if path.suffix not in READERS:
+        raise UserError(f"data file {path} has no known format; its name must end in {', '.join(READERS)}")
+    if not path.is_file():
+        raise UserError(f"data file {path} does not exist or is not a file; check its path")
+    try:
+        return Columns(str(path), READERS[path.suffix](path, wanted))
+    except UnicodeDecodeError as error:
+        raise UserError(f"data file {path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"data file {path} cannot be read: {error}") from error
+
+
+def read_hub(hub: str, config: str | None, split: str, wanted: Sequence[str]) -> Columns:
+    """Read columns of one split of a data set on the Hugging Face hub (or of its copy in the hub's cache).
+
+    Raises:
+        UserError: the hub cannot be reached, has no such data set, configuration or split, or a column is
+            missing.
+    """
+    import datasets  # here, because it takes a second and a site with its own file needs none of it
+
+    name = f"{hub} ({config})" if config else hub
+    way_out = "give a local copy with --dataset FOLDER"
+    try:
+        dataset = datasets.load_dataset(hub, config, split=split)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise UserError(f"the hub has no data set {hub!r} that may be read from here; {way_out}") from error
+    except ConnectionError as error:
+        raise UserError(
+            f"data set {name} is no local folder, and the hub could not be reached ({_first_line(error)}); "
+            f"{way_out}"
+        ) from error
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(
+            f"split {split!r} of data set {name} cannot be read ({_first_line(error)}); name another, or "
+            f"{way_out}"
+        ) from error
+    place = f"split {split!r} of {name}"
+    _check_present(wanted, dataset.column_names, place)
+    return Columns(place, {column: list(dataset[column]) for column in wanted})
+
+
+def _read_csv(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        try:
+            lines = list(csv.reader(stream))
+        except csv.Error as error:
+            raise UserError(f"data file {path} is not valid CSV: {error}") from error
+    header, rows = (lines[0], lines[1:]) if lines else ([], [])
+    _check_present(wanted, header, str(path))
+    rows = [row for row in rows if row]  # blank lines
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise UserError(
+                f"row {number} of {path} has {len(row)} values for {len(header)} columns; put texts that "
+                "contain commas in double quotes"
+            )
+    return {column: [row[header.index(column)] for row in rows] for column in wanted}
+
+
+def _read_json_lines(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if line.strip():
+            records.append(_parse_json(line, f"line {number} of {path}"))
+    return _columns_of_records(records, wanted, path)
+
+
+def _read_json(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
+    records = _parse_json(path.read_text(encoding="utf-8-sig"), f"data file {path}")
+    return _columns_of_records(records, wanted, path)
+
+
+def _read_parquet(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        _check_present(wanted, parquet.read_schema(path).names, str(path))
+        return parquet.read_table(path, columns=list(wanted)).to_pydict()
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"data file {path} is not valid Parquet: {_first_line(error)}") from error
+
+
+READERS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".json": _read_json, ".parquet": _read_parquet}
+
+
+def _parse_json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(
+            f"{place} is not valid JSON ({error}); a file of one object a line ends in .jsonl"
+        ) from error
+
+
+def _columns_of_records(records: Any, wanted: Sequence[str], path: Path) -> dict[str, list[Any]]:
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise UserError(
+            f"data file {path} must hold JSON objects such as {{{wanted[0]!r}: …}}, one for each row"
+        )
+    _check_present(wanted, list(dict.fromkeys(key for record in records for key in record)), str(path))
+    return {column: [record.get(column) for record in records] for column in wanted}
+
+
+def _check_present(wanted: Sequence[str], found: Sequence[str], place: str) -> None:
+    for column in wanted:
+        if list(found).count(column) != 1:
+            problem = "more than one column" if column in found else "no column"
+            raise UserError(f"{place} has {problem} {column!r}; its columns are {list(found)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

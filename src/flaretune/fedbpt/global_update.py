@@ -1,0 +1,86 @@
+"""What the server does in a round: recombine the sites' distributions with a CMA-ES of its own (paper, §3.3)."""
+
+from __future__ import annotations
+
+import warnings
+
+import cma
+import numpy as np
+from cma.recombination_weights import RecombinationWeights
+
+from flaretune.fedbpt.distribution import Distribution
+from flaretune.fedbpt.strategy import start_strategy
+
+
+class GlobalSearch:
+    """The server's CMA-ES, whose population are the means that the sites found.
+
+    Args:
+        dim: d, the intrinsic dimension.
+        sigma0: the initial step size.
+        local_popsize: λ of the sites.
+        seed: of the server's CMA-ES, which draws points only to keep pycma's order of calls.
+        bound: see `start_strategy`.
+        sigma_floor: the sites' step size never falls below this; 0 switches the floor off.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        sigma0: float,
+        local_popsize: int,
+        seed: int,
+        bound: float = 0.0,
+        sigma_floor: float = 0.0,
+    ):
+        self._seed = seed
+        self._bound = bound
+        self._sigma_floor = sigma_floor
+        self._local_parents = RecombinationWeights(local_popsize).mu  # μ_λ
+        self._local_sigma = float(sigma0)
+        self._start = Distribution(np.zeros(dim), float(sigma0))
+        self._strategy: cma.CMAEvolutionStrategy | None = None
+        self._parents = 0
+
+    @property
+    def distribution(self) -> Distribution:
+        """What the sites start the next round from."""
+        if self._strategy is None:
+            return self._start
+        # copies: pycma goes on changing its own arrays
+        return Distribution(
+            np.array(self._strategy.mean), self._local_sigma, np.array(self._strategy.sm.covariance_matrix)
+        )
+
+    def update(self, means: np.ndarray, fitness: np.ndarray, sigma_square_sums: np.ndarray) -> Distribution:
+        """Recombine the answers of the M sites that gave one, and return the new distribution.
+
+        Args:
+            means: m_k, float64, shape (M, d), M ≥ 1; in an order that does not depend on who was first.
+            fitness: F_k(m_k), float64, shape (M,).
+            sigma_square_sums: S_k, float64, shape (M,).
+        """
+        if len(means) == 1:  # pycma recombines no single point; the same one twice moves the mean onto it
+            means, fitness, sigma_square_sums = (np.repeat(a, 2, axis=0) for a in (means, fitness, sigma_square_sums))
+        strategy = self._strategy_for(len(means))
+        pooled_sigma = float(np.sqrt(np.mean(sigma_square_sums) / self._local_parents))  # σ_g
+        strategy.sigma = pooled_sigma
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", cma.evolution_strategy.InjectionWarning)
+            strategy.ask()  # tell wants it; the points are not used
+            strategy.tell(list(np.asarray(means, dtype=np.float64)), np.asarray(fitness, dtype=np.float64).tolist())
+        self._local_sigma = max(self._local_sigma * strategy.sigma / pooled_sigma, self._sigma_floor)
+        return self.distribution
+
+    def _strategy_for(self, parents: int) -> cma.CMAEvolutionStrategy:
+        """The server's strategy with as many parents as there are answers, its state carried over."""
+        if parents != self._parents:
+            old = self._strategy
+            new = start_strategy(self.distribution, parents, self._seed, self._bound, parents)
+            if old is not None:
+                new.sm, new.pc, new.countiter = old.sm, old.pc, old.countiter
+                new.adapt_sigma.initialize(new)
+                new.adapt_sigma.ps = old.adapt_sigma.ps
+                new.adapt_sigma._ps_updated_iteration = old.adapt_sigma._ps_updated_iteration
+            self._strategy, self._parents = new, parents
+        return self._strategy

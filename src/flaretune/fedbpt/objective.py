@@ -1,0 +1,60 @@
+"""The losses that a prompt is judged by, on the logits of the label words."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from flaretune.tasks import metrics
+
+LossType = Literal["ce", "hinge", "perf"]
+LOSS_TYPES: tuple[LossType, ...] = ("ce", "hinge", "perf")
+HINGE_MARGIN = 2.0
+
+
+def loss(
+    loss_type: LossType,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    metric: str = "accuracy",
+    positive_class: int | None = None,
+) -> np.ndarray:
+    """L(z; T) for each of λ candidates, averaged over the N examples.
+
+    Args:
+        loss_type: ``ce`` cross entropy over the label words; ``hinge`` the sum over the wrong classes of
+            max(0, margin − (score of the right one − score of the wrong one)), margin 2 (BBT, arXiv
+            2201.03514, §3.4); ``perf`` minus the task's metric.
+        logits: float, shape (λ, N, C).
+        labels: int, shape (N,).
+        metric: the task's metric, for ``perf``.
+        positive_class: of the F1 score, for ``perf``.
+
+    Returns:
+        float64, shape (λ,); lower is better.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if loss_type == "ce":
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        return -log_probabilities[:, np.arange(len(labels)), labels].mean(axis=1)
+    if loss_type == "hinge":
+        right = logits[:, np.arange(len(labels)), labels][..., None]  # (λ, N, 1)
+        slack = np.maximum(0.0, HINGE_MARGIN - (right - logits))  # (λ, N, C); margin itself at the right class
+        return (slack.sum(axis=-1) - HINGE_MARGIN).mean(axis=1)
+    if loss_type == "perf":
+        predictions = logits.argmax(axis=-1)
+        return np.array(
+            [-metrics.value(metric, metrics.count(metric, row, labels, positive_class)) for row in predictions]
+        )
+    raise ValueError(f"loss type {loss_type!r} is unknown: use one of {', '.join(LOSS_TYPES)}")
+
+
+def fitness_ratio(plain: np.ndarray, perturbed: np.ndarray) -> np.ndarray:
+    """F_k(z) = L(z; T_k) / L(z; T̃_k), the fitness with perturbed data (paper, §3.4); shapes (λ,).
+
+    The denominator is kept above 1e-6, so that a hinge loss of zero on the perturbed texts gives a
+    large number and not a division by zero.
+    """
+    return np.asarray(plain) / np.maximum(np.asarray(perturbed), 1e-6)

@@ -1,0 +1,154 @@
+"""A FedBPT site: its data, the black box it asks, and what it does in each task of a job."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from flaretune.fedbpt.answers import Counters, EvaluateAnswer, Evaluation, SearchAnswer, SetupAnswer
+from flaretune.fedbpt.distribution import Distribution
+from flaretune.fedbpt.local_search import local_search
+from flaretune.fedbpt.objective import fitness_ratio, loss
+from flaretune.seeding import derive_seed
+from flaretune.tasks import metrics
+from flaretune.tasks.spec import TaskSpec
+
+
+class Asks(Protocol):
+    """The black box, seen from here (`models.black_box.BlackBox` is one)."""
+
+    example_forwards: int
+
+    def label_logits(self, points: np.ndarray, texts: Any) -> np.ndarray:
+        """Points, float (λ, d) → label-word logits, float32 (λ, N, C)."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts registered with the black box and their class ids, int64, shape (N,)."""
+
+    texts: Any
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How a site searches; the options of the same names in `config.SiteConfig`."""
+
+    local_iter: int
+    popsize: int
+    local_seeds: str
+    loss_type: str
+    bound: float
+    norm_prompt: int
+    prompt_norm_threshold: float
+    prompt_norm_threshold_upper: float
+    intrinsic_dim: int
+    seed: int
+
+
+class FedBPTSite:
+    """What a site answers to the server's tasks. Knows neither NVFlare nor how the model is run.
+
+    Args:
+        name: of the site.
+        spec: the task, for its metric.
+        black_box: answers with label-word logits.
+        train: what fitness is computed on.
+        dev: what prompts are compared on; may be empty.
+        test: what accuracy is reported on; None at a site that does not evaluate.
+        perturbed: makes T̃ anew from a seed, or None to search without perturbation (paper, §3.4).
+        settings: how to search.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: TaskSpec,
+        black_box: Asks,
+        train: Labelled,
+        dev: Labelled,
+        test: Labelled | None,
+        perturbed,
+        settings: SearchSettings,
+    ):
+        self._name = name
+        self._spec = spec
+        self._black_box = black_box
+        self._train = train
+        self._dev = dev
+        self._test = test
+        self._perturbed = perturbed
+        self._settings = settings
+        self._norm_limit = settings.prompt_norm_threshold if settings.norm_prompt else None
+
+    def setup(self, agreement: dict[str, Any], zero_shot_logits: np.ndarray | None) -> SetupAnswer:
+        """Evaluate the initial prompt, and report what the sites of a job must agree on."""
+        zero_shot = None
+        if zero_shot_logits is not None:
+            zero_shot = self._count(zero_shot_logits, self._test.labels)
+        answer = self.evaluate(np.zeros(self._settings.intrinsic_dim))
+        return SetupAnswer(agreement, len(self._train.labels), zero_shot, answer.evaluation, answer.counters)
+
+    def search(self, distribution: Distribution, round_number: int) -> SearchAnswer:
+        """Search from the server's distribution for a round (paper, Algorithm 1)."""
+        started, forwards = time.monotonic(), self._black_box.example_forwards
+        s = self._settings
+        if self._norm_limit is not None and np.linalg.norm(distribution.mean) < s.prompt_norm_threshold_upper:
+            self._norm_limit += 1
+        result = local_search(
+            distribution,
+            self._objective(round_number),
+            generations=s.local_iter,
+            popsize=s.popsize,
+            seed=self._search_seed(round_number),
+            bound=s.bound,
+            norm_limit=self._norm_limit,
+        )
+        counters = Counters(result.queries, self._black_box.example_forwards - forwards, time.monotonic() - started)
+        return SearchAnswer(result, len(self._train.labels), counters)
+
+    def evaluate(self, point: np.ndarray) -> EvaluateAnswer:
+        """Count right answers of a point's prompt, float (d,), on development and test data."""
+        started, forwards = time.monotonic(), self._black_box.example_forwards
+        dev_counts, dev_loss = self._evaluate_on(point, self._dev)
+        test_counts = None if self._test is None else self._evaluate_on(point, self._test)[0]
+        evaluation = Evaluation(dev_counts, dev_loss, len(self._dev.labels), test_counts)
+        counters = Counters(1, self._black_box.example_forwards - forwards, time.monotonic() - started)
+        return EvaluateAnswer(evaluation, counters)
+
+    def _objective(self, round_number: int):
+        s = self._settings
+
+        def on(data: Labelled):
+            return lambda points: loss(
+                s.loss_type,
+                self._black_box.label_logits(points, data.texts),
+                data.labels,
+                self._spec.metric,
+                self._spec.positive_class,
+            )
+
+        plain = on(self._train)
+        if self._perturbed is None:
+            return plain
+        seed = derive_seed(s.seed, "perturb", round_number, self._name)
+        perturbed = on(Labelled(self._perturbed(seed), self._train.labels))
+        return lambda points: fitness_ratio(plain(points), perturbed(points))
+
+    def _search_seed(self, round_number: int) -> int:
+        labels = {"fixed": (), "round": (round_number,), "site": (round_number, self._name)}[self._settings.local_seeds]
+        return derive_seed(self._settings.seed, "search", *labels)
+
+    def _evaluate_on(self, point: np.ndarray, data: Labelled) -> tuple[np.ndarray, float]:
+        """Counts of the metric and summed cross entropy."""
+        if len(data.labels) == 0:
+            return metrics.count(self._spec.metric, data.labels, data.labels, self._spec.positive_class), 0.0
+        logits = self._black_box.label_logits(point[None], data.texts)
+        return self._count(logits[0], data.labels), float(loss("ce", logits, data.labels)[0] * len(data.labels))
+
+    def _count(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return metrics.count(self._spec.metric, logits.argmax(axis=-1), labels, self._spec.positive_class)

@@ -1,0 +1,187 @@
+"""A FedBPT site as an NVFlare client: flags in, then a loop over the server's tasks until the job ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import fields
+
+from flaretune.config import SiteConfig, as_dict, build, parse_site_flags
+from flaretune.errors import UserError
+
+log = logging.getLogger("flaretune.site")
+
+# Options that may differ from site to site; all others must be the same for the answers to fit together.
+LOCAL_OPTIONS = (
+    "dataset", "data_path", "task_name", "task_file", "model_name", "device", "dtype", "batch_size", "cache_mb",
+    "llama_causal",
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the site's script: never returns, exits with 0 at the end of the job and with 1 after one clear sentence.
+
+    `os._exit` because NVFlare's threads would keep the process of a failed script alive until the server's
+    heartbeat timeout.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        config, sentences = parse_site_flags(sys.argv[1:] if argv is None else argv)
+        for sentence in sentences:
+            log.warning(sentence)
+        serve(config)
+        status = 0
+    except UserError as error:
+        log.error("%s", error)
+        status = 1
+    except SystemExit as error:  # argparse has said what is wrong
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        log.error("this site stops after an unexpected error:\n%s", traceback.format_exc())
+        status = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def serve(config: SiteConfig) -> None:
+    """Answer the server's tasks until the job ends."""
+    # Arrays in the message itself: a download of its own would block this site if the server gave up waiting.
+    os.environ.setdefault("NVFLARE_NP_DOWNLOAD_CHUNK_SIZE", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import nvflare.client as flare
+
+    from flaretune.flare import exchange
+
+    flare.init()
+    name = flare.get_site_name()
+    site = None
+    while flare.is_running():
+        task = flare.receive()
+        if task is None:
+            break
+        kind = flare.get_task_name()
+        if kind == exchange.SETUP:
+            site, answer = set_up(config, name, exchange.read_setup_task(task))
+            reply = exchange.setup_answer(answer)
+        elif site is None:
+            raise UserError(f"the server asked for {kind!r} before {exchange.SETUP!r}: this site joined too late")
+        elif kind == exchange.SEARCH:
+            reply = exchange.search_answer(site.search(*exchange.read_search_task(task)))
+        elif kind == exchange.EVALUATE:
+            reply = exchange.evaluate_answer(site.evaluate(exchange.read_evaluate_task(task)))
+        else:
+            raise UserError(f"the server sent the task {kind!r}, which this version does not know")
+        flare.send(reply)
+
+
+def set_up(config: SiteConfig, name: str, sites: Sequence[str]):
+    """Load data and model, and evaluate the initial prompt.
+
+    Args:
+        config: the site's options.
+        name: the site's name.
+        sites: names of all sites of the job, in the order of their shares.
+
+    Returns:
+        The `FedBPTSite` and its `SetupAnswer`.
+
+    Raises:
+        UserError: whatever the user can correct.
+    """
+    # torch and transformers take seconds to import: only now that NVFlare knows this process
+    import numpy as np
+
+    from flaretune.data.perturb import perturb, replaceable_ids
+    from flaretune.data.site_data import Split, own_data, share_of_common_set
+    from flaretune.fedbpt.site import FedBPTSite, Labelled, SearchSettings
+    from flaretune.models.load import resolve_device
+    from flaretune.models.prompted import PromptSettings, open_prompted_model
+    from flaretune.tasks.spec import load_task, task_table
+
+    spec = load_task(config.task)
+    resolve_device(config.device)  # before the data is read: what is wrong is said at once
+    evaluators = evaluation_sites(config.eval_clients, sites)
+    if config.data_path:
+        data = own_data(spec, config.data_path, config.k_shot, config.seed, name in evaluators)
+    else:
+        split = Split(
+            config.k_shot,
+            number_of_shares(config.num_users, len(sites)),
+            bool(config.iid),
+            config.alpha_dir,
+            config.seed,
+        )
+        test_part = (evaluators.index(name), len(evaluators)) if name in evaluators else None
+        data = share_of_common_set(spec, config.dataset or None, split, sites.index(name), test_part)
+
+    prompted = open_prompted_model(
+        spec,
+        config.model_name,
+        build(PromptSettings, as_dict(config)),
+        dtype=config.dtype,
+        device=config.device,
+        batch_size=config.batch_size,
+        cache_mb=config.cache_mb,
+    )
+    encoded = [prompted.encoder.encode(texts) for texts in data.train.texts]
+    black_box = prompted.black_box
+
+    def perturbed(seed: int):
+        rng, vocabulary = np.random.default_rng(seed), replaceable_ids(prompted.pretrained.tokenizer)
+        return black_box.register([perturb(e, config.perturb_rate, vocabulary, rng) for e in encoded])
+
+    site = FedBPTSite(
+        name,
+        spec,
+        black_box,
+        Labelled(black_box.register(encoded), data.train.labels),
+        Labelled(prompted.register(data.dev), data.dev.labels),
+        None if data.test is None else Labelled(prompted.register(data.test), data.test.labels),
+        perturbed if config.perturb else None,
+        build(SearchSettings, {**as_dict(config), "popsize": config.popsize}),
+    )
+    agreement = {
+        "options": {item.name: getattr(config, item.name) for item in fields(config) if item.name not in LOCAL_OPTIONS},
+        "popsize": config.popsize,
+        "task": {"name": spec.name, **{k: v for k, v in task_table(spec).items() if k != "source"}},
+        "model": {
+            "name": config.model_name,
+            "kind": prompted.pretrained.kind,
+            "hidden_size": black_box.hidden_size,
+        },
+    }
+    zero_shot = None if data.test is None else prompted.zero_shot_logits(data.test)
+    return site, site.setup(agreement, zero_shot)
+
+
+def evaluation_sites(wanted: str, sites: Sequence[str]) -> list[str]:
+    """The sites that evaluate on test data: ``first``, ``all``, or those named, as far as they are in the job.
+
+    Raises:
+        UserError: none of the names is a site of the job.
+    """
+    if wanted in ("first", "all"):
+        return list(sites) if wanted == "all" else list(sites[:1])
+    names = [name.strip() for name in wanted.split(",")]
+    absent = [name for name in names if name not in sites]
+    if absent:
+        log.warning("--eval_clients: %s not in this job, whose sites are %s", ", ".join(absent), ", ".join(sites))
+    present = [name for name in names if name in sites]
+    if not present:
+        raise UserError(
+            f"--eval_clients {wanted}: none of these is a site of this job ({', '.join(sites)}); "
+            "use their names, first, or all"
+        )
+    return present
+
+
+def number_of_shares(num_users: int, n_sites: int) -> int:
+    """Shares that a common data set is cut into: as many as the job has sites, or more if the option says so."""
+    if num_users and num_users != n_sites:
+        log.warning("--num_users %d, but the job has %d sites: the data is shared out over those", num_users, n_sites)
+    return n_sites

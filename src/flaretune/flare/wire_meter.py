@@ -1,0 +1,78 @@
+"""Counts the bytes of task and result messages as they leave and reach the server's job process.
+
+NVFlare sends these messages as streams of chunks; the meter listens to the chunks on the server's own cell,
+so what it adds up are the serialised messages that travelled, and not the polls in between.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from nvflare.fuel.f3.cellnet.core_cell import CoreCell
+from nvflare.fuel.f3.cellnet.defs import CellChannel, MessageHeaderKey
+from nvflare.fuel.f3.message import Message
+from nvflare.fuel.f3.streaming.stream_const import STREAM_CHANNEL, STREAM_DATA_TOPIC, StreamHeaderKey
+from nvflare.private.defs import SpecialTaskName
+from nvflare.private.fed.server.server_commands import ServerCommandNames
+
+_NO_TASK = (SpecialTaskName.TRY_AGAIN.encode(), SpecialTaskName.END_RUN.encode())
+
+
+class WireMeter:
+    """Bytes and messages in each direction since the last `take`.
+
+    Args:
+        core_cell: of the server's job process.
+    """
+
+    def __init__(self, core_cell: CoreCell):
+        self._lock = threading.Lock()
+        self._counted = {"down": [0, 0], "up": [0, 0]}  # bytes, messages
+        self._streams: dict[str, set] = {"down": set(), "up": set()}
+        # For all channels, next to NVFlare's own filters: one for this channel alone would hide those.
+        core_cell.add_outgoing_request_filter("*", "*", self._outgoing)
+        core_cell.add_incoming_filter("*", "*", self._incoming)
+
+    def take(self) -> dict[str, tuple[int, int]]:
+        """``{"down": (bytes, messages), "up": (bytes, messages)}``, and start again from zero."""
+        with self._lock:
+            taken = {direction: tuple(counted) for direction, counted in self._counted.items()}
+            self._counted = {"down": [0, 0], "up": [0, 0]}
+        return taken
+
+    def _outgoing(self, message: Message) -> None:
+        is_task = message.get_header(StreamHeaderKey.TOPIC) == _topic(ServerCommandNames.GET_TASK)
+        self._count("down", message, is_task and not any(name in _bytes(message) for name in _NO_TASK))
+
+    def _incoming(self, message: Message) -> None:
+        is_result = (
+            message.get_header(StreamHeaderKey.CHANNEL) == CellChannel.SERVER_COMMAND
+            and message.get_header(StreamHeaderKey.TOPIC) == ServerCommandNames.SUBMIT_UPDATE
+        )
+        self._count("up", message, is_result)
+
+    def _count(self, direction: str, message: Message, starts_counted_stream: bool) -> None:
+        if (
+            message.get_header(MessageHeaderKey.CHANNEL) != STREAM_CHANNEL
+            or message.get_header(MessageHeaderKey.TOPIC) != STREAM_DATA_TOPIC
+        ):
+            return
+        stream = message.get_header(StreamHeaderKey.STREAM_ID)
+        with self._lock:
+            if starts_counted_stream and stream not in self._streams[direction]:
+                self._streams[direction].add(stream)
+                self._counted[direction][1] += 1
+            if stream in self._streams[direction]:
+                self._counted[direction][0] += len(_bytes(message))
+
+
+def _topic(command: str) -> str:
+    """How NVFlare names the stream of a reply to a command."""
+    return f"{CellChannel.SERVER_COMMAND}:{command}"
+
+
+def _bytes(message: Message) -> bytes:
+    payload = message.payload
+    if payload is None:
+        return b""
+    return b"".join(payload) if isinstance(payload, list) else bytes(payload)

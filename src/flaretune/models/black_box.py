@@ -1,0 +1,101 @@
+"""The black box of the paper: search points and a registered set of texts in, label-word logits out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flaretune.data.encode import Encoded
+from flaretune.models.causal import CausalLM, TextCache
+from flaretune.models.masked import MaskedLM
+from flaretune.models.soft_prompt import SoftPrompt
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TextSet:
+    """Texts registered with a black box, in batches sorted by length.
+
+    Attributes:
+        batches: the examples of each batch.
+        order: for each position in the sorted order, the example's index as it was given, int64, shape (N,).
+        caches: per batch, the computed text in front of the prompt; None where it is computed every time.
+    """
+
+    batches: list[list[Encoded]]
+    order: np.ndarray
+    caches: list[TextCache | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+class BlackBox:
+    """Answers questions about texts and prompts with forward passes only, and counts them.
+
+    Args:
+        lm: the model behind it.
+        soft_prompt: how a search point becomes a prompt.
+        batch_size: examples in a forward pass; each is asked with all candidates at once.
+        cache_mb: memory for cached texts (causal models, prompt in ``suffix`` position), in MiB.
+    """
+
+    def __init__(self, lm: MaskedLM | CausalLM, soft_prompt: SoftPrompt, batch_size: int, cache_mb: int = 0):
+        self._lm = lm
+        self._soft_prompt = soft_prompt
+        self._batch_size = batch_size
+        self._cache_left = cache_mb * 2**20
+        self.example_forwards = 0
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the size of a prompt vector."""
+        return self._soft_prompt.hidden_size
+
+    def register(self, examples: Sequence[Encoded], reuse: bool = True) -> TextSet:
+        """Sort texts into batches; with `reuse`, keep the part in front of the prompt computed if memory allows."""
+        n_prompt = self._soft_prompt.n_tokens
+        order = np.argsort([self._lm.row_tokens(e, n_prompt) for e in examples], kind="stable")
+        batches = [
+            [examples[i] for i in order[start : start + self._batch_size]]
+            for start in range(0, len(order), self._batch_size)
+        ]
+        texts = TextSet(batches, order)
+        texts.caches = [self._cache(batch) if reuse else None for batch in batches]
+        return texts
+
+    def label_logits(self, points: np.ndarray, texts: TextSet) -> np.ndarray:
+        """Logits of the label words for every candidate and text.
+
+        Args:
+            points: λ search points, float, shape (λ, d).
+            texts: what `register` gave.
+
+        Returns:
+            float32, shape (λ, N, C), texts in the order they were given in.
+        """
+        prompts = self._soft_prompt.prompts(points)
+        answers = []
+        for batch, cache in zip(texts.batches, texts.caches, strict=True):
+            extra = {} if cache is None else {"text": cache}
+            answers.append(self._lm.label_logits(prompts, batch, **extra).cpu().numpy())
+        self.example_forwards += len(points) * len(texts)
+        in_sorted_order = np.concatenate(answers, axis=1)
+        logits = np.empty_like(in_sorted_order)
+        logits[:, texts.order] = in_sorted_order
+        return logits
+
+    def _cache(self, batch: list[Encoded]) -> TextCache | None:
+        # One token in front (the start token of `prefix`) is not worth keeping.
+        if not isinstance(self._lm, CausalLM) or self._cache_left <= 0 or max(e.insert for e in batch) <= 1:
+            return None
+        cache = self._lm.cache_text(batch)
+        self._cache_left -= cache.nbytes()
+        if self._cache_left < 0:
+            log.info("the cache for texts is full: the rest is computed for every candidate (see --cache_mb)")
+            return None
+        return cache

@@ -1,0 +1,133 @@
+"""Causal language models (LLaMA, Gemma, GPT-2, …): the prompt is a run of embedding vectors in the text."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from flaretune.data.encode import Encoded
+from flaretune.models.label_head import only_at
+from flaretune.models.padding import pad_left, pad_right
+
+
+@dataclass(frozen=True)
+class TextCache:
+    """Keys and values of the text in front of the prompt, the same for every candidate.
+
+    Attributes:
+        keys_values: of B rows, padded on the left to the same length.
+        attention: 1 for text, 0 for padding, int64, shape (B, length).
+    """
+
+    keys_values: DynamicCache
+    attention: torch.Tensor
+
+    def nbytes(self) -> int:
+        """Memory that the keys and values take, in bytes."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.keys_values.layers)
+
+
+class CausalLM:
+    """Answers with the label words' logits for the token after the text.
+
+    A row is [text in front | prompt | text behind]: the text in front is padded on the left and the text
+    behind on the right, so that all prompts of a batch stand in the same columns. With the prompt right
+    behind the start token this is the ``prefix`` of the paper; with the prompt between the text and the
+    template's tail it is ``suffix``, where the text in front can be computed once (`cache_text`).
+
+    Args:
+        model: …ForCausalLM, its head narrowed by `narrow_to_label_words`.
+        pad_id: a token for padding; never seen through the attention mask.
+    """
+
+    def __init__(self, model: nn.Module, pad_id: int):
+        self._model = model
+        self._pad_id = pad_id
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the size of a prompt vector."""
+        return self._model.get_input_embeddings().weight.shape[1]
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the word-embedding matrix."""
+        return self._model.get_input_embeddings().weight.shape[0]
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """What the embedding layer gives for token ids, its scaling (Gemma) included, shape (N,) → (N, D)."""
+        with torch.inference_mode():
+            return self._model.get_input_embeddings()(ids.to(self._model.device))
+
+    def row_tokens(self, example: Encoded, n_prompt: int) -> int:
+        """Tokens that one row of this example costs without a cache, for sorting and batching."""
+        return len(example.ids) + n_prompt
+
+    def cache_text(self, examples: Sequence[Encoded]) -> TextCache:
+        """Compute keys and values of the text in front of the prompt, for reuse by every candidate."""
+        device = self._model.device
+        ids, attention = pad_left([e.ids[: e.insert] for e in examples], self._pad_id, device)
+        cache = DynamicCache()  # no configuration: windows are kept by the masks, not by dropping keys
+        with torch.inference_mode():
+            self._model.base_model(
+                input_ids=ids,
+                attention_mask=attention,
+                position_ids=_positions(attention),
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return TextCache(cache, attention)
+
+    def label_logits(
+        self, prompts: torch.Tensor, examples: Sequence[Encoded], text: TextCache | None = None
+    ) -> torch.Tensor:
+        """Ask for every pair of prompt and example.
+
+        Args:
+            prompts: float, shape (λ, n, D).
+            examples: B encoded examples.
+            text: what `cache_text` gave for the same examples; None computes everything here.
+
+        Returns:
+            float32, shape (λ, B, C).
+        """
+        n_candidates, n_prompt, _ = prompts.shape
+        n_examples, device = len(examples), prompts.device
+        embed = self._model.get_input_embeddings()
+        before_ids, before = pad_left([e.ids[: e.insert] for e in examples], self._pad_id, device)
+        after_ids, after = pad_right([e.ids[e.insert :] for e in examples], self._pad_id, device)
+        answers = torch.tensor([e.answer - e.insert for e in examples], device=device) + n_prompt
+
+        with torch.inference_mode():
+            # rows are example-major: example 0 with every candidate, then example 1, …
+            rows = prompts.to(self._model.dtype).repeat(n_examples, 1, 1)  # (Bλ, n, D)
+            pieces = [rows, embed(after_ids).repeat_interleave(n_candidates, dim=0)]
+            attention = torch.cat([before, before.new_ones(n_examples, n_prompt), after], dim=1)
+            positions = _positions(attention)
+            cache = None
+            if text is not None:
+                cache = copy.deepcopy(text.keys_values)
+                cache.batch_repeat_interleave(n_candidates)
+                positions = positions[:, before.shape[1] :]
+            else:
+                pieces.insert(0, embed(before_ids).repeat_interleave(n_candidates, dim=0))
+                answers = answers + before.shape[1]
+            with only_at(self._model, answers.repeat_interleave(n_candidates)):
+                logits = self._model(
+                    inputs_embeds=torch.cat(pieces, dim=1),
+                    attention_mask=attention.repeat_interleave(n_candidates, dim=0),
+                    position_ids=positions.repeat_interleave(n_candidates, dim=0),
+                    past_key_values=cache,
+                    use_cache=cache is not None,
+                ).logits  # (Bλ, 1, C)
+        return logits[:, 0].float().view(n_examples, n_candidates, -1).transpose(0, 1)
+
+
+def _positions(attention: torch.Tensor) -> torch.Tensor:
+    """Position of each token counted over what is not padding, int64, shape as the mask."""
+    return (attention.cumsum(dim=1) - 1).clamp(min=0)

@@ -1,0 +1,76 @@
+"""A language-model head that answers for the label words only, at the answer position only.
+
+The model's own forward code runs unchanged (final transformations, soft-capping and all): its output
+embedding is replaced by the label words' rows of it, and the encoder's output is cut down to the answer
+positions before the head sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from flaretune.errors import UserError
+
+
+class LabelHead(nn.Linear):
+    """The output embedding's rows of the C label words, computed in float32.
+
+    In bfloat16 a logit around 10 has steps of 1/16, more than candidates differ by.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor):
+        super().__init__(weight.shape[1], weight.shape[0], device="meta")
+        self.weight = nn.Parameter(weight.float(), requires_grad=False)  # (C, D)
+        self.bias = nn.Parameter(bias.float(), requires_grad=False)  # (C,)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return F.linear(hidden.float(), self.weight, self.bias)
+
+
+def narrow_to_label_words(model: nn.Module, label_ids: np.ndarray, zero_bias: bool) -> None:
+    """Replace the model's output embedding, in place, by its rows of the label words.
+
+    Args:
+        model: a masked or causal language model of the transformers library.
+        label_ids: token ids of the label words, int, shape (C,).
+        zero_bias: set the head's bias to zero, as BBT means to for masked models (arXiv 2201.03514, §4.1).
+
+    Raises:
+        UserError: the model has no output embedding to take the rows from.
+    """
+    head = model.get_output_embeddings()
+    if head is None or not hasattr(head, "weight"):
+        raise UserError(f"{type(model).__name__} has no output embedding that label words could be read from")
+    rows = torch.as_tensor(label_ids, device=head.weight.device)
+    bias = getattr(head, "bias", None)
+    if bias is None or zero_bias:
+        bias_rows = torch.zeros(len(label_ids), device=head.weight.device)
+    else:
+        bias_rows = bias.detach()[rows]
+    model.set_output_embeddings(LabelHead(head.weight.detach()[rows].clone(), bias_rows.clone()))
+
+
+@contextmanager
+def only_at(model: nn.Module, answers: torch.Tensor) -> Iterator[None]:
+    """While this is open, the model's head sees only the answer position of each row.
+
+    Args:
+        answers: index of the answer position in each row of the sequence, int64, shape (B,).
+    """
+
+    def pick(_module, _args, output):
+        hidden = output.last_hidden_state  # (B, L, D)
+        output.last_hidden_state = hidden[torch.arange(len(hidden), device=hidden.device), answers][:, None]
+        return output
+
+    handle = model.base_model.register_forward_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()

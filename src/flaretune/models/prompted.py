@@ -1,0 +1,165 @@
+"""A pretrained model made ready to answer for a task with a soft prompt in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from flaretune.data.encode import Encoder
+from flaretune.data.load import Examples
+from flaretune.errors import UserError
+from flaretune.models.black_box import BlackBox, TextSet
+from flaretune.models.causal import CausalLM
+from flaretune.models.label_head import narrow_to_label_words
+from flaretune.models.load import Pretrained, load_pretrained
+from flaretune.models.masked import MaskedLM
+from flaretune.models.soft_prompt import SoftPrompt
+from flaretune.models.verbalizer import label_word_ids
+from flaretune.seeding import derive_seed
+from flaretune.tasks.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """What, with a model and a task, turns a search point into answers. Saved with every prompt.
+
+    Attributes are the options of the same names in `config.SiteConfig`; `sigma` is the initial step size,
+    which the projection is scaled by.
+    """
+
+    n_prompt_tokens: int
+    intrinsic_dim: int
+    cat_or_add: str
+    prompt_position: str
+    init_prompt: str
+    alpha: float
+    sigma: float
+    seed: int
+    zero_lm_bias: int
+
+
+@dataclass(frozen=True)
+class PromptedModel:
+    """A black box for a task, and how texts get into it.
+
+    Attributes:
+        pretrained: the model and tokenizer behind it.
+        spec: the task.
+        mode: where the prompt goes: add, cat, prefix or suffix.
+        encoder: turns texts into token ids with room for the prompt.
+        black_box: asks with the prompt of a search point.
+        plain_encoder, plain_black_box: the same without any prompt, for the zero-shot accuracy.
+    """
+
+    pretrained: Pretrained
+    spec: TaskSpec
+    mode: str
+    encoder: Encoder
+    black_box: BlackBox
+    plain_encoder: Encoder
+    plain_black_box: BlackBox
+
+    def register(self, examples: Examples, reuse: bool = True) -> TextSet:
+        """Encode examples and register them with the black box (see `BlackBox.register`)."""
+        return self.black_box.register([self.encoder.encode(texts) for texts in examples.texts], reuse)
+
+    def zero_shot_logits(self, examples: Examples) -> np.ndarray:
+        """Label-word logits of the model and the template alone, float32, shape (N, C)."""
+        texts = self.plain_black_box.register([self.plain_encoder.encode(t) for t in examples.texts], reuse=False)
+        return self.plain_black_box.label_logits(np.zeros((1, 1)), texts)[0]
+
+
+def open_prompted_model(
+    spec: TaskSpec,
+    model_name: str,
+    settings: PromptSettings,
+    *,
+    dtype: str,
+    device: str,
+    batch_size: int = 0,
+    cache_mb: int = 0,
+) -> PromptedModel:
+    """Load a model and make it a black box for a task.
+
+    Args:
+        spec: the task.
+        model_name: hub id or folder.
+        settings: how a search point becomes a prompt.
+        dtype, device, batch_size, cache_mb: the options of these names.
+
+    Raises:
+        UserError: the model, the task's label words or the prompt's size do not fit together.
+    """
+    pretrained = load_pretrained(model_name, dtype, device)
+    tokenizer, model = pretrained.tokenizer, pretrained.model
+    narrow_to_label_words(
+        model,
+        label_word_ids(tokenizer, spec, pretrained.kind),
+        zero_bias=pretrained.kind == "masked" and bool(settings.zero_lm_bias),
+    )
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    if pretrained.kind == "masked":
+        mode, plain_mode = settings.cat_or_add, "cat"
+        lm, plain_lm = MaskedLM(model, mode, pad_id), MaskedLM(model, plain_mode, pad_id)
+    else:
+        mode, plain_mode = settings.prompt_position, "prefix"
+        lm = plain_lm = CausalLM(model, pad_id)
+    batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 8)
+    hidden_size = lm.hidden_size
+    prompt = SoftPrompt(
+        settings.n_prompt_tokens,
+        hidden_size,
+        settings.intrinsic_dim,
+        embedding_std(lm),
+        settings.alpha,
+        settings.sigma,
+        settings.seed,
+        initial_prompt(lm, tokenizer, settings, mode),
+        pretrained.device,
+    )
+    no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
+    limit = pretrained.max_length
+    return PromptedModel(
+        pretrained,
+        spec,
+        mode,
+        Encoder(tokenizer, spec, pretrained.kind, mode, settings.n_prompt_tokens, limit),
+        BlackBox(lm, prompt, batch_size, cache_mb),
+        Encoder(tokenizer, spec, pretrained.kind, plain_mode, 0, limit),
+        BlackBox(plain_lm, no_prompt, batch_size),
+    )
+
+
+def embedding_std(lm: MaskedLM | CausalLM) -> float:
+    """σ_E: standard deviation of all entries of the word embeddings, as they enter the model."""
+    total, squares, count = 0.0, 0.0, 0
+    for start in range(0, lm.vocab_size, 8192):  # in pieces: a large vocabulary in float64 would take gigabytes
+        rows = lm.embed(torch.arange(start, min(start + 8192, lm.vocab_size))).double()
+        total, squares, count = total + rows.sum().item(), squares + rows.square().sum().item(), count + rows.numel()
+    return float(np.sqrt(squares / count - (total / count) ** 2))
+
+
+def initial_prompt(lm: MaskedLM | CausalLM, tokenizer, settings: PromptSettings, mode: str) -> torch.Tensor | None:
+    """p₀, float32 (n, D), or None for zeros (see the option ``--init_prompt``).
+
+    Raises:
+        UserError: the text that was given holds no token.
+    """
+    source = settings.init_prompt
+    if source == "auto":
+        source = "tokens" if mode == "cat" else "zeros"
+    if source == "zeros":
+        return None
+    n = settings.n_prompt_tokens
+    if source == "tokens":
+        rng = np.random.default_rng(derive_seed(settings.seed, "initial prompt"))
+        ids: Sequence[int] = rng.integers(lm.vocab_size, size=n).tolist()
+    else:
+        ids = tokenizer.encode(source, add_special_tokens=False)
+        if not ids:
+            raise UserError(f"--init_prompt {source!r} holds no token: give zeros, tokens or a text")
+        ids = [ids[i % len(ids)] for i in range(n)]  # repeated or cut to n tokens
+    return lm.embed(torch.tensor(ids)).float()

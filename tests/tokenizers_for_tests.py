@@ -1,0 +1,94 @@
+"""Small tokenizers of four families, trained here in milliseconds.
+
+Each is of the class that the family's real models use, so it can be saved beside a small model and comes back from
+``AutoTokenizer.from_pretrained``. Every word of ``SENTENCES`` is one token; the families that tell `` great`` from
+``great`` know the words of ``LABEL_WORDS`` in both forms.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+from transformers import (
+    BertTokenizerFast,
+    GPT2TokenizerFast,
+    LlamaTokenizerFast,
+    PreTrainedTokenizerFast,
+    RobertaTokenizerFast,
+)
+
+LABEL_WORDS = ("bad", "great", "terrible", "Yes", "No", "Maybe")
+
+SENTENCES = (
+    "a moving and funny film . It was great .",
+    "the plot is dull , slow and far too long .",
+    "It was a warm , clever and honest story !",
+    "this movie is an awful mess from start to end .",
+    "what a bright , lovely cast ; every scene works .",
+    "I was bored : nothing happens and nobody cares ?",
+    "a bad day , a great night and a terrible morning .",
+    "Yes , she said . No , he said . Maybe , they said .",
+    "News : the team wins again . Sports and World .",
+)
+
+# Each label word once at the start of a text and once behind a blank.
+_TRAINING_TEXTS = (*SENTENCES, *LABEL_WORDS, *(f"a {word}" for word in LABEL_WORDS))
+_VOCABULARY = 5000  # more than there is to merge, so every word becomes one token
+
+
+def roberta_like() -> PreTrainedTokenizerFast:
+    """Byte-level BPE with ``<s> … </s>``; the mask token swallows the blank before it."""
+    vocab, merges = _train_byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    mask = AddedToken("<mask>", lstrip=True, special=True)
+    return RobertaTokenizerFast(vocab=vocab, merges=merges, mask_token=mask, model_max_length=512)
+
+
+def bert_like() -> PreTrainedTokenizerFast:
+    """Lower-casing WordPiece with ``[CLS] … [SEP]``."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=_VOCABULARY, min_frequency=1, special_tokens=special, show_progress=False
+    )
+    tokenizer.train_from_iterator([text.lower() for text in _TRAINING_TEXTS], trainer)
+    return BertTokenizerFast(vocab=tokenizer.get_vocab(), model_max_length=512)
+
+
+def llama_like() -> PreTrainedTokenizerFast:
+    """Sentencepiece-like BPE with ``<s>`` in front, a blank put before the first word, and byte fallback."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    vocab, merges = _train_bpe(tokenizer, special, alphabet=[])
+    return LlamaTokenizerFast(
+        vocab=vocab, merges=merges, pad_token="</s>", add_bos_token=True, model_max_length=512
+    )
+
+
+def gpt2_like() -> PreTrainedTokenizerFast:
+    """Byte-level BPE that puts no start token; its one special token ends texts and pads."""
+    vocab, merges = _train_byte_level(["<|endoftext|>"])
+    return GPT2TokenizerFast(vocab=vocab, merges=merges, pad_token="<|endoftext|>", model_max_length=512)
+
+
+def _train_byte_level(special: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return _train_bpe(tokenizer, special, alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+
+
+def _train_bpe(
+    tokenizer: Tokenizer, special: list[str], alphabet: list[str]
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    trainer = trainers.BpeTrainer(
+        vocab_size=_VOCABULARY,
+        min_frequency=1,
+        special_tokens=special,
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_TRAINING_TEXTS, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return model["vocab"], [tuple(merge) for merge in model["merges"]]
