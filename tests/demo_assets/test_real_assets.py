@@ -38,9 +38,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "vaderSentiment",
     ]
     subprocess.run([*command, "--dest", str(folder), "vaderSentiment==3.3.2"], check=True)
-    subprocess.run(
-        ["tar", "-xzf", str(folder / "vaderSentiment-3.3.2.tar.gz"), "-C", str(folder)], check=True
-    )
+    subprocess.run(["tar", "-xzf", str(folder / "vaderSentiment-3.3.2.tar.gz"), "-C", str(folder)], check=True)
     inner = folder / "vaderSentiment-3.3.2" / "additional_resources" / "hutto_ICWSM_2014.tar.gz"
     assert tarfile.is_tarfile(inner)
     subprocess.run(["tar", "-xzf", str(inner), "-C", str(folder)], check=True)

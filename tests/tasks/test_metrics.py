@@ -34,10 +34,10 @@ def test_accuracy_counts():
 
 
 def test_f1_counts():
-    counts = count("f1", np.array([1, 1, 1, 0, 0, 0]), np.array([1, 1, 0, 1, 0, 0]), positive_class=1)
+    counts = count("f1", np.array([1, 1, 1, 1, 0, 0]), np.array([1, 1, 0, 0, 1, 0]), positive_class=1)
     assert counts.dtype == np.int64
-    assert counts.tolist() == [2, 1, 1]
-    assert value("f1", counts) == pytest.approx(2 / 3)
+    assert counts.tolist() == [2, 2, 1]
+    assert value("f1", counts) == pytest.approx(4 / 7)
 
 
 @given(PAIRS, st.integers(0, 2))

@@ -125,9 +125,7 @@ def test_a_relative_path_is_relative_to_the_task_file(tmp_path):
     ],
     ids=["rte", "mrpc", "snli", "dbpedia"],
 )
-def test_the_file_carries_the_other_published_tasks(
-    tmp_path, text, columns, n_classes, positive_class, drop_labels
-):
+def test_the_file_carries_the_other_published_tasks(tmp_path, text, columns, n_classes, positive_class, drop_labels):
     spec = load_task(write(tmp_path, text))
     assert spec.text_columns == columns
     assert spec.n_classes == n_classes
@@ -156,7 +154,7 @@ def test_unknown_task_lists_the_available_and_the_nearest():
     ("old", "new", "message"),
     [
         ("label_column =", "lable_column =", r"unknown key 'lable_column'; did you mean 'label_column'\?"),
-        ("template = \"{sentence} It", "tempalte = \"{sentence} It", r"\[causal\].*'tempalte'.*'template'"),
+        ('template = "{sentence} It', 'tempalte = "{sentence} It', r"\[causal\].*'tempalte'.*'template'"),
         ("train = ", "zzz = ", r"\[source\].*unknown key 'zzz'; its keys are hub, config, path, train, test"),
         ('metric = "accuracy"', "", "key 'metric' is missing"),
         ('train = "train"', "", r"\[source\].*key 'train' is missing"),

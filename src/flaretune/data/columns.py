@@ -67,13 +67,11 @@ def read_hub(hub: str, config: str | None, split: str, wanted: Sequence[str]) ->
         raise UserError(f"the hub has no data set {hub!r} that may be read from here; {way_out}") from error
     except ConnectionError as error:
         raise UserError(
-            f"data set {name} is no local folder, and the hub could not be reached ({_first_line(error)}); "
-            f"{way_out}"
+            f"data set {name} is no local folder, and the hub could not be reached ({_first_line(error)}); {way_out}"
         ) from error
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
-            f"split {split!r} of data set {name} cannot be read ({_first_line(error)}); name another, or "
-            f"{way_out}"
+            f"split {split!r} of data set {name} cannot be read ({_first_line(error)}); name another, or {way_out}"
         ) from error
     place = f"split {split!r} of {name}"
     _check_present(wanted, dataset.column_names, place)
@@ -129,16 +127,12 @@ def _parse_json(text: str, place: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise UserError(
-            f"{place} is not valid JSON ({error}); a file of one object a line ends in .jsonl"
-        ) from error
+        raise UserError(f"{place} is not valid JSON ({error}); a file of one object a line ends in .jsonl") from error
 
 
 def _columns_of_records(records: Any, wanted: Sequence[str], path: Path) -> dict[str, list[Any]]:
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise UserError(
-            f"data file {path} must hold JSON objects such as {{{wanted[0]!r}: …}}, one for each row"
-        )
+        raise UserError(f"data file {path} must hold JSON objects such as {{{wanted[0]!r}: …}}, one for each row")
     _check_present(wanted, list(dict.fromkeys(key for record in records for key in record)), str(path))
     return {column: [record.get(column) for record in records] for column in wanted}
 

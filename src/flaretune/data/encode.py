@@ -105,9 +105,7 @@ class Encoder:
         """
         for column in self.spec.text_columns:
             if column not in texts:
-                raise UserError(
-                    f"text column {column!r} of task {self.spec.name!r} is missing; give a text for it"
-                )
+                raise UserError(f"text column {column!r} of task {self.spec.name!r} is missing; give a text for it")
         texts = {column: texts[column].strip() for column in self.spec.text_columns}
         rendered, middle, offsets = self._tokenise(texts)
         while len(middle) > self._room:
@@ -118,10 +116,9 @@ class Encoder:
         ids = np.array([*before, *middle, *self._tail], dtype=np.int64)
         frozen = self._is_frozen[ids]
         frozen[: len(before)] = True
+        answer = ids.size - 1
         if self.kind == "masked":
             answer = len(before) + self._mask_index(rendered, middle, offsets)
-        else:
-            answer = ids.size - 1
         insert = {
             "add": len(self._start),
             "cat": 0,
@@ -134,9 +131,7 @@ class Encoder:
         """Render and tokenise without start and end tokens: rendered text, ids, each token's (start, end)."""
         values = {**texts, MASK: self.tokenizer.mask_token or ""}
         rendered = render(self._parts, values, start=self._rendered_start)
-        output = self.tokenizer(
-            rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
+        output = self.tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return rendered, output["input_ids"], output["offset_mapping"]
 
     def _mask_index(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> int:
@@ -175,9 +170,7 @@ def _check_arguments(tokenizer: PreTrainedTokenizerFast, kind: str, mode: str, n
     if not tokenizer.is_fast:
         raise UserError(f"tokenizer {tokenizer.name_or_path!r} is not a fast one; it needs a tokenizer.json")
     if kind == "masked" and tokenizer.mask_token_id is None:
-        raise UserError(
-            f"tokenizer {tokenizer.name_or_path!r} has no mask token; choose a masked language model"
-        )
+        raise UserError(f"tokenizer {tokenizer.name_or_path!r} has no mask token; choose a masked language model")
 
 
 def _placeholder_ids(tokenizer: PreTrainedTokenizerFast, n: int) -> list[int]:
@@ -186,9 +179,7 @@ def _placeholder_ids(tokenizer: PreTrainedTokenizerFast, n: int) -> list[int]:
         return list(range(FIRST_PLACEHOLDER, FIRST_PLACEHOLDER + n))
     candidates = text_ids(tokenizer)
     if len(candidates) < n:
-        raise UserError(
-            f"n = {n} placeholders do not fit a vocabulary of {len(candidates)} tokens; use fewer"
-        )
+        raise UserError(f"n = {n} placeholders do not fit a vocabulary of {len(candidates)} tokens; use fewer")
     return candidates[len(candidates) - n :].tolist()
 
 

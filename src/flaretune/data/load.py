@@ -96,8 +96,7 @@ def _local_file(place: Path, split: str, name: str) -> Path:
     if not place.is_dir():
         if split == "test":
             raise UserError(
-                f"{place} is one file and has no test split; give a folder that also has a test file, "
-                f"{name}.csv"
+                f"{place} is one file and has no test split; give a folder that also has a test file, {name}.csv"
             )
         return place
     names = [f"{name}{suffix}" for suffix in READERS]
@@ -139,7 +138,6 @@ def _texts_of_row(spec: TaskSpec, columns: Columns, row: int) -> dict[str, str]:
     for column, text in texts.items():
         if not isinstance(text, str) or not text.strip():
             raise UserError(
-                f"row {row + 1} of {columns.place} has {text!r} in column {column!r}; every row needs a text "
-                "there"
+                f"row {row + 1} of {columns.place} has {text!r} in column {column!r}; every row needs a text there"
             )
     return texts

@@ -30,8 +30,7 @@ def iid_shares(labels: np.ndarray, n_sites: int, seed: int, *, allow_empty: bool
     labels = np.asarray(labels)
     if labels.size < n_sites and not allow_empty:
         raise UserError(
-            f"{labels.size} examples are not enough for {n_sites} sites; use at most {labels.size} sites or "
-            "a larger k"
+            f"{labels.size} examples are not enough for {n_sites} sites; use at most {labels.size} sites or a larger k"
         )
     shuffled = np.random.default_rng(seed).permutation(labels.size)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -53,9 +52,7 @@ def dirichlet_proportions(n_classes: int, n_sites: int, alpha: float, seed: int)
     """
     _check_sites(n_sites)
     if not (np.isfinite(alpha) and alpha > 0):
-        raise UserError(
-            f"alpha = {alpha} is no Dirichlet concentration; choose a number above 0, such as 0.5"
-        )
+        raise UserError(f"alpha = {alpha} is no Dirichlet concentration; choose a number above 0, such as 0.5")
     return np.random.default_rng(seed).dirichlet(np.full(n_sites, float(alpha)), size=n_classes)
 
 

@@ -24,14 +24,7 @@ def shorten(
         The texts, at least one of them shorter. Tokenised anew they can still be a little too long, since the
         tokens at a cut change; then cut again.
     """
-    # Of each text, the character at which each of its tokens begins.
-    starts = {
-        column: [
-            max(start - first, 0) for start, end in offsets if start < last and end > first and start < end
-        ]
-        for column, (first, last) in spans.items()
-        if column in texts
-    }
+    starts = {column: _token_starts(*span, offsets) for column, span in spans.items() if column in texts}
     keep = {column: len(token_starts) for column, token_starts in starts.items()}
     for _ in range(excess):
         longest = max(keep, key=lambda column: keep[column])
@@ -43,3 +36,11 @@ def shorten(
         if keep[column] < len(token_starts):
             shorter[column] = texts[column][: token_starts[keep[column]]].rstrip()
     return shorter
+
+
+def _token_starts(first: int, last: int, offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """The characters, counted from ``first``, at which the tokens between ``first`` and ``last`` begin.
+
+    A token that is only a blank has no width where a tokenizer trims blanks; it counts as a token all the same.
+    """
+    return [max(start - first, 0) for start, end in offsets if start < last and max(end, start + 1) > first]

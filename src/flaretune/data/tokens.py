@@ -41,9 +41,7 @@ def start_and_end_ids(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], li
     for first in range(len(full) - len(plain) + 1):
         if full[first : first + len(plain)] == plain:
             return full[:first], full[first + len(plain) :]
-    raise UserError(
-        f"tokenizer {tokenizer.name_or_path!r} changes a text when it adds special tokens; use another"
-    )
+    raise UserError(f"tokenizer {tokenizer.name_or_path!r} changes a text when it adds special tokens; use another")
 
 
 def special_ids(tokenizer: PreTrainedTokenizerFast) -> np.ndarray:

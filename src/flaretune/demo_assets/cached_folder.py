@@ -81,9 +81,7 @@ def is_complete(target: Path, source: dict) -> bool:
 
 def disk_full(place: Path) -> UserError:
     """Return the error for a disk without room at ``place``."""
-    return UserError(
-        f"the disk is full at {place}: make room, or set FLARETUNE_CACHE to a folder on another disk"
-    )
+    return UserError(f"the disk is full at {place}: make room, or set FLARETUNE_CACHE to a folder on another disk")
 
 
 def _remove_abandoned(target: Path) -> None:

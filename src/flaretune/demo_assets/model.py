@@ -60,9 +60,7 @@ def fetch_model(cache: Path | None = None, log: Callable[[str], None] = print) -
         )
         log(f"{NOTICE}.")
         if importlib.util.find_spec("gguf") is None:  # said before the download, not after it
-            raise UserError(
-                "converting the demo's model needs the package gguf: pip install -r requirements.txt"
-            )
+            raise UserError("converting the demo's model needs the package gguf: pip install -r requirements.txt")
         if shutil.disk_usage(scratch).free < DISK_BYTES:
             raise disk_full(scratch.parent.parent)
         started = time.monotonic()
@@ -125,9 +123,7 @@ def convert(gguf: Path, folder: Path) -> None:
             gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, output_loading_info=True
         )
     _require_whole(info, gguf)
-    state = {
-        name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"
-    }
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
     weights = folder / "model.safetensors"
     save_file(state, weights, metadata={"format": "pt"})
 

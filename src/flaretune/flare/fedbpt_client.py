@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     `os._exit` because NVFlare's threads would keep the process of a failed script alive until the server's
     heartbeat timeout.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("flaretune").setLevel(logging.INFO)
     try:
         config, sentences = parse_site_flags(sys.argv[1:] if argv is None else argv)
         for sentence in sentences:

@@ -118,7 +118,7 @@ class FedBPTController(ModelController):
             )
         self._folder = Path(self.get_run_dir()) / RESULTS
         (self._folder / "rounds").mkdir(parents=True, exist_ok=True)
-        self._meter = WireMeter(self.engine.get_cell().core_cell)
+        self._meter = WireMeter(self.fl_ctx.get_job_id(), self.engine.get_cell().core_cell)
         self._rounds: list[RoundRecord] = []
         self._best: RoundRecord | None = None
         # Half a second at the end of every task by default, and the argument for it has no effect.

@@ -10,6 +10,7 @@ import threading
 
 from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.f3.cellnet.defs import CellChannel, MessageHeaderKey
+from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from nvflare.fuel.f3.message import Message
 from nvflare.fuel.f3.streaming.stream_const import STREAM_CHANNEL, STREAM_DATA_TOPIC, StreamHeaderKey
 from nvflare.private.defs import SpecialTaskName
@@ -22,10 +23,13 @@ class WireMeter:
     """Bytes and messages in each direction since the last `take`.
 
     Args:
-        core_cell: of the server's job process.
+        job_id: the job whose messages are counted.
+        core_cell: of the server's process, where the job has no cell of its own.
     """
 
-    def __init__(self, core_cell: CoreCell):
+    def __init__(self, job_id: str, core_cell: CoreCell):
+        # Sites talk to the job's cell; in the simulator that is another one than the engine's.
+        core_cell = CoreCell.ALL_CELLS.get(FQCN.join([FQCN.ROOT_SERVER, job_id]), core_cell)
         self._lock = threading.Lock()
         self._counted = {"down": [0, 0], "up": [0, 0]}  # bytes, messages
         self._streams: dict[str, set] = {"down": set(), "up": set()}

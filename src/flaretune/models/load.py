@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,6 +85,8 @@ def load_pretrained(name: str, dtype: str = "bfloat16", device: str = "auto") ->
     auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its report on missing weights is answered below
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model, report = auto_class.from_pretrained(name, dtype=DTYPES[dtype], output_loading_info=True)

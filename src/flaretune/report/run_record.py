@@ -106,26 +106,22 @@ def versions() -> dict[str, str]:
     return found
 
 
-def closing_report(values: dict[str, Any], folder: Path) -> str:
-    """What a person reads at the end of a job."""
-
-    def path(name: str) -> str:
-        return str(folder / name)
-
+def closing_report(values: dict[str, Any], summary_file: Path) -> str:
+    """What a person reads at the end of a job: the contents of summary.json in a few lines."""
+    chosen = f"round {values['best_round']}, chosen by development accuracy {_percent(values['dev_accuracy'])}"
     down, up = values["bytes_down_per_client_round"], values["bytes_up_per_client_round"]
-    per_round = "  ".join(f"{r['round']}:{_percent(r['accuracy']).strip()}" for r in values["rounds"])
-    lines = [
-        f"zero-shot accuracy     {_percent(values['zero_shot_accuracy'])}  (model and template alone)",
-        f"test accuracy          {_percent(values['test_accuracy'])}  (round {values['best_round']}, chosen by development "
-        f"accuracy {_percent(values['dev_accuracy']).strip()})",
-        f"accuracy per round     {per_round}",
-        f"queries                {values['queries']:,} candidates, {values['example_forwards']:,} example-forwards",
-        f"bytes a client, round  {down:,.0f} down, {up:,.0f} up",
-        f"seconds                {values['seconds']:,.0f}",
-        f"prompt                 {path(values['artifact'])}",
-        f"summary                {path('summary.json')}",
-    ]
-    return "\n".join(lines)
+    by_round = "  ".join(f"{r['round']}: {_percent(r['accuracy'])}" for r in values["rounds"])
+    rows = {
+        "zero-shot accuracy": f"{_percent(values['zero_shot_accuracy'])} (model and template alone)",
+        "test accuracy": f"{_percent(values['test_accuracy'])} ({chosen})",
+        "accuracy by round": by_round,
+        "queries": f"{values['queries']:,} candidates, {values['example_forwards']:,} example-forwards",
+        "bytes a client and round": f"{down:,.0f} down, {up:,.0f} up",
+        "seconds": f"{values['seconds']:,.0f}",
+        "prompt": values["artifact"],
+        "summary": str(summary_file),
+    }
+    return "\n".join(f"{name:<25}{text}" for name, text in rows.items())
 
 
 def _percent(value: float | None) -> str:

@@ -8,9 +8,7 @@ from flaretune.errors import UserError
 from flaretune.tasks.checks import METRICS
 
 
-def count(
-    metric: str, predictions: np.ndarray, labels: np.ndarray, positive_class: int | None = None
-) -> np.ndarray:
+def count(metric: str, predictions: np.ndarray, labels: np.ndarray, positive_class: int | None = None) -> np.ndarray:
     """Count what a metric is computed from.
 
     Args:

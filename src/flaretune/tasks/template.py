@@ -40,8 +40,7 @@ def split_template(template: str) -> tuple[Part, ...]:
         pieces = list(Formatter().parse(template))
     except ValueError as error:
         raise UserError(
-            f"template {template!r} cannot be read ({error}); write a field as {{name}} and a brace "
-            f"as {{{{ or }}}}"
+            f"template {template!r} cannot be read ({error}); write a field as {{name}} and a brace as {{{{ or }}}}"
         ) from error
     for literal, field, format_spec, conversion in pieces:
         if literal:

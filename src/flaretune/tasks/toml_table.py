@@ -47,9 +47,7 @@ class Table:
     def labels(self, key: str, default: Any = REQUIRED) -> Any:
         """A list of whole numbers and strings as a tuple."""
         wanted = "a list of whole numbers or strings"
-        return tuple(
-            self._read(key, default, wanted, _is_list_of(lambda v: isinstance(v, str) or _is_integer(v)))
-        )
+        return tuple(self._read(key, default, wanted, _is_list_of(lambda v: isinstance(v, str) or _is_integer(v))))
 
     def table(self, key: str, keys: tuple[str, ...], default: Any = REQUIRED) -> Any:
         """The table ``[key]`` with its own known keys; ``default`` (None) if it is absent."""

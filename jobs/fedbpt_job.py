@@ -1,0 +1,11 @@
+"""Run a FedBPT job, or export it: `python jobs/fedbpt_job.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from flaretune.flare.job_cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""`python jobs/fedbpt_job.py`: a FedBPT job from flags, run in an environment of one's choice or exported."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flaretune.cache import cache_dir
+from flaretune.config import (
+    ServerConfig,
+    SiteConfig,
+    add_flags,
+    add_retired_flags,
+    answer_retired,
+    build,
+    check_fields,
+    option,
+)
+from flaretune.errors import UserError
+from flaretune.report.results import collect_results, error_sentences, tell_results
+from flaretune.toml_file import read_toml
+
+with warnings.catch_warnings():
+    # NVFlare takes --export and --export-dir from the command line when this is imported, and warns of it.
+    warnings.filterwarnings("ignore", message="NVFlare reserves '--export'")
+    from nvflare.recipe import PocEnv, ProdEnv, SimEnv
+
+from flaretune.flare.fedbpt_recipe import FedBPTRecipe
+
+PRESETS = Path(__file__).parents[1] / "presets"
+QUIET_LOGS = Path(__file__).with_name("log_quiet.json")
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """Where a job runs, and what is kept of it."""
+
+    name: str = option("fedbpt", "name of the job", group="job")
+    env: str = option(
+        "sim",
+        "simulator on this machine, a proof-of-concept federation on it, or a real one",
+        group="job",
+        choices=("sim", "poc", "prod"),
+    )
+    n_clients: int = option(2, "simulator, poc: number of clients, site-1 ... site-N", group="job", at_least=1)
+    clients: str = option("", "simulator, poc: names of the clients instead, separated by commas", group="job")
+    threads: int = option(0, "simulator: clients that run at a time; 0: all", group="job", at_least=0)
+    gpu: str = option("", "simulator: GPUs for the clients, e.g. 0,1", group="job")
+    sites: str = option("", "a TOML file with a table of options for each site that has its own", group="job")
+    startup_kit: str = option("", "prod: folder of the administrator's startup kit", group="job")
+    output: str = option("", "folder for results; default runs/NAME", group="job")
+    timeout: float = option(0.0, "poc, prod: seconds to wait for the job's end; 0: no limit", group="job", at_least=0)
+    verbose: int = option(0, "1: show NVFlare's own log lines too", group="job", choices=(0, 1))
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.env == "prod" and not Path(self.startup_kit or "?").is_dir():
+            raise UserError(
+                f"--env prod needs --startup_kit, the folder of an administrator's startup kit; "
+                f"{self.startup_kit or 'none'} is not there"
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status, 0 for a job that ended well."""
+    try:
+        given = parse(sys.argv[1:] if argv is None else argv)
+        for sentence in answer_retired(given):
+            print(f"warning: {sentence}", file=sys.stderr)
+        job, site, server = build(JobConfig, given), build(SiteConfig, given), build(ServerConfig, given)
+        return run(job, site, server)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def parse(argv: Sequence[str]) -> dict[str, Any]:
+    """Options by name: the preset's, overridden by the flags that were given."""
+    parser = argparse.ArgumentParser(
+        prog="fedbpt_job.py",
+        allow_abbrev=False,
+        description="Run a FedBPT job, or export it with --export --export-dir FOLDER.",
+    )
+    parser.add_argument("--preset", metavar="NAME", help="options from a preset (demo, paper) or a TOML file")
+    add_flags(parser, JobConfig, SiteConfig, ServerConfig)
+    add_retired_flags(parser)
+    flags = vars(parser.parse_args(argv))
+    preset = flags.pop("preset", None)
+    return {**(read_preset(preset) if preset else {}), **flags}
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Options of a shipped preset or of a user's TOML file; ``{cache}`` in texts is the cache folder.
+
+    Raises:
+        UserError: there is no such preset, or it holds an option that does not exist.
+    """
+    path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise UserError(f"--preset {name}: there is no such preset; there are {known}, or give a .toml file")
+    options = read_toml(path, JobConfig, SiteConfig, ServerConfig)
+    return {k: v.replace("{cache}", str(cache_dir())) if isinstance(v, str) else v for k, v in options.items()}
+
+
+def run(job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
+    """Run or export the job, and collect its results."""
+    clients = [name.strip() for name in job.clients.split(",") if name.strip()]
+    per_site = read_toml(Path(job.sites), tables_of=SiteConfig) if job.sites else None
+    recipe = FedBPTRecipe(site, server, name=job.name, per_site=per_site)
+    clients = clients or list(per_site or [])
+    output = Path(job.output or f"runs/{job.name}")
+    if job.env == "sim":
+        n_clients = len(clients) or job.n_clients
+        _prepare_simulator(job.threads or n_clients)
+        env = SimEnv(
+            clients=clients or None,
+            num_clients=n_clients,
+            num_threads=job.threads or None,
+            gpu_config=job.gpu or None,
+            log_config=None if job.verbose else str(QUIET_LOGS),
+            workspace_root=str((output / "workspace").absolute()),
+        )
+    elif job.env == "poc":
+        env = PocEnv(clients=clients or None, num_clients=None if clients else job.n_clients)
+    else:
+        env = ProdEnv(startup_kit_location=job.startup_kit)
+    try:
+        result = recipe.execute(env)  # exits the process here if --export was given
+    except RuntimeError as error:
+        return _failed(str(error), output)
+    folder = result.get_result(timeout=job.timeout, clean_up=False)
+    status = result.get_status()
+    if folder is None or "FAILED" in str(status).upper() or "ABORT" in str(status).upper():
+        return _failed(f"the job ended as {status}", output)
+    if collect_results(Path(folder), output) is None:
+        return _failed("the job left no results", output)
+    print(tell_results(output))
+    return 0
+
+
+def _prepare_simulator(clients_at_a_time: int) -> None:
+    """Let the processes of a simulation share this machine, and find this Python."""
+    # the sites' command is `python3 …`, looked up in PATH
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    cores = len(os.sched_getaffinity(0))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // clients_at_a_time)))
+    logging.getLogger("nvflare").setLevel(logging.WARNING)
+
+
+def _failed(reason: str, output: Path) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    for site, sentence in error_sentences(output / "workspace"):
+        print(f"error: {site}: {sentence}", file=sys.stderr)
+    return 1

@@ -1,0 +1,82 @@
+"""Taking a job's results out of the folder NVFlare leaves them in, and telling what they are."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flaretune.errors import UserError
+from flaretune.report.plot import draw_curve
+from flaretune.report.run_record import closing_report
+
+SUMMARY = "summary.json"
+_SITE_ERROR = re.compile(r"ERROR flaretune\.site: (.*)")
+_SERVER_ERROR = re.compile(r"(round \d+: \d+ of \d+ sites gave .*|the sites do not agree on .*)")
+
+
+def collect_results(job_folder: Path, output: Path) -> Path | None:
+    """Copy a job's results and its TensorBoard events, and draw its curve.
+
+    Args:
+        job_folder: what NVFlare downloaded or the simulator's workspace.
+        output: where to; files of an earlier run there are replaced.
+
+    Returns:
+        `output`, or None if the job left no results.
+    """
+    found = next((path.parent for path in sorted(job_folder.rglob(f"flaretune/{SUMMARY}"))), None)
+    if found is None:
+        return None
+    output.mkdir(parents=True, exist_ok=True)
+    for name in ("rounds", "tb_events"):
+        shutil.rmtree(output / name, ignore_errors=True)
+    shutil.copytree(found, output, dirs_exist_ok=True)
+    events = found.parent / "tb_events"
+    if events.is_dir():
+        shutil.copytree(events, output / "tb_events")
+    summary = read_summary(output)
+    summary["artifact"] = str(output / Path(summary["artifact"]).name)
+    (output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    draw_curve(summary, output / "curve.png")
+    return output
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary.json of a run.
+
+    Raises:
+        UserError: the folder holds none, or a damaged one.
+    """
+    file = folder / SUMMARY
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}): give the folder of a finished run") from error
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}") from error
+
+
+def tell_results(output: Path) -> str:
+    """What a person reads at the end of a job."""
+    lines = [closing_report(read_summary(output), output / SUMMARY)]
+    lines.append(f"{'curve':<25}{output / 'curve.png'}")
+    lines.append(f'{"try it":<25}python -m flaretune predict --prompt {output / "best_prompt.safetensors"} "…"')
+    return "\n".join(lines)
+
+
+def error_sentences(workspace: Path) -> Iterator[tuple[str, str]]:
+    """(site, sentence) for what sites and server said was wrong, from the logs of a simulation, each once."""
+    seen = set()
+    for log in sorted(workspace.rglob("log*.txt")):
+        parts = log.relative_to(workspace).parts
+        site = parts[1] if len(parts) > 1 else "server"
+        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+            for pattern in (_SITE_ERROR, _SERVER_ERROR):
+                match = pattern.search(line)
+                if match and (site, match[1]) not in seen:
+                    seen.add((site, match[1]))
+                    yield site, match[1]
