@@ -48,9 +48,8 @@ class GlobalSearch:
         if self._strategy is None:
             return self._start
         # copies: pycma goes on changing its own arrays
-        return Distribution(
-            np.array(self._strategy.mean), self._local_sigma, np.array(self._strategy.sm.covariance_matrix)
-        )
+        mean, covariance = self._strategy.result.xfavorite, self._strategy.sm.covariance_matrix
+        return Distribution(np.array(mean), self._local_sigma, np.array(covariance))
 
     def update(self, means: np.ndarray, fitness: np.ndarray, sigma_square_sums: np.ndarray) -> Distribution:
         """Recombine the answers of the M sites that gave one, and return the new distribution.
@@ -73,14 +72,13 @@ class GlobalSearch:
         return self.distribution
 
     def _strategy_for(self, parents: int) -> cma.CMAEvolutionStrategy:
-        """The server's strategy with as many parents as there are answers, its state carried over."""
+        """The server's strategy, set to recombine as many means as there are answers."""
         if parents != self._parents:
-            old = self._strategy
-            new = start_strategy(self.distribution, parents, self._seed, self._bound, parents)
-            if old is not None:
-                new.sm, new.pc, new.countiter = old.sm, old.pc, old.countiter
-                new.adapt_sigma.initialize(new)
-                new.adapt_sigma.ps = old.adapt_sigma.ps
-                new.adapt_sigma._ps_updated_iteration = old.adapt_sigma._ps_updated_iteration
-            self._strategy, self._parents = new, parents
+            fresh = start_strategy(self._start, parents, self._seed, self._bound, parents)
+            if self._strategy is None:
+                self._strategy = fresh
+            else:  # weights and learning rates follow the number of answers; everything learned stays
+                self._strategy.sp = fresh.sp
+                self._strategy.adapt_sigma.initialize_settings(self._strategy, reset=True)
+            self._parents = parents
         return self._strategy

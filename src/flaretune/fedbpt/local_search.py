@@ -66,7 +66,7 @@ def local_search(
             losses = _evaluate(objective, points)
             queries += len(points)
             strategy.tell(list(points), losses.tolist())
-    mean = limit_norm(np.asarray(strategy.mean)[None], norm_limit)
+    mean = limit_norm(np.asarray(strategy.result.xfavorite)[None], norm_limit)  # the mean, within the bound
     fitness = float(_evaluate(objective, mean)[0])
     return LocalResult(mean[0], fitness, sigma_square_sum, queries + 1)
 

@@ -85,6 +85,7 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     """Options by name: the preset's, overridden by the flags that were given."""
     parser = argparse.ArgumentParser(
         prog="fedbpt_job.py",
+        usage="%(prog)s [--preset NAME] [--option value ...] [--export --export-dir FOLDER]",
         allow_abbrev=False,
         description="Run a FedBPT job, or export it with --export --export-dir FOLDER.",
     )

@@ -1,0 +1,39 @@
+# `make demo` and `make test` set up what they need, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast lint figs clean
+
+demo: $(VENV)/ready
+	$(BIN)/python -m flaretune fetch
+	$(BIN)/python jobs/fedbpt_job.py --preset demo
+
+test: $(VENV)/ready-dev
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/ready-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The picture in the README, from the last `make demo`.
+figs: $(VENV)/ready
+	$(BIN)/python -m flaretune plot runs/demo --output figs/demo.png
+
+clean:
+	rm -rf $(VENV) runs fl_job
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready: requirements.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+$(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
