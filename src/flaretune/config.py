@@ -9,8 +9,20 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
 
 from flaretune.errors import UserError
+from flaretune.retired_options import add_retired_flags, answer_retired
 
 Config = TypeVar("Config")
+
+# Headings of --help, with the sentence that stands under each.
+TASK, MODEL, PROMPT, SEARCH, EVALUATION, SERVER = "task and data", "model", "prompt", "search", "evaluation", "server"
+GROUPS = {
+    TASK: "What is asked, and the labelled texts that it is learned from.",
+    MODEL: "The language model that answers; it is never changed.",
+    PROMPT: "The prompt vectors that steer it, and the numbers they are made from.",
+    SEARCH: "CMA-ES, which searches these numbers, at every site in every round.",
+    EVALUATION: "Where test accuracy comes from; it never chooses a prompt.",
+    SERVER: "How many rounds, and what a round waits for.",
+}
 
 
 def option(
@@ -32,91 +44,104 @@ def option(
 class SiteConfig:
     """What a site's script is told by its flags. All sites of a job share these, but for their own data and device."""
 
-    task_name: str = option("sst2", "a task that is shipped: see `python -m flaretune tasks`", group="task and data")
-    task_file: str = option("", "a task of your own, a TOML file, instead of --task_name", group="task and data")
+    task_name: str = option("sst2", "a shipped task: `python -m flaretune tasks` lists them", group=TASK)
+    task_file: str = option("", "a task of your own, a TOML file, instead of --task_name", group=TASK)
     dataset: str = option(
-        "", "the common data set in place of the task's: a hub id or a local folder", group="task and data"
+        "", "hub id, or folder of train and test file, in place of the data set that the task names", group=TASK
     )
     data_path: str = option(
-        "", "this site's own labelled file (CSV, JSONL, Parquet), used whole and not shared out", group="task and data"
+        "", "this site's own labelled file (CSV, JSONL, Parquet); no other site sees it", group=TASK
     )
     k_shot: int = option(
         16,
-        "labelled texts a class for training, and as many for development, over all sites",
-        group="task and data",
+        "labelled texts per class to train on, and as many to compare prompts on; shared out over all sites, or, "
+        "with --data_path, of this site alone",
+        group=TASK,
         at_least=1,
     )
     num_users: int = option(
-        0, "shares of the common data set; 0: as many as the job has clients", group="task and data", at_least=0
+        0, "number of shares of the common data set; 0: one per client of the job", group=TASK, at_least=0
     )
     iid: int = option(
-        1, "1: every site's share has the same label mix; 0: Dirichlet", group="task and data", choices=(0, 1)
+        1, "1: every share has the same mix of labels; 0: mixes differ, see --alpha_dir", group=TASK, choices=(0, 1)
     )
-    alpha_dir: float = option(0.5, "concentration of the Dirichlet split (--iid 0)", group="task and data", above=0)
+    alpha_dir: float = option(
+        0.5, "with --iid 0, the Dirichlet concentration: the smaller, the more the shares differ", group=TASK, above=0
+    )
 
-    model_name: str = option("roberta-large", "a masked or causal language model: hub id or folder", group="model")
-    dtype: str = option("bfloat16", "number format of the model", group="model", choices=("bfloat16", "float32"))
-    device: str = option("auto", "auto (cuda when there is one), cpu, cuda or cuda:N", group="model")
+    model_name: str = option("roberta-large", "masked or causal language model: hub id or folder", group=MODEL)
+    dtype: str = option("bfloat16", "number format to compute in", group=MODEL, choices=("bfloat16", "float32"))
+    device: str = option("auto", "auto (cuda where there is one), cpu, cuda or cuda:N", group=MODEL)
     batch_size: int = option(
-        0, "texts in a forward pass, each with all candidates; 0: 8 on a CPU, 64 on a GPU", group="model", at_least=0
+        0, "texts in a forward pass, each with all candidates; 0: 8 on a CPU, 64 on a GPU", group=MODEL, at_least=0
     )
     cache_mb: int = option(
-        1024, "memory for texts computed once (causal models, --prompt_position suffix), MiB", group="model", at_least=0
+        1024, "MiB for the computed part in front of a suffix prompt (causal models); 0: none", group=MODEL, at_least=0
     )
     zero_lm_bias: int = option(
-        1, "masked models: set the bias of the language-model head to zero, as BBT does", group="model", choices=(0, 1)
+        1, "masked models: set the bias of the language-model head to zero, as BBT does", group=MODEL, choices=(0, 1)
     )
     llama_causal: int = option(
-        1, "LLaMA models answer as causal language models; there is no other way here", group="model", choices=(0, 1)
+        1, "kept from the published script: LLaMA always answers as a causal model", group=MODEL, choices=(0, 1)
     )
 
-    n_prompt_tokens: int = option(50, "n, prompt vectors", group="prompt", at_least=1)
+    n_prompt_tokens: int = option(50, "length of the prompt in tokens (n)", group=PROMPT, at_least=1)
     cat_or_add: str = option(
         "add",
-        "masked models: add the prompt to placeholder tokens, or put it in front",
-        group="prompt",
+        "masked models: add the prompt to n placeholder tokens, or put it in front of the text (cat)",
+        group=PROMPT,
         choices=("add", "cat"),
     )
     prompt_position: str = option(
         "suffix",
-        "causal models: prompt behind the start token, or between text and template tail",
-        group="prompt",
+        "causal models: prompt in front of the text, or behind it (the text is then computed only once)",
+        group=PROMPT,
         choices=("prefix", "suffix"),
     )
     init_prompt: str = option(
         "auto",
-        "p0: zeros; tokens (embeddings of random tokens); or a text; auto: tokens for cat, else zeros",
-        group="prompt",
+        "where the search starts: zeros, tokens (random ones), or a text of yours; auto: tokens for cat, else zeros",
+        group=PROMPT,
     )
-    intrinsic_dim: int = option(500, "d, numbers that are searched", group="prompt", at_least=1)
-    alpha: float = option(1.0, "scale of the random projection", group="prompt", above=0)
+    intrinsic_dim: int = option(500, "how many numbers are searched (d)", group=PROMPT, at_least=1)
+    alpha: float = option(1.0, "scale of the random projection that makes a prompt of them", group=PROMPT, above=0)
 
-    sigma: float = option(1.0, "initial step size", group="search", above=0)
-    bound: float = option(0.0, "keep every coordinate within ±bound; 0: no bound", group="search", at_least=0)
-    local_iter: int = option(8, "generations at a site in a round", group="search", at_least=1)
+    sigma: float = option(1.0, "initial step size", group=SEARCH, above=0)
+    bound: float = option(0.0, "keep every searched number within ±bound; 0: no bound", group=SEARCH, at_least=0)
+    local_iter: int = option(8, "generations that a site searches in a round", group=SEARCH, at_least=1)
     local_popsize: int = option(
-        5, "candidates in a generation, at least 2; 0: 4 + 3 ln(intrinsic_dim)", group="search", at_least=0
+        5, "candidates in a generation, 2 or more; 0: 4 + 3 ln(intrinsic_dim)", group=SEARCH, at_least=0
     )
     local_seeds: str = option(
         "fixed",
-        "random directions of the sites: the same always (published code), new each round, or new each round and site",
-        group="search",
+        "random directions of the sites: always the same (as published), new each round and the same at all sites, "
+        "or new each round and site",
+        group=SEARCH,
         choices=("fixed", "round", "site"),
     )
     loss_type: str = option(
-        "ce", "cross entropy, hinge (margin 2) or minus the metric", group="search", choices=("ce", "hinge", "perf")
+        "ce",
+        "what is made small: cross entropy, hinge (margin 2), or minus the task's metric",
+        group=SEARCH,
+        choices=("ce", "hinge", "perf"),
     )
-    perturb: int = option(0, "1: divide the loss by the loss on perturbed texts", group="search", choices=(0, 1))
-    perturb_rate: float = option(0.5, "share of tokens replaced in perturbed texts", group="search", above=0, at_most=1)
-    norm_prompt: int = option(0, "1: limit the length of search points", group="search", choices=(0, 1))
-    prompt_norm_threshold: float = option(15.0, "that length; grows by 1 a round", group="search", above=0)
+    perturb: int = option(
+        0, "1: divide the loss by that on perturbed texts, against label skew", group=SEARCH, choices=(0, 1)
+    )
+    perturb_rate: float = option(
+        0.5, "with --perturb 1, the share of tokens that are replaced", group=SEARCH, above=0, at_most=1
+    )
+    norm_prompt: int = option(0, "1: limit the length of the searched vector", group=SEARCH, choices=(0, 1))
+    prompt_norm_threshold: float = option(
+        15.0, "with --norm_prompt 1, the limit at the start; it grows by 1 a round", group=SEARCH, above=0
+    )
     prompt_norm_threshold_upper: float = option(
-        20.0, "... while the global mean is shorter than this", group="search", above=0
+        20.0, "the limit stops growing when the global vector is this long", group=SEARCH, above=0
     )
-    seed: int = option(42, "seed of everything random in the job", group="search")
+    seed: int = option(42, "seed of everything random in the job", group=SEARCH)
 
     eval_clients: str = option(
-        "first", "sites that evaluate on test data, and share it among them: names, first, or all", group="evaluation"
+        "first", "sites that evaluate on test data and share it among them: first, all, or names", group=EVALUATION
     )
 
     def __post_init__(self):
@@ -154,25 +179,25 @@ class SiteConfig:
 class ServerConfig:
     """What the server's controller is told."""
 
-    num_rounds: int = option(10, "rounds", group="server", at_least=1)
-    min_clients: int = option(1, "answers that a round needs; with fewer the job fails", group="server", at_least=1)
+    num_rounds: int = option(10, "number of rounds", group=SERVER, at_least=1)
+    min_clients: int = option(1, "answers that a round needs; with fewer the job fails", group=SERVER, at_least=1)
     covariance: str = option(
         "full",
-        "form in which the covariance travels to the sites",
-        group="server",
+        "part of the covariance that is sent to the sites: all (d²/2 numbers), its diagonal, or none",
+        group=SERVER,
         choices=("full", "diagonal", "identity"),
     )
     sigma_floor: float = option(
         0.0,
-        "the sites' step size never falls below this; 0: no floor (the published code's 0.5 had no effect)",
-        group="server",
+        "the sites' step size never falls below this; 0: no floor",
+        group=SERVER,
         at_least=0,
     )
     round_timeout: int = option(
-        3600, "seconds after which a round goes on without the sites that are missing", group="server", at_least=1
+        3600, "seconds after which a round goes on without the sites that have not answered", group=SERVER, at_least=1
     )
     setup_timeout: int = option(
-        3600, "the same for the first answer, which includes loading model and data", group="server", at_least=1
+        3600, "the same for the first answer, for which sites load model and data", group=SERVER, at_least=1
     )
 
     def __post_init__(self):
@@ -200,21 +225,30 @@ def check_fields(config: Any) -> None:
             raise UserError(f"{flag}: must be at most {limits['at_most']}")
 
 
-def add_flags(parser: argparse.ArgumentParser, *configs: type) -> None:
-    """Add a flag for every option of the config classes, in their groups, without defaults (see `build`)."""
+def add_flags(parser: argparse.ArgumentParser, *configs: type, only: Sequence[str] | None = None) -> None:
+    """Add a flag for every option of the config classes, in their groups, without defaults (see `build`).
+
+    Args:
+        parser: gets the flags.
+        configs: dataclasses whose fields are made by `option`.
+        only: names of the options to add; None for all.
+    """
     groups: dict[str, Any] = {}
     for config in configs:
         hints = get_type_hints(config)
         for item in fields(config):
+            if only is not None and item.name not in only:
+                continue
             name = item.metadata["group"]
-            groups.setdefault(name, parser.add_argument_group(name))
-            default = item.default if item.default != "" else "none"
+            if name not in groups:
+                groups[name] = parser.add_argument_group(name, GROUPS.get(name))
+            default = "" if item.default == "" else f" (default: {item.default})"
             groups[name].add_argument(
                 f"--{item.name}",
                 type=hints[item.name],
                 default=argparse.SUPPRESS,
                 metavar=_metavar(item),
-                help=f"{item.metadata['help']} [{default}]".replace("%", "%%"),
+                help=f"{item.metadata['help']}{default}".replace("%", "%%"),
             )
 
 
@@ -229,7 +263,12 @@ def parse_site_flags(argv: Sequence[str]) -> tuple[SiteConfig, list[str]]:
     Returns:
         The config, and sentences about options that have no meaning any more.
     """
-    parser = argparse.ArgumentParser(prog="fedbpt_train.py", allow_abbrev=False, description="A FedBPT site.")
+    parser = argparse.ArgumentParser(
+        prog="fedbpt_train.py",
+        usage="%(prog)s [--option value ...]",
+        allow_abbrev=False,
+        description="The script of a FedBPT site. NVFlare starts it: put these flags into a job's app_config.",
+    )
     add_flags(parser, SiteConfig)
     add_retired_flags(parser)
     given = vars(parser.parse_args(argv))
@@ -242,7 +281,9 @@ def to_argv(config: Any, leave_out: Iterable[str] = ()) -> list[str]:
     for item in fields(config):
         value = getattr(config, item.name)
         if value != item.default and item.name not in leave_out:
-            argv += [f"--{item.name}", str(value)]
+            # a text that begins with a hyphen would be taken for a flag of its own
+            starts_like_a_flag = isinstance(value, str) and value.startswith("-")
+            argv += [f"--{item.name}={value}"] if starts_like_a_flag else [f"--{item.name}", str(value)]
     return argv
 
 
@@ -254,4 +295,4 @@ def as_dict(config: Any) -> dict[str, Any]:
 def _metavar(item: Field) -> str:
     if item.metadata["choices"] is not None:
         return "{" + ",".join(map(str, item.metadata["choices"])) + "}"
-    return item.name.rsplit("_", 1)[-1].upper()
+    return {int: "N", float: "X"}.get(type(item.default)) or item.name.rsplit("_", 1)[-1].upper()

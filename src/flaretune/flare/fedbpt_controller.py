@@ -77,6 +77,7 @@ class FedBPTController(ModelController):
         setup = self._ask(exchange.SETUP, exchange.setup_task(self._sites), 0, exchange.read_setup_answer)
         if setup is None or not self._agree(setup):
             return
+        self._sites = list(setup)  # the others have no model or data to search with
         settings = next(iter(setup.values())).settings
         self._settings = settings
         self._zero_shot = self._metric([a.zero_shot for a in setup.values() if a.zero_shot is not None])

@@ -157,7 +157,11 @@ def _prepare_simulator(clients_at_a_time: int) -> None:
 
 
 def _failed(reason: str, output: Path) -> int:
-    print(f"error: {reason}", file=sys.stderr)
+    """Say why a job failed, what the sites said first, and return the exit status."""
+    said: dict[str, list[str]] = {}
     for site, sentence in error_sentences(output / "workspace"):
-        print(f"error: {site}: {sentence}", file=sys.stderr)
+        said.setdefault(sentence, []).append(site)
+    for sentence, sites in sorted(said.items(), key=lambda item: item[1] == ["server"]):
+        print(f"error: {', '.join(sites)}: {sentence}", file=sys.stderr)
+    print(f"error: {reason}", file=sys.stderr)
     return 1

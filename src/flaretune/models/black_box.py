@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,7 +29,7 @@ class TextSet:
 
     batches: list[list[Encoded]]
     order: np.ndarray
-    caches: list[TextCache | None] = field(default_factory=list)
+    caches: list[TextCache | None]
 
     def __len__(self) -> int:
         return len(self.order)
@@ -41,14 +42,16 @@ class BlackBox:
         lm: the model behind it.
         soft_prompt: how a search point becomes a prompt.
         batch_size: examples in a forward pass; each is asked with all candidates at once.
-        cache_mb: memory for cached texts (causal models, prompt in ``suffix`` position), in MiB.
+        cache_mb: memory for cached texts (causal models, prompt in ``suffix`` position), in MiB. A `TextSet` that
+            nobody holds any more gives its share back.
     """
 
     def __init__(self, lm: MaskedLM | CausalLM, soft_prompt: SoftPrompt, batch_size: int, cache_mb: int = 0):
         self._lm = lm
         self._soft_prompt = soft_prompt
         self._batch_size = batch_size
-        self._cache_left = cache_mb * 2**20
+        self._cache_bytes = cache_mb * 2**20
+        self._caches: weakref.WeakSet[TextCache] = weakref.WeakSet()  # those in use
         self.example_forwards = 0
 
     @property
@@ -64,9 +67,7 @@ class BlackBox:
             [examples[i] for i in order[start : start + self._batch_size]]
             for start in range(0, len(order), self._batch_size)
         ]
-        texts = TextSet(batches, order)
-        texts.caches = [self._cache(batch) if reuse else None for batch in batches]
-        return texts
+        return TextSet(batches, order, self._cache(batches) if reuse else [None] * len(batches))
 
     def label_logits(self, points: np.ndarray, texts: TextSet) -> np.ndarray:
         """Logits of the label words for every candidate and text.
@@ -89,13 +90,22 @@ class BlackBox:
         logits[:, texts.order] = in_sorted_order
         return logits
 
-    def _cache(self, batch: list[Encoded]) -> TextCache | None:
-        # One token in front (the start token of `prefix`) is not worth keeping.
-        if not isinstance(self._lm, CausalLM) or self._cache_left <= 0 or max(e.insert for e in batch) <= 1:
-            return None
-        cache = self._lm.cache_text(batch)
-        self._cache_left -= cache.nbytes()
-        if self._cache_left < 0:
-            log.info("the cache for texts is full: the rest is computed for every candidate (see --cache_mb)")
-            return None
-        return cache
+    def _cache(self, batches: list[list[Encoded]]) -> list[TextCache | None]:
+        """Compute the text in front of the prompt, for as many batches as memory allows."""
+        caches: list[TextCache | None] = [None] * len(batches)
+        if self._cache_bytes == 0 or not isinstance(self._lm, CausalLM):
+            return caches
+        for i, batch in enumerate(batches):
+            if max(e.insert for e in batch) <= 1:
+                continue  # one token in front (the start token of `prefix`) is not worth keeping
+            cache = self._lm.cache_text(batch)
+            if sum(other.nbytes() for other in self._caches) + cache.nbytes() > self._cache_bytes:
+                log.info(
+                    "the cache for texts is full: %d of %d batches are computed for every candidate (see --cache_mb)",
+                    len(batches) - i,
+                    len(batches),
+                )
+                break
+            self._caches.add(cache)
+            caches[i] = cache
+        return caches

@@ -15,7 +15,7 @@ from flaretune.models.label_head import only_at
 from flaretune.models.padding import pad_left, pad_right
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextCache:
     """Keys and values of the text in front of the prompt, the same for every candidate.
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 from transformers import logging as transformers_logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
+from flaretune.data.tokens import plain_ids, text_ids
 from flaretune.errors import UserError
 
 ModelKind = Literal["masked", "causal"]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+# A model that brings its own code is refused: without this, transformers asks at the terminal whether to run it.
+_OWN_CODE = {"trust_remote_code": False}
 
 
 @dataclass(frozen=True)
@@ -51,18 +59,16 @@ def resolve_device(device: str) -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"--device {device!r} names no device: use auto, cpu, cuda or cuda:N") from error
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"--device {device} is not there: this machine has {torch.cuda.device_count()} CUDA devices; "
-            "use --device auto or cpu"
-        )
-    if wanted.type not in ("cpu", "cuda"):
-        raise UserError(f"--device {device!r} is not supported: use auto, cpu, cuda or cuda:N")
-    return wanted
+    wanted = re.fullmatch(r"cpu|cuda(?::(\d+))?", device, re.ASCII)
+    if wanted is None:
+        raise UserError(f"--device {device!r}: must be auto, cpu, cuda or cuda:N")
+    if device == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if int(wanted[1] or 0) >= count:
+        there = f"cuda:0 to cuda:{count - 1}" if count else "no CUDA device"
+        raise UserError(f"--device {device}: this machine has {there}; use one that is there, cpu or auto")
+    return torch.device("cuda", int(wanted[1])) if wanted[1] else torch.device("cuda")
 
 
 def load_pretrained(name: str, dtype: str = "bfloat16", device: str = "auto") -> Pretrained:
@@ -71,32 +77,42 @@ def load_pretrained(name: str, dtype: str = "bfloat16", device: str = "auto") ->
     Whether it is masked or causal is what the checkpoint's configuration says (``architectures``).
 
     Raises:
-        UserError: no such folder or hub id, a folder without weights, an architecture of neither kind, or
-            weights that the checkpoint does not hold and that would be drawn at random.
+        UserError: no such folder or hub id, a folder without weights or tokenizer, damaged files, an
+            architecture of neither kind, or weights that the checkpoint does not hold and that would be drawn
+            at random.
     """
     where = resolve_device(device)
-    if _looks_like_a_folder(name) and not Path(name).is_dir():
-        raise UserError(f"--model_name {name}: there is no such folder; give a folder or a hub id")
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--model_name {name}: no model configuration could be read ({_first_line(error)})") from error
-    kind = _kind_of(config, name)
-    auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # its report on missing weights is answered below
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model, report = auto_class.from_pretrained(name, dtype=DTYPES[dtype], output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"--model_name {name}: the model could not be loaded ({_first_line(error)})") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    _check_loaded(name, report)
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype {dtype}: must be one of {', '.join(DTYPES)}")
+    source = os.path.expanduser(name)
+    with _quiet_transformers():
+        config = _read_config(name, source)
+        kind = _kind_of(config, name)
+        tokenizer = _read_tokenizer(name, source)
+        model = _read_model(name, source, kind, dtype)
+    _check_they_fit(name, tokenizer, model)
     model.requires_grad_(False)
     return Pretrained(name, kind, model.eval().to(where), tokenizer, where)
+
+
+def _read_config(name: str, source: str):
+    if os.path.isdir(source):
+        if not os.path.isfile(os.path.join(source, "config.json")):
+            raise UserError(
+                f"--model_name {name}: this folder holds no config.json; give the folder that a model was saved in"
+            )
+        wrong = "its config.json is of no model that can be loaded"
+        advice = "give a model that the installed transformers knows without code of the model's own"
+    elif os.path.exists(source):
+        raise UserError(f"--model_name {name}: this is a file; give the folder that it lies in")
+    elif _looks_like_a_folder(name):
+        raise UserError(f"--model_name {name}: there is no such folder; give a folder or a hub id")
+    else:
+        wrong, advice = "no folder here, and not to be had from the model hub", "check the name and the connection"
+    try:
+        return AutoConfig.from_pretrained(source, **_OWN_CODE)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model_name {name or repr(name)}: {wrong} ({_reason(error)}); {advice}") from error
 
 
 def _kind_of(config, name: str) -> ModelKind:
@@ -111,22 +127,88 @@ def _kind_of(config, name: str) -> ModelKind:
     )
 
 
+def _read_model(name: str, source: str, kind: ModelKind, dtype: str) -> torch.nn.Module:
+    auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
+    try:
+        model, report = auto_class.from_pretrained(
+            source,
+            dtype=DTYPES[dtype],
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, which `_check_loaded` reads
+            **_OWN_CODE,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise UserError(
+            f"--model_name {name}: its weights could not be loaded ({_reason(error)}); make sure that "
+            "model.safetensors is there and whole"
+        ) from error
+    _check_loaded(name, report)
+    return model
+
+
 def _check_loaded(name: str, report: dict) -> None:
     """Refuse a checkpoint that leaves weights to chance; weights it holds beyond need are fine."""
-    missing = sorted(report.get("missing_keys") or [])
-    mismatched = sorted(str(key) for key in (report.get("mismatched_keys") or []))
-    if missing or mismatched:
-        shown = (missing + mismatched)[:3]
+    missing = sorted(report["missing_keys"])
+    mismatched = sorted(key for key, *_shapes in report["mismatched_keys"])
+    if missing:
         raise UserError(
-            f"--model_name {name}: the checkpoint lacks {len(missing)} weights and holds {len(mismatched)} of another "
-            f"shape (first: {', '.join(shown)}), which would be drawn at random; use a checkpoint with its "
-            "language-model head"
+            f"--model_name {name}: the checkpoint lacks {_some(missing)}, which would be drawn at random; use one "
+            "that was saved with its language-model head"
         )
+    if mismatched:
+        raise UserError(
+            f"--model_name {name}: the checkpoint holds {_some(mismatched)} in another shape than config.json says; "
+            "use the config.json that belongs to the weights"
+        )
+
+
+def _read_tokenizer(name: str, source: str):
+    advice = "give a folder or hub id with the model's own tokenizer.json"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **_OWN_CODE)
+    except Exception as error:  # the tokenizers library raises nothing more special for a damaged file
+        raise UserError(
+            f"--model_name {name}: its tokenizer could not be loaded ({_reason(error)}); {advice}"
+        ) from error
+    # Without files transformers builds an empty tokenizer and says nothing: it does not know the letter "a".
+    if not set(plain_ids(tokenizer, "a")) - {tokenizer.unk_token_id}:
+        raise UserError(f"--model_name {name}: there is no tokenizer with it, or an empty one; {advice}")
+    return tokenizer
+
+
+def _check_they_fit(name: str, tokenizer, model: torch.nn.Module) -> None:
+    largest, n_embeddings = text_ids(tokenizer).max(), len(model.get_input_embeddings().weight)
+    if largest >= n_embeddings:
+        raise UserError(
+            f"--model_name {name}: its tokenizer has token ids up to {largest}, but the model embeds only "
+            f"{n_embeddings} tokens; use the tokenizer that belongs to the model"
+        )
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers' report on missing weights back, which `_check_loaded` answers, and bars out of log files."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _looks_like_a_folder(name: str) -> bool:
     return name.startswith((".", "~", os.sep)) or name.count("/") > 1
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _some(names: Sequence[str]) -> str:
+    """The first three of them."""
+    more = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of a library's message, on one line and not without end."""
+    sentence = re.split(r"[.:]\s*\n|\.\s", str(error).strip(), maxsplit=1)[0].rstrip(".:")
+    return textwrap.shorten(sentence, 160, placeholder=" …") or type(error).__name__

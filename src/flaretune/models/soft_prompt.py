@@ -42,9 +42,12 @@ class SoftPrompt:
         self.hidden_size = hidden_size
         self.intrinsic_dim = intrinsic_dim
         scale = alpha * embedding_std / (np.sqrt(intrinsic_dim) * sigma0)
-        rng = np.random.default_rng(derive_seed(seed, "projection"))
-        projection = rng.standard_normal((n_tokens * hidden_size, intrinsic_dim), dtype=np.float32)
-        self.projection = torch.from_numpy(projection * np.float32(scale)).to(device)  # (n·D, d)
+        projection = np.empty((n_tokens * hidden_size, intrinsic_dim), dtype=np.float32)
+        # RandomState's numbers are frozen; those of default_rng may change with numpy, and sites may differ in it.
+        rng = np.random.RandomState(derive_seed(seed, "projection"))
+        for row in projection:  # one by one, for it draws in float64
+            row[:] = rng.standard_normal(intrinsic_dim) * scale
+        self.projection = torch.from_numpy(projection).to(device)  # (n·D, d)
         if initial is None:
             initial = torch.zeros(n_tokens, hidden_size)
         self.initial = initial.to(device=device, dtype=torch.float32)  # (n, D)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from flaretune.errors import UserError
+
 
 def draw_curve(summary: dict[str, Any], path: Path) -> None:
     """Draw test and development accuracy by round, with the zero-shot accuracy and the prompt that was chosen.
@@ -12,6 +14,9 @@ def draw_curve(summary: dict[str, Any], path: Path) -> None:
     Args:
         summary: contents of a run's summary.json.
         path: the picture to write; its ending says in which format.
+
+    Raises:
+        UserError: the picture cannot be written there, or not in that format.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -35,4 +40,8 @@ def draw_curve(summary: dict[str, Any], path: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=120)
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:  # ValueError: no such format
+        reason = str(error).split("\n")[0]
+        raise UserError(f"the curve cannot be drawn to {path} ({reason}); give a .png, .pdf or .svg file") from error

@@ -11,9 +11,14 @@ from typing import Any
 
 from flaretune.errors import UserError
 from flaretune.report.plot import draw_curve
-from flaretune.report.run_record import closing_report
+from flaretune.report.run_record import closing_report, write_json
 
 SUMMARY = "summary.json"
+# What every summary of a FedBPT run holds, and reports and curves are made from.
+SUMMARY_KEYS = (
+    "zero_shot_accuracy", "test_accuracy", "dev_accuracy", "best_round", "queries", "example_forwards",
+    "bytes_down_per_client_round", "bytes_up_per_client_round", "seconds", "artifact", "task", "sites", "rounds",
+)  # fmt: skip
 _SITE_ERROR = re.compile(r"ERROR flaretune\.site: (.*)")
 _SERVER_ERROR = re.compile(r"(round \d+: \d+ of \d+ sites gave .*|the sites do not agree on .*)")
 
@@ -40,7 +45,7 @@ def collect_results(job_folder: Path, output: Path) -> Path | None:
         shutil.copytree(events, output / "tb_events")
     summary = read_summary(output)
     summary["artifact"] = str(output / Path(summary["artifact"]).name)
-    (output / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(summary, output / SUMMARY)
     draw_curve(summary, output / "curve.png")
     return output
 
@@ -53,11 +58,15 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     file = folder / SUMMARY
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}): give the folder of a finished run") from error
     except ValueError as error:
-        raise UserError(f"{file} is damaged: {error}") from error
+        raise UserError(f"{file} is damaged ({error}): give the folder of a finished run") from error
+    lacking = [key for key in SUMMARY_KEYS if not isinstance(values, dict) or key not in values]
+    if lacking:
+        raise UserError(f"{file} is no summary of a FedBPT run: it lacks {', '.join(lacking)}")
+    return values
 
 
 def tell_results(output: Path) -> str:

@@ -1,0 +1,187 @@
+"""`python -m flaretune`: use a prompt that a job has found, look at a run, see the tasks, fetch the demo's assets.
+
+Commands import what they need when they run, so that `tasks` or `--help` need not wait for torch. None needs NVFlare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+
+from flaretune.config import SiteConfig, add_flags, build
+from flaretune.errors import UserError
+
+PLACE_OPTIONS = ("dtype", "device")  # of SiteConfig: how the model is run here
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status. (argparse itself exits, with 2, after a wrong flag.)"""
+    args = make_parser().parse_args(argv)
+    try:
+        args.command(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line, with the function of each command in `command`."""
+    parser = argparse.ArgumentParser(
+        prog="flaretune", description="Use and look at what flaretune's jobs have found.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, function, help: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", allow_abbrev=False)
+        command.set_defaults(command=function)
+        return command
+
+    command = add("predict", predict, "label texts with a prompt that a job has found")
+    _add_prompt_flags(command)
+    command.add_argument("texts", nargs="*", metavar="TEXT", help="texts, for tasks of one text column")
+    command.add_argument(
+        "--file", help="CSV, JSONL or Parquet file with the task's text columns, or .txt with one text a line"
+    )
+
+    command = add("evaluate", evaluate, "measure a prompt on a labelled file")
+    _add_prompt_flags(command)
+    command.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="CSV, JSONL or Parquet file with the task's text and label columns",
+    )
+    command.add_argument("--zero_shot", action="store_true", help="also the model and the template without any prompt")
+
+    command = add("plot", plot, "draw the curve of a run")
+    command.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a finished run, such as runs/demo")
+    command.add_argument(
+        "--output", type=Path, metavar="PNG", help="the picture (default: curve.png in the run's folder)"
+    )
+
+    command = add("tasks", tasks, "list the tasks that are shipped, or show the file of one")
+    command.add_argument("action", nargs="?", choices=["list", "show"], default="list", help="(default: list)")
+    command.add_argument("name", nargs="?", metavar="NAME", help="show: a shipped task, or a task file of your own")
+
+    add("fetch", fetch, "fetch the demo's model and sentences, once")
+    return parser
+
+
+def _add_prompt_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompt", required=True, metavar="FILE", help="the prompt: a job's best_prompt.safetensors")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--model_name",
+        metavar="NAME",
+        help="the model that the prompt was found with: hub id or folder (default: where it was then)",
+    )
+    add_flags(parser, SiteConfig, only=PLACE_OPTIONS)
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Print label and probabilities of texts, a line each."""
+    from flaretune.fedbpt.artifact import load_prompt
+    from flaretune.predict import given_texts, label_probabilities, texts_of_file
+
+    if bool(args.texts) == bool(args.file):
+        raise UserError("give either texts or --file FILE: " + ("both are there" if args.file else "neither is there"))
+    spec = load_prompt(args.prompt).spec
+    # before the model is loaded: what is wrong is said at once
+    texts = texts_of_file(spec, args.file) if args.file else given_texts(spec, args.texts)
+    prompted, point = _open(args)
+    words = _words(prompted)
+    labels = [f"{word} ({value})" for word, value in zip(words, spec.label_values, strict=True)]
+    width = max(map(len, labels))
+    for columns, row in zip(texts, label_probabilities(prompted, point, texts), strict=True):
+        best = int(row.argmax())
+        if args.json:
+            by_label = {str(label): round(float(p), 6) for label, p in zip(spec.label_values, row, strict=True)}
+            answer = {"label": spec.label_values[best], "word": words[best], "probabilities": by_label}
+            print(json.dumps({**answer, "text": columns}, ensure_ascii=False))
+        else:
+            shown = "  ".join(f"{word} {p:.3f}" for word, p in zip(words, row, strict=True))
+            print(f"{labels[best]:<{width}}  {shown}  |  {' | '.join(columns.values())}")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Print the metric of a prompt on a labelled file, and what is right of each class."""
+    from flaretune.data.load import load_file
+    from flaretune.fedbpt.artifact import load_prompt
+    from flaretune.predict import label_probabilities, score, zero_shot_probabilities
+
+    spec = load_prompt(args.prompt).spec
+    examples = load_file(spec, args.data)
+    prompted, point = _open(args)
+    found = {"prompt": score(spec, label_probabilities(prompted, point, examples.texts), examples.labels)}
+    if args.zero_shot:
+        found["zero_shot"] = score(spec, zero_shot_probabilities(prompted, examples), examples.labels)
+    if args.json:
+        labels = {"label_values": spec.label_values, "words": _words(prompted)}
+        print(json.dumps({**labels, **{name: asdict(result) for name, result in found.items()}}, ensure_ascii=False))
+        return
+    print(f"{len(examples)} texts of {args.data}")
+    for name, result in found.items():
+        by_class = ", ".join(
+            f"{word} ({label}) {correct} of {n}"
+            for word, label, correct, n in zip(
+                _words(prompted), spec.label_values, result.correct_by_class, result.n_by_class, strict=True
+            )
+        )
+        print(f"{name.replace('_', '-'):<10} {result.metric} {result.value:.4f}   right: {by_class}")
+
+
+def plot(args: argparse.Namespace) -> None:
+    """Draw the curve of a run and say where it is."""
+    from flaretune.report.plot import draw_curve
+    from flaretune.report.results import read_summary
+
+    output = args.output or args.run / "curve.png"
+    draw_curve(read_summary(args.run), output)
+    print(output)
+
+
+def tasks(args: argparse.Namespace) -> None:
+    """List the shipped tasks, or print the file of one."""
+    from flaretune.tasks.spec import available_tasks, load_task
+
+    if (args.action == "show") != (args.name is not None):
+        raise UserError("`tasks show` needs the NAME of a task; `tasks` lists them")
+    if args.action == "show":
+        load_task(args.name)  # whether it is there, and right
+        shipped = resources.files("flaretune.tasks") / f"{args.name}.toml"
+        file = Path(args.name).expanduser() if args.name.endswith(".toml") else shipped
+        print(file.read_text(encoding="utf-8-sig"), end="")
+        return
+    names = available_tasks()
+    for name in names:
+        print(f"{name:<{max(map(len, names))}}  {load_task(name).description}")
+
+
+def fetch(args: argparse.Namespace) -> None:
+    """Fetch the demo's model and sentences, and say where they are."""
+    from flaretune.demo_assets import fetch_all
+
+    assets = fetch_all()
+    print(f"model      {assets.model}\nsentences  {assets.sentences}")
+
+
+def _open(args: argparse.Namespace):
+    from flaretune.predict import open_artifact
+
+    site = build(SiteConfig, {name: value for name, value in vars(args).items() if name in PLACE_OPTIONS})
+    return open_artifact(args.prompt, args.model_name, site.dtype, site.device)
+
+
+def _words(prompted) -> list[str]:
+    """The label words by class, as a person writes them."""
+    return [word.strip() for word in prompted.spec.wording(prompted.pretrained.kind).label_words]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
