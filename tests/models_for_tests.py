@@ -7,7 +7,8 @@ Use, for instance with pytest's ``tmp_path`` or ``tmp_path_factory`` (saving tak
     folder = save_tiny_model("roberta", tmp_path)
     open_prompted_model(load_task("sst2"), str(folder), settings, dtype="float32", device="cpu")
 
-The same family, seed and overrides give the same weights everywhere. The tokenizers (tokenizers_for_tests.py) know
+The same family, seed and overrides give the same weights; the ids of the BERT-like tokenizer differ from process to
+process, so do not pin numbers of its families. The tokenizers (tokenizers_for_tests.py) know
 the label words of the tasks that are shipped as one token each and every word of ``SENTENCES``. Weights are float32
 and larger than a fresh model's, so that logits differ visibly between texts and prompts. The models know nothing:
 their accuracy is that of guessing.
@@ -40,6 +41,12 @@ _GEMMA = {
 FAMILIES = {
     "roberta": (roberta_like, "RobertaForMaskedLM", {**_SIZES, "type_vocab_size": 1, "max_position_embeddings": 130}),
     "bert": (bert_like, "BertForMaskedLM", {**_SIZES, "max_position_embeddings": 128}),
+    "albert": (bert_like, "AlbertForMaskedLM", {**_SIZES, "embedding_size": 16, "max_position_embeddings": 128}),
+    "modernbert": (
+        roberta_like,
+        "ModernBertForMaskedLM",
+        {**_SIZES, "max_position_embeddings": 128, "cls_token_id": 0, "sep_token_id": 2},
+    ),
     "distilbert": (
         bert_like,
         "DistilBertForMaskedLM",
@@ -47,6 +54,18 @@ FAMILIES = {
     ),
     "llama": (llama_like, "LlamaForCausalLM", {**_SIZES, "num_key_value_heads": 2, "max_position_embeddings": 256}),
     "gpt2": (gpt2_like, "GPT2LMHeadModel", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}),
+    "opt": (
+        gpt2_like,
+        "OPTForCausalLM",
+        {
+            "hidden_size": 32,
+            "word_embed_proj_dim": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "ffn_dim": 48,
+            "max_position_embeddings": 256,
+        },
+    ),
     "gemma2": (
         llama_like,
         "Gemma2ForCausalLM",

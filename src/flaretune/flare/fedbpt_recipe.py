@@ -57,7 +57,7 @@ class FedBPTRecipe(Recipe):
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         server_config = server_config or ServerConfig()
-        job = FedJob(name=name, min_clients=1)
+        job = FedJob(name=name, min_clients=server_config.min_clients)
         controller = FedBPTController(**as_dict(server_config), seed=site_config.seed)
         job.to_server(controller, id="fedbpt_controller")
         job.to_server(TBAnalyticsReceiver(), id="tensorboard")

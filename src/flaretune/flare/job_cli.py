@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = parse(sys.argv[1:] if argv is None else argv)
         for sentence in answer_retired(given):
             print(f"warning: {sentence}", file=sys.stderr)
-        job, site, server = build(JobConfig, given), build(SiteConfig, given), build(ServerConfig, given)
-        return run(job, site, server)
+        return run(build(JobConfig, given), build(SiteConfig, given), build(ServerConfig, given))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -112,15 +111,21 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def run(job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
-    """Run or export the job, and collect its results."""
+    """Run or export the job, and collect its results; returns the exit status."""
     clients = [name.strip() for name in job.clients.split(",") if name.strip()]
     per_site = read_toml(Path(job.sites), tables_of=SiteConfig) if job.sites else None
-    recipe = FedBPTRecipe(site, server, name=job.name, per_site=per_site)
     clients = clients or list(per_site or [])
+    n_clients = len(clients) or job.n_clients
+    if job.env == "poc" and server.min_clients == 1:
+        server = replace(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
+    if job.env != "prod" and server.min_clients > n_clients:
+        print(f"warning: --min_clients {server.min_clients}, but there are {n_clients} clients: all of them are needed")
+        server = replace(server, min_clients=n_clients)
+    recipe = FedBPTRecipe(site, server, name=job.name, per_site=per_site)
     output = Path(job.output or f"runs/{job.name}")
+    if job.env != "prod":
+        _share_this_machine(job.threads or n_clients)
     if job.env == "sim":
-        n_clients = len(clients) or job.n_clients
-        _prepare_simulator(job.threads or n_clients)
         env = SimEnv(
             clients=clients or None,
             num_clients=n_clients,
@@ -147,8 +152,8 @@ def run(job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
     return 0
 
 
-def _prepare_simulator(clients_at_a_time: int) -> None:
-    """Let the processes of a simulation share this machine, and find this Python."""
+def _share_this_machine(clients_at_a_time: int) -> None:
+    """Let the processes of clients on this machine share its cores, and find this Python."""
     # the sites' command is `python3 …`, looked up in PATH
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     cores = len(os.sched_getaffinity(0))

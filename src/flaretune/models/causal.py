@@ -11,7 +11,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from flaretune.data.encode import Encoded
-from flaretune.models.label_head import only_at
+from flaretune.models.label_head import at_answers
 from flaretune.models.padding import pad_left, pad_right
 
 
@@ -117,15 +117,15 @@ class CausalLM:
             else:
                 pieces.insert(0, embed(before_ids).repeat_interleave(n_candidates, dim=0))
                 answers = answers + before.shape[1]
-            with only_at(self._model, answers.repeat_interleave(n_candidates)):
-                logits = self._model(
-                    inputs_embeds=torch.cat(pieces, dim=1),
-                    attention_mask=attention.repeat_interleave(n_candidates, dim=0),
-                    position_ids=positions.repeat_interleave(n_candidates, dim=0),
-                    past_key_values=cache,
-                    use_cache=cache is not None,
-                ).logits  # (Bλ, 1, C)
-        return logits[:, 0].float().view(n_examples, n_candidates, -1).transpose(0, 1)
+            logits = self._model(
+                inputs_embeds=torch.cat(pieces, dim=1),
+                attention_mask=attention.repeat_interleave(n_candidates, dim=0),
+                position_ids=positions.repeat_interleave(n_candidates, dim=0),
+                past_key_values=cache,
+                use_cache=cache is not None,
+            ).logits  # (Bλ, columns, C)
+        logits = at_answers(logits, answers.repeat_interleave(n_candidates))
+        return logits.view(n_examples, n_candidates, -1).transpose(0, 1)
 
 
 def _positions(attention: torch.Tensor) -> torch.Tensor:

@@ -1,14 +1,10 @@
-"""A language-model head that answers for the label words only, at the answer position only.
+"""A language-model head that answers for the label words only.
 
-The model's own forward code runs unchanged (final transformations, soft-capping and all): its output
-embedding is replaced by the label words' rows of it, and the encoder's output is cut down to the answer
-positions before the head sees it.
+The model's own forward code runs unchanged (final transformations, soft-capping and all): only its output
+embedding is replaced by the label words' rows of it, so that logits at every position cost next to nothing.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -29,7 +25,7 @@ class LabelHead(nn.Linear):
         self.weight = nn.Parameter(weight.float(), requires_grad=False)  # (C, D)
         self.bias = nn.Parameter(bias.float(), requires_grad=False)  # (C,)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:  # (…, D) -> (…, C)
         return F.linear(hidden.float(), self.weight, self.bias)
 
 
@@ -56,21 +52,6 @@ def narrow_to_label_words(model: nn.Module, label_ids: np.ndarray, zero_bias: bo
     model.set_output_embeddings(LabelHead(head.weight.detach()[rows].clone(), bias_rows.clone()))
 
 
-@contextmanager
-def only_at(model: nn.Module, answers: torch.Tensor) -> Iterator[None]:
-    """While this is open, the model's head sees only the answer position of each row.
-
-    Args:
-        answers: index of the answer position in each row of the sequence, int64, shape (B,).
-    """
-
-    def pick(_module, _args, output):
-        hidden = output.last_hidden_state  # (B, L, D)
-        output.last_hidden_state = hidden[torch.arange(len(hidden), device=hidden.device), answers][:, None]
-        return output
-
-    handle = model.base_model.register_forward_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
+def at_answers(logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """Logits at the answer position of each row, float32: (B, L, C) and int64 (B,) → (B, C)."""
+    return logits[torch.arange(len(logits), device=logits.device), answers].float()

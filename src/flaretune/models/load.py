@@ -112,7 +112,7 @@ def _read_config(name: str, source: str):
     try:
         return AutoConfig.from_pretrained(source, **_OWN_CODE)
     except (OSError, ValueError) as error:
-        raise UserError(f"--model_name {name or repr(name)}: {wrong} ({_reason(error)}); {advice}") from error
+        raise UserError(f"--model_name {name or repr(name)}: {wrong} ({reason(error)}); {advice}") from error
 
 
 def _kind_of(config, name: str) -> ModelKind:
@@ -139,7 +139,7 @@ def _read_model(name: str, source: str, kind: ModelKind, dtype: str) -> torch.nn
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(
-            f"--model_name {name}: its weights could not be loaded ({_reason(error)}); make sure that "
+            f"--model_name {name}: its weights could not be loaded ({reason(error)}); make sure that "
             "model.safetensors is there and whole"
         ) from error
     _check_loaded(name, report)
@@ -168,7 +168,7 @@ def _read_tokenizer(name: str, source: str):
         tokenizer = AutoTokenizer.from_pretrained(source, **_OWN_CODE)
     except Exception as error:  # the tokenizers library raises nothing more special for a damaged file
         raise UserError(
-            f"--model_name {name}: its tokenizer could not be loaded ({_reason(error)}); {advice}"
+            f"--model_name {name}: its tokenizer could not be loaded ({reason(error)}); {advice}"
         ) from error
     # Without files transformers builds an empty tokenizer and says nothing: it does not know the letter "a".
     if not set(plain_ids(tokenizer, "a")) - {tokenizer.unk_token_id}:
@@ -208,7 +208,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")
 
 
-def _reason(error: Exception) -> str:
-    """The first sentence of a library's message, on one line and not without end."""
+def reason(error: Exception) -> str:
+    """What went wrong: the first sentence of a library's message, on one line and not without end."""
     sentence = re.split(r"[.:]\s*\n|\.\s", str(error).strip(), maxsplit=1)[0].rstrip(".:")
     return textwrap.shorten(sentence, 160, placeholder=" …") or type(error).__name__

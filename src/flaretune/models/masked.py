@@ -9,7 +9,7 @@ from torch import nn
 
 from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
-from flaretune.models.label_head import only_at
+from flaretune.models.label_head import at_answers
 from flaretune.models.padding import pad_right
 
 
@@ -88,8 +88,8 @@ class MaskedLM:
 
         handle = self._embeddings.register_forward_hook(inject)
         try:
-            with torch.inference_mode(), only_at(self._model, answers):
-                logits = self._model(input_ids=ids, attention_mask=attention).logits  # (λB, 1, C)
+            with torch.inference_mode():
+                logits = self._model(input_ids=ids, attention_mask=attention).logits  # (λB, L or n + L, C)
         finally:
             handle.remove()
-        return logits[:, 0].float().view(n_candidates, len(examples), -1)
+        return at_answers(logits, answers).view(n_candidates, len(examples), -1)

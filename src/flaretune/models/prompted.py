@@ -14,7 +14,7 @@ from flaretune.errors import UserError
 from flaretune.models.black_box import BlackBox, TextSet
 from flaretune.models.causal import CausalLM
 from flaretune.models.label_head import narrow_to_label_words
-from flaretune.models.load import Pretrained, load_pretrained
+from flaretune.models.load import Pretrained, load_pretrained, reason
 from flaretune.models.masked import MaskedLM
 from flaretune.models.soft_prompt import SoftPrompt
 from flaretune.models.verbalizer import label_word_ids
@@ -107,7 +107,8 @@ def open_prompted_model(
     else:
         mode, plain_mode = settings.prompt_position, "prefix"
         lm = plain_lm = CausalLM(model, pad_id)
-    batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 8)
+    limit = pretrained.max_length
+    encoder = Encoder(tokenizer, spec, pretrained.kind, mode, settings.n_prompt_tokens, limit)
     hidden_size = lm.hidden_size
     prompt = SoftPrompt(
         settings.n_prompt_tokens,
@@ -121,16 +122,30 @@ def open_prompted_model(
         pretrained.device,
     )
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
-    limit = pretrained.max_length
+    _try_out(lm, prompt, encoder, model_name, type(model).__name__)
+    batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 8)
     return PromptedModel(
         pretrained,
         spec,
         mode,
-        Encoder(tokenizer, spec, pretrained.kind, mode, settings.n_prompt_tokens, limit),
+        encoder,
         BlackBox(lm, prompt, batch_size, cache_mb),
         Encoder(tokenizer, spec, pretrained.kind, plain_mode, 0, limit),
         BlackBox(plain_lm, no_prompt, batch_size),
     )
+
+
+def _try_out(lm: MaskedLM | CausalLM, prompt: SoftPrompt, encoder: Encoder, model_name: str, model_class: str) -> None:
+    """Ask once: some families cannot take a prompt in every mode, as those with relative positions in ``cat``."""
+    example = encoder.encode(dict.fromkeys(encoder.spec.text_columns, "a a a"))
+    black_box = BlackBox(lm, prompt, batch_size=1, cache_mb=1024)
+    try:
+        black_box.label_logits(np.zeros((1, prompt.intrinsic_dim)), black_box.register([example]))
+    except Exception as error:  # whatever it stumbles over
+        raise UserError(
+            f"--model_name {model_name}: {model_class} does not answer with a prompt in mode {encoder.mode!r} "
+            f"({reason(error)}); use another mode or model"
+        ) from error
 
 
 def embedding_std(lm: MaskedLM | CausalLM) -> float:
@@ -155,8 +170,8 @@ def initial_prompt(lm: MaskedLM | CausalLM, tokenizer, settings: PromptSettings,
         return None
     n = settings.n_prompt_tokens
     if source == "tokens":
-        rng = np.random.default_rng(derive_seed(settings.seed, "initial prompt"))
-        ids: Sequence[int] = rng.integers(lm.vocab_size, size=n).tolist()
+        rng = np.random.RandomState(derive_seed(settings.seed, "initial prompt"))  # as in `SoftPrompt`
+        ids: Sequence[int] = rng.randint(lm.vocab_size, size=n, dtype=np.int64).tolist()
     else:
         ids = tokenizer.encode(source, add_special_tokens=False)
         if not ids:

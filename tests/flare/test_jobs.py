@@ -1,0 +1,205 @@
+"""Jobs in real NVFlare processes: the template, the recipe, sites that fail, a proof-of-concept federation."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from flaretune.fedbpt.artifact import load_prompt
+from tests.learnable import write_reviews
+from tests.models_for_tests import save_tiny_model
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+SMALL = ["--n_prompt_tokens", "3", "--intrinsic_dim", "12", "--k_shot", "12", "--local_iter", "2", "--dtype", "float32"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("jobs")
+    models = {family: str(save_tiny_model(family, folder / family)) for family in ("roberta", "llama", "gpt2")}
+    return {**models, "data": str(write_reviews(folder / "data", n_train=900, n_test=40))}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a command in the repository, with this Python first in PATH and a home of its own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {
+        **os.environ,
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "NVFLARE_POC_WORKSPACE": str(tmp_path / "poc"),
+    }
+
+    def command(*argv, timeout=400):
+        return subprocess.run(
+            [str(a) for a in argv], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=timeout
+        )
+
+    return command
+
+
+def read_summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def create_from_template(run, job, app_config, **server):
+    """The published example's two commands, with another job folder."""
+    configured = run("nvflare", "config", "-jt", "./job_templates")
+    assert configured.returncode == 0, configured.stdout + configured.stderr
+    created = run(
+        *f"nvflare job create -force -j {job} -w fedbpt -sd ./src".split(),
+        *["-f", "app/config/config_fed_client.conf", "app_script=fedbpt_train.py"],
+        f"app_config={app_config}",
+        *["-f", "app/config/config_fed_server.conf"],
+        *(f"{key}={value}" for key, value in server.items()),
+    )
+    assert created.returncode == 0, created.stdout + created.stderr
+
+
+def test_published_command_line_with_other_numbers_of_clients_and_rounds(run, folders, tmp_path):
+    """As published, but for a small model and data set in their places, three clients, and two rounds."""
+    app_config = (
+        "--task_name sst2 --n_prompt_tokens 50 --intrinsic_dim 500 --k_shot 200 --device auto --seed 1234 "
+        "--loss_type ce --cat_or_add add --local_iter 8 --num_users 10 --iid 1 --local_popsize 5 --perturb 1 "
+        f"--model_name {folders['roberta']} --eval_clients site-1 --llama_causal 1 --dataset {folders['data']}"
+    )
+    create_from_template(run, tmp_path / "fedbpt", app_config, min_clients=10, num_rounds=2, seed=1234)
+    done = run("nvflare", "simulator", tmp_path / "fedbpt", *["-n", "3", "-t", "3", "-w"], tmp_path / "out")
+    assert done.returncode == 0, done.stdout[-3000:]
+    results = tmp_path / "out" / "server" / "simulate_job" / "flaretune"
+    summary = read_summary(results)
+    assert [r["round"] for r in summary["rounds"]] == [0, 1, 2]
+    assert all(r["sites"] == ["site-1", "site-2", "site-3"] for r in summary["rounds"])
+    assert summary["queries"] == 2 * 3 * (8 * 5 + 1)
+    # every candidate on the site's texts and on the perturbed ones: 400 texts over the three sites
+    assert summary["example_forwards"] == 2 * 2 * (8 * 5 + 1) * 400
+    assert 500_000 < summary["bytes_down_per_client_round"] < 600_000
+    assert 4_000 < summary["bytes_up_per_client_round"] < 10_000
+    config = json.loads((results / "config.json").read_text(encoding="utf-8"))
+    assert config["server"]["min_clients"] == 10
+    assert config["options"]["perturb"] == 1
+    prompt = load_prompt(results / "best_prompt.safetensors")
+    assert prompt.point.shape == (500,)
+    assert "--num_users 10, but the job has 3 sites" in done.stdout
+    assert "min_clients 10, but the job has 3 sites" in done.stdout
+
+
+def test_recipe_with_a_causal_model_and_a_file_at_each_site(run, folders, tmp_path):
+    rows = (Path(folders["data"]) / "train.csv").read_text(encoding="utf-8").splitlines()
+    sites = tmp_path / "sites.toml"
+    tables = []
+    for i, name in enumerate(["hospital-a", "hospital-b"]):
+        own = tmp_path / f"{name}.csv"
+        own.write_text("\n".join([rows[0], *rows[1 + 100 * i : 101 + 100 * i]]) + "\n", encoding="utf-8")
+        tables.append(f'[{name}]\ndata_path = "{own}"\n')
+    sites.write_text("\n".join(tables), encoding="utf-8")
+    output = tmp_path / "out"
+    done = run(
+        *[sys.executable, "jobs/fedbpt_job.py", "--sites", sites, "--model_name", folders["llama"], "--output", output],
+        *[*SMALL, "--num_rounds", 2, "--eval_clients", "all", "--covariance", "diagonal"],
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = read_summary(output)
+    assert summary["sites"] == ["hospital-a", "hospital-b"]
+    assert summary["rounds"][-1]["site_fitness"].keys() == {"hospital-a", "hospital-b"}
+    assert len([line for line in done.stdout.splitlines() if " INFO    round " in line]) == 3  # one each, 0 included
+    assert "zero-shot accuracy" in done.stdout
+    assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
+    for round_number in (1, 2):
+        answers = np.load(output / "rounds" / f"round_{round_number:04d}.npz", allow_pickle=False)
+        assert answers["means"].shape == (2, 12)
+    events = EventAccumulator(str(next((output / "tb_events").iterdir()))).Reload()
+    accuracy = [event.value for event in events.Scalars("accuracy")]
+    assert accuracy == pytest.approx([r["accuracy"] for r in summary["rounds"]])
+    assert {"fitness/hospital-a", "dev_accuracy/hospital-b", "bytes_up", "sigma", "queries"} <= set(
+        events.Tags()["scalars"]
+    )
+    said = run(sys.executable, "-m", "flaretune", "predict", "--prompt", summary["artifact"], "a warm , honest story")
+    assert said.returncode == 0, said.stderr
+    assert "great" in said.stdout
+
+
+FAULTS = """
+import os, signal
+import numpy as np
+from flaretune.flare import exchange, fedbpt_client
+
+def faulty(answer, honest=exchange.search_answer):
+    import nvflare.client as flare
+    model, site = honest(answer), flare.get_site_name()
+    if site == "site-2":
+        model.params["mean"] = np.zeros(3, dtype=np.float32)
+    elif site == "site-3":
+        model.params["fitness"] = np.array([np.nan])
+    elif site == "site-4" and flare.receive().current_round == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return model
+
+exchange.search_answer = faulty
+fedbpt_client.main()
+"""
+
+
+def test_exported_job_goes_on_without_sites_that_answer_badly_or_die(run, folders, tmp_path):
+    export = tmp_path / "export"
+    exported = run(
+        *[sys.executable, "jobs/fedbpt_job.py", "--export", "--export-dir", export, "--model_name", folders["gpt2"]],
+        *["--dataset", folders["data"], *SMALL, "--num_rounds", 2],
+    )
+    assert exported.returncode == 0, exported.stderr
+    job = export / "fedbpt"
+    assert not list(job.rglob("__pycache__"))
+    (job / "app" / "custom" / "fedbpt_train.py").write_text(FAULTS, encoding="utf-8")
+    done = run("nvflare", "simulator", job, *["-n", "4", "-t", "4", "-w"], tmp_path / "out")
+    assert done.returncode == 0, done.stdout[-3000:]
+    rounds = read_summary(tmp_path / "out" / "server" / "simulate_job" / "flaretune")["rounds"]
+    assert [r["sites"] for r in rounds[1:]] == [["site-1", "site-4"], ["site-1"]]
+    assert (
+        "round 1: the search answer of site-2 is left out: array 'mean' has shape (3,), expected (12,)" in done.stdout
+    )
+    assert "round 1: the search answer of site-3 is left out: array 'fitness' holds values that are not" in done.stdout
+
+
+def test_mistake_at_the_sites_fails_the_job_with_one_sentence(run, folders, tmp_path):
+    done = run(
+        *[sys.executable, "jobs/fedbpt_job.py", "--model_name", folders["roberta"], "--dataset", folders["data"]],
+        *["--output", tmp_path / "out", *SMALL, "--k_shot", 5000],
+    )
+    assert done.returncode == 1
+    assert "site-1, site-2: k = 5000 examples a class" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_sites_that_were_told_different_things_do_not_start(run, folders, tmp_path):
+    sites = tmp_path / "sites.toml"
+    sites.write_text("[site-1]\nalpha = 1.0\n[site-2]\nalpha = 2.0\n", encoding="utf-8")
+    done = run(
+        *[sys.executable, "jobs/fedbpt_job.py", "--model_name", folders["roberta"], "--dataset", folders["data"]],
+        *["--output", tmp_path / "out", "--sites", sites, *SMALL],
+    )
+    assert done.returncode == 1
+    assert "the sites do not agree on the options: alpha is 1.0 at site-1 and 2.0 at site-2" in done.stderr
+
+
+def test_proof_of_concept_federation(run, folders, tmp_path):
+    """A server and two sites as processes of their own, over mutual TLS; results come back by download."""
+    output = tmp_path / "out"
+    done = run(
+        *[sys.executable, "jobs/fedbpt_job.py", "--env", "poc", "--n_clients", 2, "--model_name", folders["roberta"]],
+        *["--dataset", folders["data"], "--output", output, *SMALL, "--num_rounds", 2, "--timeout", 300],
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    summary = read_summary(output)
+    assert [r["sites"] for r in summary["rounds"]] == [["site-1", "site-2"]] * 3
+    assert summary["bytes_up_per_client_round"] > 1000
+    assert load_prompt(summary["artifact"]).point.shape == (12,)

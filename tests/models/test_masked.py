@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForMaskedLM
+
+from flaretune.errors import UserError
+from flaretune.models.masked import MaskedLM
+from tests.models.asking import encoded, narrowed, random_prompts
+
+HEAD_BIAS = {
+    "roberta": "lm_head.bias",
+    "bert": "cls.predictions.bias",
+    "distilbert": "vocab_projector.bias",
+    "albert": "predictions.bias",
+}
+FAMILIES = list(HEAD_BIAS)
+N_PROMPT = 3
+
+
+def put_into_embeddings(mode, embedded, prompt):
+    """(L, D) and (n, D) → what the encoder gets, as the specification says, written out row by row."""
+    if mode == "cat":
+        return torch.stack([*prompt, *embedded])
+    rows = list(embedded)
+    for i, vector in enumerate(prompt):
+        rows[1 + i] = rows[1 + i] + vector
+    return torch.stack(rows)
+
+
+def full_logits(model, mode, prompt, example):
+    """Logits of the whole vocabulary at the answer position: embeddings, encoder and head called one by one."""
+    base = model.base_model
+    ids = torch.tensor(example.ids)[None]
+    x = put_into_embeddings(mode, base.embeddings(input_ids=ids)[0], prompt)[None]
+    everything_seen = torch.zeros(1, 1, x.shape[1], x.shape[1])  # added to the attention scores
+    encoder = base.transformer if hasattr(base, "transformer") else base.encoder
+    hidden = encoder(x, attention_mask=everything_seen).last_hidden_state
+    if hasattr(model, "lm_head"):  # RoBERTa
+        logits = model.lm_head(hidden)
+    elif hasattr(model, "cls"):  # BERT
+        logits = model.cls(hidden)
+    elif hasattr(model, "predictions"):  # ALBERT
+        logits = model.predictions(hidden)
+    else:  # DistilBERT
+        logits = model.vocab_projector(model.vocab_layer_norm(model.activation(model.vocab_transform(hidden))))
+    return logits[0, example.answer + (len(prompt) if mode == "cat" else 0)]
+
+
+@pytest.mark.parametrize("zero_bias", [False, True])
+@pytest.mark.parametrize("mode", ["add", "cat"])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_label_logits_are_those_of_embeddings_encoder_and_head(tiny, family, mode, zero_bias):
+    folder = tiny(family)
+    examples = encoded(folder, "masked", mode, N_PROMPT)
+    lm, label_ids = narrowed(folder, mode, zero_bias)
+    prompts = random_prompts(lm, 4, N_PROMPT)
+    fresh = AutoModelForMaskedLM.from_pretrained(folder).eval()
+    bias = load_file(folder / "model.safetensors")[HEAD_BIAS[family]][label_ids]
+    assert bias.abs().min() > 1e-3
+    expected = torch.stack([torch.stack([full_logits(fresh, mode, p, e) for e in examples]) for p in prompts])
+    expected = expected[..., label_ids] - (bias if zero_bias else 0)
+
+    answers = lm.label_logits(prompts, examples)
+    assert answers.dtype == torch.float32
+    assert answers.shape == (4, len(examples), 2)
+    np.testing.assert_allclose(answers, expected, rtol=0, atol=1e-5)
+    # the comparison above means something: logits differ between prompts and between texts
+    assert answers.std(dim=0).mean() > 0.05
+    assert answers.std(dim=1).mean() > 0.05
+
+
+@torch.no_grad()
+def test_embeddings_of_roberta_are_as_the_specification_writes_them(tiny):
+    """E = LayerNorm(word + token type + position), positions counted over ids that are not padding."""
+    weights = load_file(tiny("roberta") / "model.safetensors")
+    part = {name.removeprefix("roberta.embeddings."): value.double().numpy() for name, value in weights.items()}
+    example = encoded(tiny("roberta"), "masked", "cat", 0)[2]
+    positions = 1 + np.arange(1, len(example.ids) + 1)  # behind the padding index, 1
+    total = part["word_embeddings.weight"][example.ids] + part["token_type_embeddings.weight"][0]
+    total += part["position_embeddings.weight"][positions]
+    centred = total - total.mean(axis=1, keepdims=True)
+    normed = centred / np.sqrt(centred.var(axis=1, keepdims=True) + 1e-12)
+    expected = normed * part["LayerNorm.weight"] + part["LayerNorm.bias"]
+    embeddings = AutoModelForMaskedLM.from_pretrained(tiny("roberta")).eval().roberta.embeddings
+    actual = embeddings(input_ids=torch.tensor(example.ids)[None])[0]
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_without_a_prompt_it_is_the_model_itself(tiny, family):
+    examples = encoded(tiny(family), "masked", "cat", 0)
+    lm, label_ids = narrowed(tiny(family), "cat")
+    fresh = AutoModelForMaskedLM.from_pretrained(tiny(family)).eval()
+    expected = [fresh(input_ids=torch.tensor(e.ids)[None]).logits[0, e.answer, label_ids] for e in examples]
+    answers = lm.label_logits(torch.zeros(1, 0, lm.hidden_size), examples)
+    np.testing.assert_allclose(answers[0], torch.stack(expected), rtol=0, atol=1e-5)
+
+
+def test_the_prompt_leaves_no_trace_in_the_model(tiny):
+    """The hook on the embedding layer goes, also when the model fails."""
+    lm, _ = narrowed(tiny("roberta"), "cat")
+    examples = encoded(tiny("roberta"), "masked", "cat", N_PROMPT)
+    none = torch.zeros(1, 0, lm.hidden_size)
+    before = lm.label_logits(none, examples)
+    lm.label_logits(random_prompts(lm, 2, N_PROMPT), examples)
+    with pytest.raises(RuntimeError):
+        lm.label_logits(torch.zeros(1, N_PROMPT, lm.hidden_size + 1), examples)
+    assert torch.equal(lm.label_logits(none, examples), before)
+
+
+def test_size_of_a_prompt_vector_is_that_of_the_embedding_layer(tiny):
+    assert narrowed(tiny("roberta"), "add")[0].hidden_size == 32
+    assert narrowed(tiny("albert"), "add")[0].hidden_size == 16  # projected to 32 behind the embedding layer
+
+
+def test_tokens_of_a_row(tiny):
+    add, cat = (encoded(tiny("bert"), "masked", mode, N_PROMPT)[0] for mode in ("add", "cat"))
+    assert narrowed(tiny("bert"), "add")[0].row_tokens(add, N_PROMPT) == len(add.ids)
+    assert narrowed(tiny("bert"), "cat")[0].row_tokens(cat, N_PROMPT) == len(cat.ids) + N_PROMPT
+
+
+def test_a_model_whose_embedding_layer_is_not_found():
+    with pytest.raises(UserError, match=r"Sequential keeps its embedding layer under a name"):
+        model = torch.nn.Sequential()
+        model.base_model = model
+        MaskedLM(model, "add", 0)

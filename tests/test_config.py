@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from flaretune import config as config_module
+from flaretune.config import (
+    GROUPS,
+    ServerConfig,
+    SiteConfig,
+    add_flags,
+    as_dict,
+    build,
+    parse_site_flags,
+    to_argv,
+)
+from flaretune.errors import UserError
+
+CONFIGS = [SiteConfig, ServerConfig]
+
+# README of the published example, section 2, and what it says, option by option.
+PUBLISHED = (
+    "--task_name sst2 --n_prompt_tokens 50 --intrinsic_dim 500 --k_shot 200 --device cuda:0 --seed 1234 "
+    "--loss_type ce --cat_or_add add --local_iter 8 --num_users 10 --iid 1 --local_popsize 5 --perturb 1 "
+    "--model_name roberta-large --eval_clients site-1 --llama_causal 1"
+)
+PUBLISHED_VALUES = {
+    "task_name": "sst2",
+    "n_prompt_tokens": 50,
+    "intrinsic_dim": 500,
+    "k_shot": 200,
+    "device": "cuda:0",
+    "seed": 1234,
+    "loss_type": "ce",
+    "cat_or_add": "add",
+    "local_iter": 8,
+    "num_users": 10,
+    "iid": 1,
+    "local_popsize": 5,
+    "perturb": 1,
+    "model_name": "roberta-large",
+    "eval_clients": "site-1",
+    "llama_causal": 1,
+}
+
+
+def test_the_published_command_line_is_read_value_by_value():
+    config, sentences = parse_site_flags(shlex.split(PUBLISHED))
+    assert sentences == []
+    assert {name: getattr(config, name) for name in PUBLISHED_VALUES} == PUBLISHED_VALUES
+    rest = {item.name for item in fields(SiteConfig)} - set(PUBLISHED_VALUES)
+    assert {name: getattr(config, name) for name in rest} == {name: getattr(SiteConfig(), name) for name in rest}
+
+
+# The published script's other options that have a meaning; each value differs from its default here.
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("sigma", 0.5),
+        ("alpha", 2.5),
+        ("bound", 5.0),
+        ("batch_size", 32),
+        ("alpha_dir", 1.0),
+        ("perturb_rate", 0.8),
+        ("norm_prompt", 1),
+        ("prompt_norm_threshold", 12.0),
+        ("prompt_norm_threshold_upper", 22.0),
+        ("eval_clients", "site-1,site-3"),
+        ("loss_type", "hinge"),
+        ("loss_type", "perf"),
+        ("cat_or_add", "cat"),
+        ("iid", 0),
+    ],
+)
+def test_the_other_published_options_arrive(flag, value):
+    config, _ = parse_site_flags([f"--{flag}", f"{value:g}" if isinstance(value, float) else str(value)])
+    assert getattr(config, flag) == value
+    assert type(getattr(config, flag)) is type(value)
+    assert getattr(SiteConfig(), flag) != value
+
+
+def test_retired_options_come_back_as_sentences():
+    config, sentences = parse_site_flags(["--parallel", "--alg", "CMA", "--sigma", "2"])
+    assert config == SiteConfig(sigma=2.0)
+    assert [sentence.split()[0] for sentence in sentences] == ["--parallel", "--alg"]
+
+
+@pytest.mark.parametrize("argv", [["--misspelt", "1"], ["--intrinsic_dim", "many"], ["--intrinsic", "5"], ["text"]])
+def test_argparse_refuses_what_it_does_not_know(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_site_flags(argv)
+    assert stop.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (SiteConfig, {"intrinsic_dim": 0}, "--intrinsic_dim 0: must be at least 1"),
+        (SiteConfig, {"intrinsic_dim": -5}, "--intrinsic_dim -5: must be at least 1"),
+        (SiteConfig, {"local_popsize": 1}, "--local_popsize 1: CMA-ES needs at least 2 candidates"),
+        (SiteConfig, {"local_popsize": -1}, "--local_popsize -1: must be at least 0"),
+        (SiteConfig, {"sigma": math.nan}, "--sigma nan: must be a finite number"),
+        (SiteConfig, {"sigma": math.inf}, "--sigma inf: must be a finite number"),
+        (SiteConfig, {"sigma": 0.0}, "--sigma 0.0: must be above 0"),
+        (SiteConfig, {"alpha": -1.0}, "--alpha -1.0: must be above 0"),
+        (SiteConfig, {"alpha_dir": 0.0}, "--alpha_dir 0.0: must be above 0"),
+        (SiteConfig, {"bound": -0.1}, "--bound -0.1: must be at least 0"),
+        (SiteConfig, {"perturb_rate": 0.0}, "--perturb_rate 0.0: must be above 0"),
+        (SiteConfig, {"perturb_rate": 1.01}, "--perturb_rate 1.01: must be at most 1"),
+        (SiteConfig, {"n_prompt_tokens": 0}, "--n_prompt_tokens 0: must be at least 1"),
+        (SiteConfig, {"k_shot": 0}, "--k_shot 0: must be at least 1"),
+        (SiteConfig, {"num_users": -1}, "--num_users -1: must be at least 0"),
+        (SiteConfig, {"local_iter": 0}, "--local_iter 0: must be at least 1"),
+        (SiteConfig, {"batch_size": -8}, "--batch_size -8: must be at least 0"),
+        (SiteConfig, {"cache_mb": -1}, "--cache_mb -1: must be at least 0"),
+        (SiteConfig, {"prompt_norm_threshold": 0.0}, "--prompt_norm_threshold 0.0: must be above 0"),
+        (SiteConfig, {"iid": 2}, "--iid 2: must be one of 0, 1"),
+        (SiteConfig, {"perturb": 3}, "--perturb 3: must be one of 0, 1"),
+        (SiteConfig, {"norm_prompt": 2}, "--norm_prompt 2: must be one of 0, 1"),
+        (SiteConfig, {"zero_lm_bias": 2}, "--zero_lm_bias 2: must be one of 0, 1"),
+        (SiteConfig, {"dtype": "float16"}, "--dtype float16: must be one of bfloat16, float32"),
+        (SiteConfig, {"cat_or_add": "both"}, "--cat_or_add both: must be one of add, cat"),
+        (SiteConfig, {"prompt_position": "middle"}, "--prompt_position middle: must be one of prefix, suffix"),
+        (SiteConfig, {"local_seeds": "random"}, "--local_seeds random: must be one of fixed, round, site"),
+        (SiteConfig, {"loss_type": "mse"}, "--loss_type mse: must be one of ce, hinge, perf"),
+        (SiteConfig, {"llama_causal": 0}, "--llama_causal 0: LLaMA models are supported as causal"),
+        (SiteConfig, {"loss_type": "perf", "perturb": 1}, "--loss_type perf --perturb 1: the ratio"),
+        (SiteConfig, {"dataset": "a", "data_path": "b"}, "--dataset and --data_path exclude each other"),
+        (ServerConfig, {"num_rounds": 0}, "--num_rounds 0: must be at least 1"),
+        (ServerConfig, {"min_clients": 0}, "--min_clients 0: must be at least 1"),
+        (ServerConfig, {"covariance": "triangle"}, "--covariance triangle: must be one of full, diagonal, identity"),
+        (ServerConfig, {"sigma_floor": -0.5}, "--sigma_floor -0.5: must be at least 0"),
+        (ServerConfig, {"sigma_floor": math.nan}, "--sigma_floor nan: must be a finite number"),
+        (ServerConfig, {"round_timeout": 0}, "--round_timeout 0: must be at least 1"),
+        (ServerConfig, {"setup_timeout": 0}, "--setup_timeout 0: must be at least 1"),
+    ],
+)
+def test_values_out_of_range_are_named_with_what_would_be_right(kind, given, message):
+    with pytest.raises(UserError) as refused:
+        kind(**given)
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (SiteConfig, {"intrinsic_dim": 1}),
+        (SiteConfig, {"local_popsize": 0}),
+        (SiteConfig, {"local_popsize": 2}),
+        (SiteConfig, {"perturb_rate": 1.0, "perturb": 1}),
+        (SiteConfig, {"loss_type": "perf", "perturb": 0}),
+        (SiteConfig, {"bound": 0.0, "sigma": 1e-9}),
+        (ServerConfig, {"num_rounds": 1, "min_clients": 1, "sigma_floor": 0.0}),
+    ],
+)
+def test_values_at_the_edge_are_taken(kind, given):
+    assert {name: getattr(kind(**given), name) for name in given} == given
+
+
+@pytest.mark.parametrize("text", ["nan", "-5", "0"])
+def test_a_bad_number_on_the_command_line_reaches_the_check(text):
+    with pytest.raises(UserError, match=f"--sigma {float(text)}"):
+        parse_site_flags(["--sigma", text])
+
+
+@pytest.mark.parametrize(
+    ("popsize", "dim", "expected"), [(5, 500, 5), (0, 500, 22), (0, 100, 17), (0, 1, 4), (2, 1, 2)]
+)
+def test_popsize_fills_in_the_default_of_cma_es(popsize, dim, expected):
+    # 4 + ⌊3 ln d⌋: ln 500 = 6.21, ln 100 = 4.61
+    assert SiteConfig(local_popsize=popsize, intrinsic_dim=dim).popsize == expected
+
+
+def test_a_task_file_goes_before_a_name():
+    assert SiteConfig(task_name="sst2").task == "sst2"
+    assert SiteConfig(task_name="sst2", task_file="mine.toml").task == "mine.toml"
+
+
+def values_of(item, kind) -> st.SearchStrategy:
+    """Values that an option takes, by its type and limits."""
+    limits = item.metadata
+    if limits["choices"] is not None:
+        return st.sampled_from(limits["choices"])
+    if kind is int:
+        return st.integers(min_value=limits["at_least"], max_value=10**9)
+    if kind is float:
+        low = limits["above"] if limits["above"] is not None else limits["at_least"]
+        return st.floats(low, limits["at_most"] or 1e300, exclude_min=limits["above"] is not None)
+    odd = st.sampled_from(["--sigma", "-5", "-", "a b", "it's", '"', "#1", "=x", "--a=b"])
+    # argparse loses the text "--" before Python 3.13; it names no file and no model
+    return st.text(max_size=12).filter(lambda text: text != "--") | odd
+
+
+def configs(kind) -> st.SearchStrategy:
+    hints = get_type_hints(kind)
+    return st.fixed_dictionaries({}, optional={i.name: values_of(i, hints[i.name]) for i in fields(kind)})
+
+
+@settings(max_examples=300, deadline=None)
+@given(configs(SiteConfig))
+def test_a_site_s_flags_give_back_its_config(options):
+    try:
+        config = SiteConfig(**options)
+    except UserError:
+        assume(False)
+    assert parse_site_flags(to_argv(config)) == (config, [])
+
+
+@settings(max_examples=100, deadline=None)
+@given(configs(ServerConfig))
+def test_a_server_s_flags_give_back_its_config(options):
+    config = ServerConfig(**options)
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_flags(parser, ServerConfig)
+    assert build(ServerConfig, vars(parser.parse_args(to_argv(config)))) == config
+
+
+def test_flags_of_defaults_and_of_what_is_left_out_are_not_written():
+    assert to_argv(SiteConfig()) == []
+    assert to_argv(SiteConfig(seed=7, data_path="x.csv"), leave_out=["data_path"]) == ["--seed", "7"]
+
+
+def test_build_passes_over_other_names_and_keeps_defaults():
+    assert build(ServerConfig, {"num_rounds": 3, "sigma": -1.0}) == ServerConfig(num_rounds=3)
+    assert as_dict(ServerConfig(num_rounds=3))["num_rounds"] == 3
+    assert list(as_dict(SiteConfig())) == [item.name for item in fields(SiteConfig)]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_every_option_has_a_help_text_and_a_group_with_a_sentence(kind):
+    for item in fields(kind):
+        assert len(item.metadata["help"]) > 10, item.name
+        assert not item.metadata["help"].endswith("."), item.name
+        assert item.metadata["group"] in GROUPS, item.name
+
+
+def test_no_two_configs_have_an_option_of_one_name():
+    kinds = [k for k in vars(config_module).values() if is_dataclass(k)]
+    assert set(kinds) == set(CONFIGS)
+    names = [item.name for kind in kinds for item in fields(kind)]
+    assert len(set(names)) == len(names)
+
+
+def test_help_shows_every_option_with_its_default_and_a_short_usage(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        parse_site_flags(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[0] == "usage: fedbpt_train.py [--option value ...]"
+    for item in fields(SiteConfig):
+        assert f"--{item.name} " in text
+        assert item.metadata["help"] in text
+    assert "--intrinsic_dim N " in text
+    assert "(default: 500)" in text
+    assert "--parallel" not in text
+
+
+def test_only_the_options_asked_for_become_flags():
+    parser = argparse.ArgumentParser()
+    add_flags(parser, SiteConfig, only=("dtype", "device"))
+    assert vars(parser.parse_args(["--dtype", "float32"])) == {"dtype": "float32"}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--sigma", "1"])
