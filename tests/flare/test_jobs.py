@@ -106,7 +106,7 @@ def test_recipe_with_a_causal_model_and_a_file_at_each_site(run, folders, tmp_pa
     output = tmp_path / "out"
     done = run(
         *[sys.executable, "jobs/fedbpt_job.py", "--sites", sites, "--model_name", folders["llama"], "--output", output],
-        *[*SMALL, "--num_rounds", 2, "--eval_clients", "all", "--covariance", "diagonal"],
+        *[*SMALL, "--num_rounds", 2, "--eval_clients", "all", "--covariance", "diagonal", "--min_clients", 5],
     )
     assert done.returncode == 0, done.stdout + done.stderr
     summary = read_summary(output)

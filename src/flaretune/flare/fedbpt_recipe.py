@@ -13,7 +13,8 @@ from nvflare.apis.job_def import ALL_SITES
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
 from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 from nvflare.job_config.api import FedJob
-from nvflare.recipe.spec import Recipe
+from nvflare.recipe.run import Run
+from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
 from flaretune.config import ServerConfig, SiteConfig, as_dict, build, to_argv
@@ -69,6 +70,13 @@ class FedBPTRecipe(Recipe):
         self._site_configs: dict[str, SiteConfig] = {}
         if per_site:
             self.set_per_site_config({site: dict(options) for site, options in per_site.items()})
+
+    def run(self, env: ExecEnv, **exec_params: Any) -> Run:
+        """Run in an environment; one with fewer clients than `min_clients` starts with all it has."""
+        available = getattr(env, "num_clients", None)
+        if available:
+            self._job.job.min_clients = min(self._job.job.min_clients, available)
+        return super().run(env, **exec_params)
 
     def _apply_per_site_config(self, config: dict[str, dict]) -> None:
         """Make each site's options from the common ones and its own (called by `set_per_site_config`)."""

@@ -118,9 +118,6 @@ def run(job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
     n_clients = len(clients) or job.n_clients
     if job.env == "poc" and server.min_clients == 1:
         server = replace(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
-    if job.env != "prod" and server.min_clients > n_clients:
-        print(f"warning: --min_clients {server.min_clients}, but there are {n_clients} clients: all of them are needed")
-        server = replace(server, min_clients=n_clients)
     recipe = FedBPTRecipe(site, server, name=job.name, per_site=per_site)
     output = Path(job.output or f"runs/{job.name}")
     if job.env != "prod":
