@@ -113,8 +113,8 @@ def score(spec: TaskSpec, probabilities: np.ndarray, labels: np.ndarray) -> Scor
     return Score(spec.metric, value, len(labels), tuple(n_by_class.tolist()), tuple(correct.tolist()))
 
 
-def given_texts(spec: TaskSpec, texts: Sequence[str]) -> list[dict[str, str]]:
-    """Texts from the command line, for a task of one text column.
+def given_texts(spec: TaskSpec, texts: Sequence[str], place: str = "the command line") -> list[dict[str, str]]:
+    """Texts that stand alone, for a task of one text column; `place` is where they are from, for messages.
 
     Raises:
         UserError: the task has more columns, or a text is empty.
@@ -124,7 +124,7 @@ def given_texts(spec: TaskSpec, texts: Sequence[str]) -> list[dict[str, str]]:
             f"task {spec.name!r} has the text columns {', '.join(spec.text_columns)}, so a text alone is not enough; "
             "give a CSV, JSONL or Parquet file that has them with --file"
         )
-    return _checked([{spec.text_columns[0]: text} for text in texts], "the command line")
+    return _checked([{spec.text_columns[0]: text} for text in texts], place)
 
 
 def texts_of_file(spec: TaskSpec, path: str | Path) -> list[dict[str, str]]:
@@ -143,7 +143,7 @@ def texts_of_file(spec: TaskSpec, path: str | Path) -> list[dict[str, str]]:
             raise UserError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}); check its path") from error
-        return _checked(given_texts(spec, [line for line in lines if line.strip()]), str(path))
+        return given_texts(spec, [line for line in lines if line.strip()], str(path))
     columns = read_file(path, spec.text_columns)
     rows = zip(*(columns.values[column] for column in spec.text_columns), strict=True)
     return _checked([dict(zip(spec.text_columns, row, strict=True)) for row in rows], columns.place)

@@ -49,14 +49,14 @@ def test_many_at_once_are_as_one_by_one_and_in_their_order(tiny, family, mode):
 
     alone = [[box.label_logits(p[None], box.register([e], reuse=False))[0, 0] for e in examples] for p in POINTS]
     np.testing.assert_allclose(together, np.array(alone), rtol=0, atol=2e-5)
-    assert np.abs(np.diff(together, axis=1)).min() > 1e-4  # no two texts get the same answer: order shows
+    assert np.abs(np.diff(together, axis=1)).max(axis=(0, 2)).min() > 1e-3  # texts' answers differ: order shows
 
 
 def test_batches_are_sorted_by_length(tiny):
     texts = black_box(tiny("bert"), "cat", batch_size=2).register(encoded(tiny("bert"), "masked", "cat", N_PROMPT))
-    lengths = [[len(example.ids) for example in batch] for batch in texts.batches]
-    assert sum(lengths, []) == sorted(sum(lengths, []))
-    assert lengths[0][0] < lengths[-1][-1]
+    lengths = [len(example.ids) for batch in texts.batches for example in batch]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
 
 
 def test_example_forwards_are_candidates_times_texts(tiny):

@@ -6,24 +6,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.models.asking import TEXTS, encoded, narrowed, random_prompts
+from tests.models.reference import causal_logits
 from tests.models_for_tests import SLIDING_WINDOW
 
 FAMILIES = ["llama", "gpt2", "gemma2", "gemma3", "opt"]
 N_PROMPT = 3
-
-
-@torch.no_grad()
-def expected_logits(folder, prompts, examples, label_ids):
-    """One row at a time through a model with its whole head: no padding, no cache, positions from zero."""
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    embed = model.get_input_embeddings()
-
-    def logits(prompt, example):
-        ids = torch.tensor(example.ids)
-        row = torch.cat([embed(ids[: example.insert]), prompt, embed(ids[example.insert :])])
-        return model(inputs_embeds=row[None], use_cache=False).logits[0, -1, label_ids]
-
-    return torch.stack([torch.stack([logits(p, e) for e in examples]) for p in prompts])
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -42,7 +29,8 @@ def test_label_logits_are_those_of_the_whole_model_row_by_row(tiny, family, mode
     answers = lm.label_logits(prompts, examples, text)
     assert answers.dtype == torch.float32
     assert answers.shape == (4, len(examples), 2)
-    np.testing.assert_allclose(answers, expected_logits(folder, prompts, examples, label_ids), rtol=0, atol=2e-5)
+    fresh = AutoModelForCausalLM.from_pretrained(folder).eval()
+    np.testing.assert_allclose(answers, causal_logits(fresh, prompts, examples, label_ids), rtol=0, atol=2e-5)
     assert answers.std(dim=0).mean() > 0.05
     assert answers.std(dim=1).mean() > 0.05
 
@@ -75,7 +63,7 @@ def test_soft_capping_reaches_the_label_words(tiny):
     assert answers.abs().max() <= 0.5
     uncapped, _ = narrowed(tiny("gemma2", final_logit_softcapping=None), "suffix")
     raw = uncapped.label_logits(random_prompts(lm, 4, N_PROMPT), examples)
-    np.testing.assert_allclose(answers, 0.5 * np.tanh(raw / 0.5), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(answers, 0.5 * torch.tanh(raw / 0.5), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])

@@ -66,7 +66,7 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cpu")
     count = torch.cuda.device_count()
     if int(wanted[1] or 0) >= count:
-        there = f"cuda:0 to cuda:{count - 1}" if count else "no CUDA device"
+        there = {0: "no CUDA device", 1: "cuda:0 only"}.get(count, f"cuda:0 to cuda:{count - 1}")
         raise UserError(f"--device {device}: this machine has {there}; use one that is there, cpu or auto")
     return torch.device("cuda", int(wanted[1])) if wanted[1] else torch.device("cuda")
 

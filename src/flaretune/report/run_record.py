@@ -51,7 +51,7 @@ class RoundRecord:
         """The progress line of this round."""
         parts = [f"round {self.round:>{len(str(last_round))}}/{last_round}"]
         parts.append(f"accuracy {_percent(self.accuracy)}  dev {_percent(self.dev_accuracy)}{'*' if is_best else ' '}")
-        parts.append("fitness   -   " if self.fitness is None else f"fitness {self.fitness:7.4f}")
+        parts.append("fitness    -   " if self.fitness is None else f"fitness {self.fitness:7.4f}")
         parts.append(f"sigma {self.sigma:.3f}")
         parts.append(f"{self.seconds:6.1f} s")
         parts.append(f"{len(self.sites)}/{n_sites} sites: {', '.join(self.sites)}")
