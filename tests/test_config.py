@@ -131,7 +131,6 @@ def test_argparse_refuses_what_it_does_not_know(argv, capsys):
         (SiteConfig, {"prompt_position": "middle"}, "--prompt_position middle: must be one of prefix, suffix"),
         (SiteConfig, {"local_seeds": "random"}, "--local_seeds random: must be one of fixed, round, site"),
         (SiteConfig, {"loss_type": "mse"}, "--loss_type mse: must be one of ce, hinge, perf"),
-        (SiteConfig, {"llama_causal": 0}, "--llama_causal 0: LLaMA models are supported as causal"),
         (SiteConfig, {"loss_type": "perf", "perturb": 1}, "--loss_type perf --perturb 1: the ratio"),
         (SiteConfig, {"dataset": "a", "data_path": "b"}, "--dataset and --data_path exclude each other"),
         (ServerConfig, {"num_rounds": 0}, "--num_rounds 0: must be at least 1"),

@@ -150,10 +150,6 @@ class SiteConfig:
             raise UserError(
                 "--local_popsize 1: CMA-ES needs at least 2 candidates in a generation (or 0 for its default)"
             )
-        if self.llama_causal == 0:
-            raise UserError(
-                "--llama_causal 0: LLaMA models are supported as causal language models only; leave it at 1"
-            )
         if self.loss_type == "perf" and self.perturb:
             raise UserError(
                 "--loss_type perf --perturb 1: the ratio of two accuracies would reward the wrong prompt; "

@@ -114,6 +114,13 @@ def test_missing_column_and_long_label_word(folders, tmp_path):
         set_up(config(folders, task_file=str(task)), "site-1", SITES)
 
 
+def test_llama_causal_0_is_refused_for_llama_and_means_nothing_to_others(folders, tmp_path):
+    assert set_up(config(folders, llama_causal=0), "site-1", SITES)[1].n_train > 0
+    llama = str(save_tiny_model("llama", tmp_path / "llama"))
+    with pytest.raises(UserError, match="--llama_causal 0: LLaMA answers as a causal"):
+        set_up(config(folders, model_name=llama, llama_causal=0), "site-1", SITES)
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "sentence"),
     [

@@ -129,6 +129,8 @@ def set_up(config: SiteConfig, name: str, sites: Sequence[str]):
         batch_size=config.batch_size,
         cache_mb=config.cache_mb,
     )
+    if not config.llama_causal and prompted.pretrained.model.config.model_type == "llama":
+        raise UserError("--llama_causal 0: LLaMA answers as a causal language model only; leave the option at 1")
     encoded = [prompted.encoder.encode(texts) for texts in data.train.texts]
     black_box = prompted.black_box
 

@@ -222,6 +222,7 @@ class FedBPTController(ModelController):
                 time.monotonic() - self._job_started,
                 artifact=BEST_PROMPT,
                 task=self._settings["task"]["name"],
+                metric=self._settings["task"]["metric"],
                 model=self._settings["model"],
                 sites=self._sites,
             ),

@@ -108,13 +108,14 @@ def versions() -> dict[str, str]:
 
 def closing_report(values: dict[str, Any], summary_file: Path) -> str:
     """What a person reads at the end of a job: the contents of summary.json in a few lines."""
-    chosen = f"round {values['best_round']}, chosen by development accuracy {_percent(values['dev_accuracy'])}"
+    metric = values["metric"]
+    chosen = f"round {values['best_round']}, chosen by development {metric} {_percent(values['dev_accuracy'])}"
     down, up = values["bytes_down_per_client_round"], values["bytes_up_per_client_round"]
     by_round = "  ".join(f"{r['round']}: {_percent(r['accuracy'])}" for r in values["rounds"])
     rows = {
-        "zero-shot accuracy": f"{_percent(values['zero_shot_accuracy'])} (model and template alone)",
-        "test accuracy": f"{_percent(values['test_accuracy'])} ({chosen})",
-        "accuracy by round": by_round,
+        f"zero-shot {metric}": f"{_percent(values['zero_shot_accuracy'])} (model and template alone)",
+        f"test {metric}": f"{_percent(values['test_accuracy'])} ({chosen})",
+        f"{metric} by round": by_round,
         "queries": f"{values['queries']:,} candidates, {values['example_forwards']:,} example-forwards",
         "bytes a client and round": f"{down:,.0f} down, {up:,.0f} up",
         "seconds": f"{values['seconds']:,.0f}",
