@@ -48,11 +48,11 @@ def federate(site_config: SiteConfig, rounds: int) -> tuple[list[float], np.ndar
     accuracy = [_accuracy([answer.evaluation for _, answer in sites])]
     search = GlobalSearch(site_config.intrinsic_dim, site_config.sigma, site_config.popsize, seed=1)
     for round_number in range(1, rounds + 1):
-        task = exchange.search_task(search.distribution, "diagonal", round_number)
+        task = exchange.search_task(search.distribution, "diagonal", round_number, evaluate=False)
         answers = []
         for site, _ in sites:
             reply = exchange.search_answer(site.search(*exchange.read_search_task(task)))
-            answers.append(exchange.read_search_answer(reply, site_config.intrinsic_dim).result)
+            answers.append(exchange.read_search_answer(reply, site_config.intrinsic_dim, None).result)
         search.update(
             np.array([a.mean for a in answers]),
             np.array([a.fitness for a in answers]),

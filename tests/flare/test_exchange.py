@@ -54,20 +54,17 @@ def test_site_without_test_data_says_nothing_of_it():
 @pytest.mark.parametrize("form", ["full", "diagonal", "identity"])
 def test_search_both_ways(form):
     sent = Distribution(np.linspace(-1, 1, 20), 0.875, np.full(20, 1.5))
-    got, round_number = exchange.read_search_task(through_nvflare(exchange.search_task(sent, form, 7)))
+    got, round_number, evaluate = exchange.read_search_task(through_nvflare(exchange.search_task(sent, form, 7, True)))
     np.testing.assert_allclose(got.mean, sent.mean, rtol=1e-6)
-    assert (got.sigma, round_number) == (0.875, 7)
+    assert (got.sigma, round_number, evaluate) == (0.875, 7, True)
     np.testing.assert_allclose(np.diag(got.covariance_matrix()), 1.0 if form == "identity" else 1.5)
 
-    answer = SearchAnswer(LocalResult(np.linspace(0, 1, 20), 0.625, 7.5, 41), 32, COUNTERS)
-    back = exchange.read_search_answer(through_nvflare(exchange.search_answer(answer)), 20)
+    answer = SearchAnswer(LocalResult(np.linspace(0, 1, 20), 0.625, 7.5, 41), 32, COUNTERS, EVALUATION)
+    back = exchange.read_search_answer(through_nvflare(exchange.search_answer(answer)), 20, 2)
     np.testing.assert_allclose(back.result.mean, answer.result.mean, rtol=1e-6)
-    assert (back.result.fitness, back.result.sigma_square_sum, back.n_train, back.counters) == (
-        0.625,
-        7.5,
-        32,
-        COUNTERS,
-    )
+    assert (back.result.fitness, back.result.sigma_square_sum) == (0.625, 7.5)
+    assert (back.n_train, back.counters) == (32, COUNTERS)
+    assert back.evaluation.test.tolist() == [71, 100]
 
 
 def test_evaluate_both_ways():
@@ -75,7 +72,7 @@ def test_evaluate_both_ways():
     got = exchange.read_evaluate_task(through_nvflare(exchange.evaluate_task(point, 2)))
     np.testing.assert_allclose(got, point, rtol=1e-6)
     back = exchange.read_evaluate_answer(
-        through_nvflare(exchange.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS)))
+        through_nvflare(exchange.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS))), 2
     )
     assert back.evaluation.test.tolist() == [71, 100]
 
@@ -87,17 +84,15 @@ def test_sizes_on_the_wire_at_500_dimensions():
     def size(model):
         return len(fobs.dumps(FLModelUtils.to_shareable(model)))
 
-    answer = SearchAnswer(LocalResult(np.zeros(500), 0.5, 8.0, 41), 32, COUNTERS)
-    up = size(exchange.search_answer(answer)) + size(exchange.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS)))
-    evaluate = size(exchange.evaluate_task(np.zeros(500), 1))
-    down = {f: evaluate + size(exchange.search_task(distribution, f, 1)) for f in ("full", "diagonal", "identity")}
-    assert up < 10_000
+    answer = SearchAnswer(LocalResult(np.zeros(500), 0.5, 8.0, 41), 32, COUNTERS, EVALUATION)
+    down = {f: size(exchange.search_task(distribution, f, 1, True)) for f in ("full", "diagonal", "identity")}
+    assert size(exchange.search_answer(answer)) < 10_000
     assert 500_000 < down["full"] < 600_000
     assert down["identity"] < down["diagonal"] < 10_000
 
 
 def a_search_answer():
-    return exchange.search_answer(SearchAnswer(LocalResult(np.zeros(5), 0.5, 8.0, 41), 32, COUNTERS))
+    return exchange.search_answer(SearchAnswer(LocalResult(np.zeros(5), 0.5, 8.0, 41), 32, COUNTERS, None))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +114,7 @@ def test_search_answers_that_are_refused(name, value, message):
     else:
         model.params[name] = value
     with pytest.raises(ValueError, match=message):
-        exchange.read_search_answer(through_nvflare(model), 5)
+        exchange.read_search_answer(through_nvflare(model), 5, None)
 
 
 @pytest.mark.parametrize(
@@ -135,19 +130,24 @@ def test_fields_that_are_refused(field, value, message):
     model = a_search_answer()
     model.meta["flaretune"][field] = value
     with pytest.raises(ValueError, match=message):
-        exchange.read_search_answer(through_nvflare(model), 5)
+        exchange.read_search_answer(through_nvflare(model), 5, None)
 
 
 def test_a_message_of_something_else_is_refused():
     model = a_search_answer()
     model.meta = {}
     with pytest.raises(ValueError, match="no 'flaretune' field"):
-        exchange.read_search_answer(through_nvflare(model), 5)
+        exchange.read_search_answer(through_nvflare(model), 5, None)
 
 
-@pytest.mark.parametrize("counts", [np.array([-1, 5]), np.array([0.5, 5.0]), np.array([5]), np.zeros((2, 2), int)])
+@pytest.mark.parametrize("counts", [np.array([-1, 5]), np.array([0.5, 5.0]), np.array([5]), np.zeros(3, int)])
 def test_counts_that_are_none_are_refused(counts):
     model = exchange.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS))
     model.params["test"] = counts
-    with pytest.raises(ValueError, match="'test' is not a vector of two or three counts"):
-        exchange.read_evaluate_answer(through_nvflare(model))
+    with pytest.raises(ValueError, match="'test' is not a vector of 2 counts"):
+        exchange.read_evaluate_answer(through_nvflare(model), 2)
+
+
+def test_an_evaluation_that_was_asked_for_must_be_there():
+    with pytest.raises(ValueError, match="'dev_loss' is missing"):
+        exchange.read_search_answer(through_nvflare(a_search_answer()), 5, 2)

@@ -82,6 +82,7 @@ def test_a_full_cache_says_so_and_computes_the_rest(tiny, caplog):
     small = black_box(folder, "suffix", batch_size=2, cache_mb=(sizes[0] + sizes[1]) / 2**20)
     some_cached = small.register(examples)
     assert [cache is not None for cache in some_cached.caches] == [True, True, False, False]
+    assert len(caplog.records) == 1
     assert "2 of 4 batches" in caplog.text
     assert "--cache_mb" in caplog.text
     np.testing.assert_allclose(

@@ -96,8 +96,14 @@ def test_an_untied_head_is_loaded(tiny):
 
 def test_transformers_speaks_as_before(tiny):
     before = transformers.logging.get_verbosity()
-    load_pretrained(str(tiny("gpt2")), "float32", "cpu")
-    assert transformers.logging.get_verbosity() == before
+    try:
+        transformers.logging.set_verbosity_info()
+        load_pretrained(str(tiny("gpt2")), "float32", "cpu")
+        with pytest.raises(UserError):
+            load_pretrained(str(tiny("gpt2").parent), "float32", "cpu")
+        assert transformers.logging.get_verbosity() == transformers.logging.INFO
+    finally:
+        transformers.logging.set_verbosity(before)
 
 
 # What is refused
@@ -165,13 +171,14 @@ def test_a_damaged_tokenizer(checkpoint, content):
     assert complaint(folder).startswith("its tokenizer could not be loaded (")
 
 
-def test_the_tokenizer_of_another_model(checkpoint, tiny):
+@pytest.mark.parametrize("n_more", [1, 10])
+def test_the_tokenizer_of_another_model(checkpoint, tiny, n_more):
     folder = checkpoint("roberta")
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("roberta"))
     rows = len(tokenizer)
-    tokenizer.add_tokens([f"new{i}" for i in range(10)])
+    tokenizer.add_tokens([f"new{i}" for i in range(n_more)])
     tokenizer.save_pretrained(folder)
-    expected = f"its tokenizer has token ids up to {rows + 9}, but the model embeds only {rows} tokens; "
+    expected = f"its tokenizer has token ids up to {rows + n_more - 1}, but the model embeds only {rows} tokens; "
     assert complaint(folder).startswith(expected)
 
 

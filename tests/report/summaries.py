@@ -25,6 +25,7 @@ def a_summary(**changes: Any) -> dict[str, Any]:
         seconds=82.04,
         artifact="best_prompt.safetensors",
         task="movie_reviews",
+        metric="accuracy",
         model={"name": "m", "kind": "causal", "hidden_size": 8},
         sites=SITES,
     )

@@ -57,11 +57,17 @@ class SetupAnswer:
 
 @dataclass(frozen=True)
 class SearchAnswer:
-    """Where a site's search of a round ended, over `n_train` examples."""
+    """Where a site's search of a round ended, over `n_train` examples.
+
+    Attributes:
+        evaluation: of the mean that the round started from, if it was asked for; its forward passes are not
+            among the counters' (`seconds` are of both).
+    """
 
     result: LocalResult
     n_train: int
     counters: Counters
+    evaluation: Evaluation | None
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,11 @@ class FedBPTSite:
         answer = self.evaluate(np.zeros(self._settings.intrinsic_dim))
         return SetupAnswer(agreement, len(self._train.labels), zero_shot, answer.evaluation, answer.counters)
 
-    def search(self, distribution: Distribution, round_number: int) -> SearchAnswer:
-        """Search from the server's distribution for a round (paper, Algorithm 1)."""
-        started, forwards = time.monotonic(), self._black_box.example_forwards
+    def search(self, distribution: Distribution, round_number: int, evaluate: bool) -> SearchAnswer:
+        """Search from the server's distribution for a round (paper, Algorithm 1); if asked, evaluate its mean first."""
+        started = time.monotonic()
+        evaluation = self.evaluate(distribution.mean).evaluation if evaluate else None
+        forwards = self._black_box.example_forwards
         s = self._settings
         if self._norm_limit is not None and np.linalg.norm(distribution.mean) < s.prompt_norm_threshold_upper:
             self._norm_limit += 1
@@ -109,7 +111,7 @@ class FedBPTSite:
             norm_limit=self._norm_limit,
         )
         counters = Counters(result.queries, self._black_box.example_forwards - forwards, time.monotonic() - started)
-        return SearchAnswer(result, len(self._train.labels), counters)
+        return SearchAnswer(result, len(self._train.labels), counters, evaluation)
 
     def evaluate(self, point: np.ndarray) -> EvaluateAnswer:
         """Count right answers of a point's prompt, float (d,), on development and test data."""

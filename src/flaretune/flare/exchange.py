@@ -1,8 +1,8 @@
 """What server and sites say to each other in a FedBPT job, field by field, and the checks on receipt.
 
 Three tasks. ``setup``: the server names the sites, a site loads model and data and tells its settings.
-``search``: the server sends its search distribution, a site answers with where its own search ended.
-``evaluate``: the server sends a search point, a site answers with counts of right answers.
+``search``: the server sends its search distribution, a site counts right answers of its mean and answers with
+these and with where its own search ended. ``evaluate``: the same counts alone, for the mean after the last round.
 Arrays travel in ``FLModel.params``; names, settings and counters in ``FLModel.meta["flaretune"]``. Nothing
 is pickled, and no text, token, label or number of a single example leaves a site.
 """
@@ -37,12 +37,14 @@ def read_setup_task(model: FLModel) -> list[str]:
     return [str(site) for site in _meta(model)["sites"]]
 
 
-def search_task(distribution: Distribution, form: str, round_number: int) -> FLModel:
-    return _message(wire.pack(distribution, form), {"round": round_number})
+def search_task(distribution: Distribution, form: str, round_number: int, evaluate: bool) -> FLModel:
+    """Where to search from, and whether to evaluate its mean on the way."""
+    return _message(wire.pack(distribution, form), {"round": round_number, "evaluate": evaluate})
 
 
-def read_search_task(model: FLModel) -> tuple[Distribution, int]:
-    return wire.unpack(model.params), int(_meta(model)["round"])
+def read_search_task(model: FLModel) -> tuple[Distribution, int, bool]:
+    meta = _meta(model)
+    return wire.unpack(model.params), int(meta["round"]), bool(meta["evaluate"])
 
 
 def evaluate_task(point: np.ndarray, round_number: int) -> FLModel:
@@ -71,8 +73,10 @@ def read_setup_answer(model: FLModel) -> SetupAnswer:
     settings = meta.get("settings")
     if not isinstance(settings, dict):
         raise ValueError("'settings' is missing")
-    zero_shot = _counts(model.params, "zero_shot") if "zero_shot" in model.params else None
-    return SetupAnswer(settings, _natural(meta, "n_train"), zero_shot, _evaluation(model.params), _counters(meta))
+    n_counts = len(np.atleast_1d(model.params.get("dev")))  # the metric's, which the settings name
+    zero_shot = _counts(model.params, "zero_shot", n_counts) if "zero_shot" in model.params else None
+    evaluation = _evaluation(model.params, n_counts)
+    return SetupAnswer(settings, _natural(meta, "n_train"), zero_shot, evaluation, _counters(meta))
 
 
 def search_answer(answer: SearchAnswer) -> FLModel:
@@ -82,14 +86,21 @@ def search_answer(answer: SearchAnswer) -> FLModel:
         "fitness": np.array([result.fitness], dtype=np.float64),
         "sigma_square_sum": np.array([result.sigma_square_sum], dtype=np.float64),
     }
+    if answer.evaluation is not None:
+        params |= _evaluation_arrays(answer.evaluation)
     return _message(params, {"n_train": answer.n_train, **_counter_fields(answer.counters)})
 
 
-def read_search_answer(model: FLModel, dim: int) -> SearchAnswer:
+def read_search_answer(model: FLModel, dim: int, n_counts: int | None) -> SearchAnswer:
     """Read a site's search result.
 
+    Args:
+        model: the message.
+        dim: d.
+        n_counts: how many counts the metric has, where an evaluation was asked for; None where it was not.
+
     Raises:
-        ValueError: a field is missing, of another shape than (dim,) or (1,), or not finite.
+        ValueError: a field is missing, of another shape than it must have, or not finite.
     """
     meta = _meta(model)
     mean = _array(model.params, "mean", (dim,)).astype(np.float64)
@@ -98,15 +109,17 @@ def read_search_answer(model: FLModel, dim: int) -> SearchAnswer:
     if square_sum <= 0:
         raise ValueError(f"'sigma_square_sum' is {square_sum:g}, expected a positive number")
     counters = _counters(meta)
-    return SearchAnswer(LocalResult(mean, fitness, square_sum, counters.queries), _natural(meta, "n_train"), counters)
+    evaluation = None if n_counts is None else _evaluation(model.params, n_counts)
+    result = LocalResult(mean, fitness, square_sum, counters.queries)
+    return SearchAnswer(result, _natural(meta, "n_train"), counters, evaluation)
 
 
 def evaluate_answer(answer: EvaluateAnswer) -> FLModel:
     return _message(_evaluation_arrays(answer.evaluation), _counter_fields(answer.counters))
 
 
-def read_evaluate_answer(model: FLModel) -> EvaluateAnswer:
-    return EvaluateAnswer(_evaluation(model.params), _counters(_meta(model)))
+def read_evaluate_answer(model: FLModel, n_counts: int) -> EvaluateAnswer:
+    return EvaluateAnswer(_evaluation(model.params, n_counts), _counters(_meta(model)))
 
 
 # ---- fields ----
@@ -138,10 +151,10 @@ def _array(params: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.n
     return values
 
 
-def _counts(params: Mapping[str, Any], name: str) -> np.ndarray:
+def _counts(params: Mapping[str, Any], name: str, n_counts: int) -> np.ndarray:
     values = np.asarray(params.get(name))
-    if values.dtype.kind not in "iu" or values.ndim != 1 or not 2 <= values.size <= 3 or np.any(values < 0):
-        raise ValueError(f"array {name!r} is not a vector of two or three counts")
+    if values.dtype.kind not in "iu" or values.shape != (n_counts,) or np.any(values < 0):
+        raise ValueError(f"array {name!r} is not a vector of {n_counts} counts")
     return values.astype(np.int64)
 
 
@@ -155,10 +168,10 @@ def _evaluation_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _evaluation(params: Mapping[str, Any]) -> Evaluation:
+def _evaluation(params: Mapping[str, Any], n_counts: int) -> Evaluation:
     loss_sum, size = _array(params, "dev_loss", (2,))
-    test = _counts(params, "test") if "test" in params else None
-    return Evaluation(_counts(params, "dev"), float(loss_sum), int(size), test)
+    test = _counts(params, "test", n_counts) if "test" in params else None
+    return Evaluation(_counts(params, "dev", n_counts), float(loss_sum), int(size), test)
 
 
 def _counter_fields(counters: Counters) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def draw_curve(summary: dict[str, Any], path: Path) -> None:
             summary["best_round"], summary["test_accuracy"], "o", ms=12, mfc="none", color="tab:red",
             label=f"chosen: {summary['test_accuracy']:.3f}",
         )  # fmt: skip
-    axes.set(xlabel="round", ylabel=summary["metric"], title=f"FedBPT, {summary['task']}, {len(summary['sites'])} sites")
+    axes.set(
+        xlabel="round", ylabel=summary["metric"], title=f"FedBPT, {summary['task']}, {len(summary['sites'])} sites"
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
