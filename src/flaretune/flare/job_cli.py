@@ -17,14 +17,13 @@ from flaretune.config import (
     ServerConfig,
     SiteConfig,
     add_flags,
-    add_retired_flags,
-    answer_retired,
     build,
     check_fields,
     option,
 )
 from flaretune.errors import UserError
 from flaretune.report.results import collect_results, error_sentences, tell_results
+from flaretune.retired_options import add_retired_flags, answer_retired
 from flaretune.toml_file import read_toml
 
 with warnings.catch_warnings():
@@ -139,11 +138,14 @@ def run(job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
         result = recipe.execute(env)  # exits the process here if --export was given
     except RuntimeError as error:
         return _failed(str(error), output)
-    folder = result.get_result(timeout=job.timeout, clean_up=False)
-    status = result.get_status()
-    if folder is None or "FAILED" in str(status).upper() or "ABORT" in str(status).upper():
-        return _failed(f"the job ended as {status}", output)
-    if collect_results(Path(folder), output) is None:
+    folder = output / "workspace" / job.name
+    if job.env != "sim":  # the simulator has ended, and ended well, when execute returns
+        downloaded = result.get_result(timeout=job.timeout, clean_up=False)
+        status = str(result.get_status())
+        if downloaded is None or "FAILED" in status.upper() or "ABORT" in status.upper():
+            return _failed(f"the job ended as {status}", output)
+        folder = Path(downloaded)
+    if collect_results(folder, output) is None:
         return _failed("the job left no results", output)
     print(tell_results(output))
     return 0
