@@ -48,7 +48,7 @@ def federate(site_config: SiteConfig, rounds: int) -> tuple[list[float], np.ndar
     accuracy = [_accuracy([answer.evaluation for _, answer in sites])]
     search = GlobalSearch(site_config.intrinsic_dim, site_config.sigma, site_config.popsize, seed=1)
     for round_number in range(1, rounds + 1):
-        task = exchange.search_task(search.distribution, "diagonal", round_number, evaluate=False)
+        task = exchange.search_task(SITES, search.distribution, "diagonal", round_number, evaluate=False)
         answers = []
         for site, _ in sites:
             reply = exchange.search_answer(site.search(*exchange.read_search_task(task)))

@@ -9,7 +9,7 @@ import flaretune
 
 PACKAGE = Path(flaretune.__file__).parent
 # What a part may import from, besides itself. Parts further right never appear on the left.
-BASE = {"errors", "cache", "seeding", "config", "toml_file"}
+BASE = {"errors", "cache", "seeding", "config", "retired_options", "toml_file"}
 MAY_IMPORT = {
     "errors": set(),
     "cache": {"errors"},

@@ -32,7 +32,7 @@ def through_nvflare(model):
 
 def test_setup_both_ways():
     sites = ["hospital-a", "hospital-b"]
-    assert exchange.read_setup_task(through_nvflare(exchange.setup_task(sites))) == sites
+    assert exchange.read_sites(through_nvflare(exchange.setup_task(sites))) == sites
     settings = {"options": {"intrinsic_dim": 500, "sigma": 1.0}, "task": {"label_words": ["bad", "great"]}}
     sent = SetupAnswer(settings, 64, np.array([51, 100]), EVALUATION, COUNTERS)
     got = exchange.read_setup_answer(through_nvflare(exchange.setup_answer(sent)))
@@ -54,7 +54,9 @@ def test_site_without_test_data_says_nothing_of_it():
 @pytest.mark.parametrize("form", ["full", "diagonal", "identity"])
 def test_search_both_ways(form):
     sent = Distribution(np.linspace(-1, 1, 20), 0.875, np.full(20, 1.5))
-    got, round_number, evaluate = exchange.read_search_task(through_nvflare(exchange.search_task(sent, form, 7, True)))
+    got, round_number, evaluate = exchange.read_search_task(
+        through_nvflare(exchange.search_task(["a", "b"], sent, form, 7, True))
+    )
     np.testing.assert_allclose(got.mean, sent.mean, rtol=1e-6)
     assert (got.sigma, round_number, evaluate) == (0.875, 7, True)
     np.testing.assert_allclose(np.diag(got.covariance_matrix()), 1.0 if form == "identity" else 1.5)
@@ -69,7 +71,7 @@ def test_search_both_ways(form):
 
 def test_evaluate_both_ways():
     point = np.array([0.5, -0.25, 1e-3])
-    got = exchange.read_evaluate_task(through_nvflare(exchange.evaluate_task(point, 2)))
+    got = exchange.read_evaluate_task(through_nvflare(exchange.evaluate_task(["a", "b"], point)))
     np.testing.assert_allclose(got, point, rtol=1e-6)
     back = exchange.read_evaluate_answer(
         through_nvflare(exchange.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS))), 2
@@ -85,7 +87,10 @@ def test_sizes_on_the_wire_at_500_dimensions():
         return len(fobs.dumps(FLModelUtils.to_shareable(model)))
 
     answer = SearchAnswer(LocalResult(np.zeros(500), 0.5, 8.0, 41), 32, COUNTERS, EVALUATION)
-    down = {f: size(exchange.search_task(distribution, f, 1, True)) for f in ("full", "diagonal", "identity")}
+    down = {
+        f: size(exchange.search_task(["site-1"] * 10, distribution, f, 1, True))
+        for f in ("full", "diagonal", "identity")
+    }
     assert size(exchange.search_answer(answer)) < 10_000
     assert 500_000 < down["full"] < 600_000
     assert down["identity"] < down["diagonal"] < 10_000

@@ -203,3 +203,18 @@ def test_proof_of_concept_federation(run, folders, tmp_path):
     assert [r["sites"] for r in summary["rounds"]] == [["site-1", "site-2"]] * 3
     assert summary["bytes_up_per_client_round"] > 1000
     assert load_prompt(summary["artifact"]).point.shape == (12,)
+
+
+def test_fewer_threads_than_clients_give_the_same_numbers(run, folders, tmp_path):
+    """The simulator then starts a site's process anew at every turn, and the site sets itself up again."""
+    summaries = []
+    for threads in (2, 1):
+        output = tmp_path / f"threads-{threads}"
+        done = run(
+            *[sys.executable, "jobs/fedbpt_job.py", "--n_clients", 2, "--threads", threads, "--output", output],
+            *["--model_name", folders["roberta"], "--dataset", folders["data"], *SMALL, "--num_rounds", 1],
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        summaries.append(read_summary(output))
+    for name in ("accuracy", "dev_accuracy", "dev_loss", "fitness", "sigma", "sites"):
+        assert [r[name] for r in summaries[0]["rounds"]] == [r[name] for r in summaries[1]["rounds"]]

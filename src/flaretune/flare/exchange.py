@@ -33,13 +33,15 @@ def setup_task(sites: list[str]) -> FLModel:
     return _message({}, {"sites": sites})
 
 
-def read_setup_task(model: FLModel) -> list[str]:
+def read_sites(model: FLModel) -> list[str]:
+    """The sites that any task names: a process that was started anew sets up from any of them."""
     return [str(site) for site in _meta(model)["sites"]]
 
 
-def search_task(distribution: Distribution, form: str, round_number: int, evaluate: bool) -> FLModel:
+def search_task(sites: list[str], distribution: Distribution, form: str, round_number: int, evaluate: bool) -> FLModel:
     """Where to search from, and whether to evaluate its mean on the way."""
-    return _message(wire.pack(distribution, form), {"round": round_number, "evaluate": evaluate})
+    fields = {"sites": sites, "round": round_number, "evaluate": evaluate}
+    return _message(wire.pack(distribution, form), fields)
 
 
 def read_search_task(model: FLModel) -> tuple[Distribution, int, bool]:
@@ -47,8 +49,8 @@ def read_search_task(model: FLModel) -> tuple[Distribution, int, bool]:
     return wire.unpack(model.params), int(meta["round"]), bool(meta["evaluate"])
 
 
-def evaluate_task(point: np.ndarray, round_number: int) -> FLModel:
-    return _message({"point": np.asarray(point, dtype=np.float32)}, {"round": round_number})
+def evaluate_task(sites: list[str], point: np.ndarray) -> FLModel:
+    return _message({"point": np.asarray(point, dtype=np.float32)}, {"sites": sites})
 
 
 def read_evaluate_task(model: FLModel) -> np.ndarray:

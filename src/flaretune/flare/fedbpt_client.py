@@ -8,9 +8,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from flaretune.config import SiteConfig, as_dict, build, parse_site_flags
 from flaretune.errors import UserError
+
+if TYPE_CHECKING:
+    from flaretune.data.site_data import SiteData
+    from flaretune.fedbpt.answers import SetupAnswer
+    from flaretune.fedbpt.site import FedBPTSite
+    from flaretune.models.prompted import PromptedModel
 
 log = logging.getLogger("flaretune.site")
 
@@ -65,31 +72,49 @@ def serve(config: SiteConfig) -> None:
         task = flare.receive()
         if task is None:
             break
-        kind = flare.get_task_name()
+        kind, sites = flare.get_task_name(), exchange.read_sites(task)
         if kind == exchange.SETUP:
-            site, answer = set_up(config, name, exchange.read_setup_task(task))
+            site, answer = set_up(config, name, sites)
             reply = exchange.setup_answer(answer)
-        elif site is None:
-            raise UserError(f"the server asked for {kind!r} before {exchange.SETUP!r}: this site joined too late")
-        elif kind == exchange.SEARCH:
-            reply = exchange.search_answer(site.search(*exchange.read_search_task(task)))
-        elif kind == exchange.EVALUATE:
-            reply = exchange.evaluate_answer(site.evaluate(exchange.read_evaluate_task(task)))
         else:
-            raise UserError(f"the server sent the task {kind!r}, which this version does not know")
+            if site is None:  # this process was started anew, as the simulator does with fewer threads than clients
+                site = open_site(config, name, sites)[0]
+            if kind == exchange.SEARCH:
+                reply = exchange.search_answer(site.search(*exchange.read_search_task(task)))
+            elif kind == exchange.EVALUATE:
+                reply = exchange.evaluate_answer(site.evaluate(exchange.read_evaluate_task(task)))
+            else:
+                raise UserError(f"the server sent the task {kind!r}, which this version does not know")
         flare.send(reply)
 
 
-def set_up(config: SiteConfig, name: str, sites: Sequence[str]):
-    """Load data and model, and evaluate the initial prompt.
+def set_up(config: SiteConfig, name: str, sites: Sequence[str]) -> tuple[FedBPTSite, SetupAnswer]:
+    """Open a site, and evaluate the model alone and the initial prompt; see `open_site`."""
+    from flaretune.tasks.spec import task_table
+
+    site, prompted, data = open_site(config, name, sites)
+    task = {key: value for key, value in task_table(prompted.spec).items() if key != "source"}
+    settings = {
+        "options": {item.name: getattr(config, item.name) for item in fields(config) if item.name not in LOCAL_OPTIONS},
+        "popsize": config.popsize,
+        "task": {"name": prompted.spec.name, **task},
+        "model": {
+            "name": config.model_name,
+            "kind": prompted.pretrained.kind,
+            "hidden_size": prompted.black_box.hidden_size,
+        },
+    }
+    zero_shot = None if data.test is None else prompted.zero_shot_logits(data.test)
+    return site, site.setup(settings, zero_shot)
+
+
+def open_site(config: SiteConfig, name: str, sites: Sequence[str]) -> tuple[FedBPTSite, PromptedModel, SiteData]:
+    """Load data and model.
 
     Args:
         config: the site's options.
         name: the site's name.
         sites: names of all sites of the job, in the order of their shares.
-
-    Returns:
-        The `FedBPTSite` and its `SetupAnswer`.
 
     Raises:
         UserError: whatever the user can correct.
@@ -102,7 +127,7 @@ def set_up(config: SiteConfig, name: str, sites: Sequence[str]):
     from flaretune.fedbpt.site import FedBPTSite, Labelled, SearchSettings
     from flaretune.models.load import resolve_device
     from flaretune.models.prompted import PromptSettings, open_prompted_model
-    from flaretune.tasks.spec import load_task, task_table
+    from flaretune.tasks.spec import load_task
 
     spec = load_task(config.task)
     resolve_device(config.device)  # before the data is read: what is wrong is said at once
@@ -110,15 +135,10 @@ def set_up(config: SiteConfig, name: str, sites: Sequence[str]):
     if config.data_path:
         data = own_data(spec, config.data_path, config.k_shot, config.seed, name in evaluators)
     else:
-        split = Split(
-            config.k_shot,
-            number_of_shares(config.num_users, len(sites)),
-            bool(config.iid),
-            config.alpha_dir,
-            config.seed,
-        )
+        n_shares = number_of_shares(config.num_users, len(sites))
+        split = Split(config.k_shot, n_shares, bool(config.iid), config.alpha_dir, config.seed)
         test_part = (evaluators.index(name), len(evaluators)) if name in evaluators else None
-        data = share_of_common_set(spec, config.dataset or None, split, sites.index(name), test_part)
+        data = share_of_common_set(spec, config.dataset or None, split, list(sites).index(name), test_part)
 
     prompted = open_prompted_model(
         spec,
@@ -148,18 +168,7 @@ def set_up(config: SiteConfig, name: str, sites: Sequence[str]):
         perturbed if config.perturb else None,
         build(SearchSettings, {**as_dict(config), "popsize": config.popsize}),
     )
-    agreement = {
-        "options": {item.name: getattr(config, item.name) for item in fields(config) if item.name not in LOCAL_OPTIONS},
-        "popsize": config.popsize,
-        "task": {"name": spec.name, **{k: v for k, v in task_table(spec).items() if k != "source"}},
-        "model": {
-            "name": config.model_name,
-            "kind": prompted.pretrained.kind,
-            "hidden_size": black_box.hidden_size,
-        },
-    }
-    zero_shot = None if data.test is None else prompted.zero_shot_logits(data.test)
-    return site, site.setup(agreement, zero_shot)
+    return site, prompted, data
 
 
 def evaluation_sites(wanted: str, sites: Sequence[str]) -> list[str]:

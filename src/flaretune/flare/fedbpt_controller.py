@@ -77,7 +77,7 @@ class FedBPTController(ModelController):
         A round's mean is evaluated by the sites on the way into the next round: one task a round, not two.
         """
         self._begin()
-        setup = self._ask(exchange.SETUP, exchange.setup_task(self._sites), 0, exchange.read_setup_answer)
+        setup = self._ask(exchange.SETUP, exchange.setup_task(self._shares), 0, exchange.read_setup_answer)
         if setup is None or not self._agree(setup):
             return
         self._sites = list(setup)  # the others have no model or data to search with
@@ -106,7 +106,7 @@ class FedBPTController(ModelController):
         for round_number in range(1, self.num_rounds + 1):
             started = time.monotonic()
             evaluate = round_number > 1  # the initial prompt was evaluated in the setup
-            task = exchange.search_task(search.distribution, self.covariance, round_number, evaluate)
+            task = exchange.search_task(self._shares, search.distribution, self.covariance, round_number, evaluate)
             read = partial(exchange.read_search_answer, dim=dim, n_counts=n_counts if evaluate else None)
             found = self._ask(exchange.SEARCH, task, round_number, read)
             if found is None:
@@ -117,7 +117,7 @@ class FedBPTController(ModelController):
             record = self._new_record(round_number, search, found, found, started)
 
         started = time.monotonic()
-        task = exchange.evaluate_task(search.distribution.mean, self.num_rounds)
+        task = exchange.evaluate_task(self._shares, search.distribution.mean)
         read = partial(exchange.read_evaluate_answer, n_counts=n_counts)
         last = self._ask(exchange.EVALUATE, task, self.num_rounds, read)
         if last is None:
@@ -129,6 +129,7 @@ class FedBPTController(ModelController):
     def _begin(self) -> None:
         self._job_started = time.monotonic()
         self._sites = sorted((client.name for client in self.engine.get_clients()), key=_natural_order)
+        self._shares = list(self._sites)  # whose place is the number of their share of a common data set
         self._needed = min(self.min_clients, len(self._sites))
         if self._needed < self.min_clients:
             log.warning(
