@@ -10,7 +10,8 @@ import pytest
 
 from flaretune.config import SiteConfig
 from flaretune.errors import UserError
-from flaretune.flare.fedbpt_client import evaluation_sites, set_up
+from flaretune.flare import exchange
+from flaretune.flare.fedbpt_client import _read, evaluation_sites, set_up
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
@@ -119,6 +120,13 @@ def test_llama_causal_0_is_refused_for_llama_and_means_nothing_to_others(folders
     llama = str(save_tiny_model("llama", tmp_path / "llama"))
     with pytest.raises(UserError, match="--llama_causal 0: LLaMA answers as a causal"):
         set_up(config(folders, model_name=llama, llama_causal=0), "site-1", SITES)
+
+
+def test_a_message_of_another_version_is_answered_with_a_sentence():
+    message = exchange.setup_task(SITES)
+    message.meta["flaretune"]["schema"] = 99
+    with pytest.raises(UserError, match="message schema 99, expected 1.*server and sites need the same version"):
+        _read(exchange.read_sites, message)
 
 
 @pytest.mark.parametrize(

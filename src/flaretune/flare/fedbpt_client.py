@@ -6,14 +6,16 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flaretune.config import SiteConfig, as_dict, build, parse_site_flags
 from flaretune.errors import UserError
 
 if TYPE_CHECKING:
+    from nvflare.app_common.abstract.fl_model import FLModel
+
     from flaretune.data.site_data import SiteData
     from flaretune.fedbpt.answers import SetupAnswer
     from flaretune.fedbpt.site import FedBPTSite
@@ -72,7 +74,7 @@ def serve(config: SiteConfig) -> None:
         task = flare.receive()
         if task is None:
             break
-        kind, sites = flare.get_task_name(), exchange.read_sites(task)
+        kind, sites = flare.get_task_name(), _read(exchange.read_sites, task)
         if kind == exchange.SETUP:
             site, answer = set_up(config, name, sites)
             reply = exchange.setup_answer(answer)
@@ -80,12 +82,22 @@ def serve(config: SiteConfig) -> None:
             if site is None:  # this process was started anew, as the simulator does with fewer threads than clients
                 site = open_site(config, name, sites)[0]
             if kind == exchange.SEARCH:
-                reply = exchange.search_answer(site.search(*exchange.read_search_task(task)))
+                reply = exchange.search_answer(site.search(*_read(exchange.read_search_task, task)))
             elif kind == exchange.EVALUATE:
-                reply = exchange.evaluate_answer(site.evaluate(exchange.read_evaluate_task(task)))
+                reply = exchange.evaluate_answer(site.evaluate(_read(exchange.read_evaluate_task, task)))
             else:
                 raise UserError(f"the server sent the task {kind!r}, which this version does not know")
         flare.send(reply)
+
+
+def _read(reader: Callable[[FLModel], Any], task: FLModel) -> Any:
+    """What a reader of `exchange` makes of the server's message, or one sentence if it makes nothing of it."""
+    try:
+        return reader(task)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the server's message cannot be read ({error}): server and sites need the same version of flaretune"
+        ) from error
 
 
 def set_up(config: SiteConfig, name: str, sites: Sequence[str]) -> tuple[FedBPTSite, SetupAnswer]:
