@@ -125,7 +125,7 @@ def test_llama_causal_0_is_refused_for_llama_and_means_nothing_to_others(folders
 def test_a_message_of_another_version_is_answered_with_a_sentence():
     message = exchange.setup_task(SITES)
     message.meta["flaretune"]["schema"] = 99
-    with pytest.raises(UserError, match="message schema 99, expected 1.*server and sites need the same version"):
+    with pytest.raises(UserError, match=r"message schema 99, expected 1.*server and sites need the same version"):
         _read(exchange.read_sites, message)
 
 
