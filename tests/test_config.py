@@ -270,3 +270,9 @@ def test_only_the_options_asked_for_become_flags():
     assert vars(parser.parse_args(["--dtype", "float32"])) == {"dtype": "float32"}
     with pytest.raises(SystemExit):
         parser.parse_args(["--sigma", "1"])
+
+
+@pytest.mark.parametrize(("option", "value"), [("k_shot", "8"), ("sigma", "1"), ("model_name", 5), ("seed", 1.5)])
+def test_options_of_another_type_are_refused(option, value):
+    with pytest.raises(UserError, match=f"--{option} {value!r}: must be of type"):
+        SiteConfig(**{option: value})

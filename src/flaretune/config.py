@@ -60,7 +60,10 @@ class SiteConfig:
         at_least=1,
     )
     num_users: int = option(
-        0, "number of shares of the common data set; 0: one per client of the job", group=TASK, at_least=0
+        0,
+        "accepted for the published command line; the data is shared out over the clients that the job has",
+        group=TASK,
+        at_least=0,
     )
     iid: int = option(
         1, "1: every share has the same mix of labels; 0: mixes differ, see --alpha_dir", group=TASK, choices=(0, 1)
@@ -133,7 +136,7 @@ class SiteConfig:
     )
     norm_prompt: int = option(0, "1: limit the length of the searched vector", group=SEARCH, choices=(0, 1))
     prompt_norm_threshold: float = option(
-        15.0, "with --norm_prompt 1, the limit at the start; it grows by 1 a round", group=SEARCH, above=0
+        15.0, "with --norm_prompt 1, that limit; it grows by 1 a round, the first included", group=SEARCH, above=0
     )
     prompt_norm_threshold_upper: float = option(
         20.0, "the limit stops growing when the global vector is this long", group=SEARCH, above=0
@@ -201,14 +204,17 @@ class ServerConfig:
 
 
 def check_fields(config: Any) -> None:
-    """Check every option of a config against its choices and limits.
+    """Check every option of a config against its type, choices and limits.
 
     Raises:
         UserError: names the flag, the value and what would be right.
     """
+    hints = get_type_hints(type(config))
     for item in fields(config):
         value, limits = getattr(config, item.name), item.metadata
-        flag = f"--{item.name} {value}"
+        flag, wanted = f"--{item.name} {value}", hints[item.name]
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise UserError(f"--{item.name} {value!r}: must be of type {wanted.__name__}")
         if limits["choices"] is not None and value not in limits["choices"]:
             raise UserError(f"{flag}: must be one of {', '.join(map(str, limits['choices']))}")
         if isinstance(value, float) and not math.isfinite(value):

@@ -180,6 +180,27 @@ def test_mistake_at_the_sites_fails_the_job_with_one_sentence(run, folders, tmp_
     assert "Traceback" not in done.stderr
 
 
+def test_site_that_cannot_take_part_is_named_when_the_others_finish(run, folders, tmp_path):
+    """The paths are relative to where the command is given, not to where the sites start."""
+    rows = (Path(folders["data"]) / "train.csv").read_text(encoding="utf-8").splitlines()
+    for name, n in (("hospital-a", 100), ("hospital-b", 10)):
+        (tmp_path / f"{name}.csv").write_text("\n".join(rows[: n + 1]) + "\n", encoding="utf-8")
+    own = {name: os.path.relpath(tmp_path / f"{name}.csv", REPOSITORY) for name in ("hospital-a", "hospital-b")}
+    sites = tmp_path / "sites.toml"
+    sites.write_text("".join(f'[{name}]\ndata_path = "{path}"\n' for name, path in own.items()), encoding="utf-8")
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "summary.json").write_text("{}", encoding="utf-8")  # of an earlier run
+    done = run(
+        *[sys.executable, "jobs/fedbpt_job.py", "--sites", sites, "--output", output, *SMALL, "--num_rounds", 1],
+        *["--model_name", os.path.relpath(folders["roberta"], REPOSITORY)],
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning: hospital-b: k = 12 examples a class" in done.stderr
+    assert "1/2 sites: hospital-a" in done.stdout
+    assert read_summary(output)["sites"] == ["hospital-a"]
+
+
 def test_sites_that_were_told_different_things_do_not_start(run, folders, tmp_path):
     sites = tmp_path / "sites.toml"
     sites.write_text("[site-1]\nalpha = 1.0\n[site-2]\nalpha = 2.0\n", encoding="utf-8")

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from flaretune.errors import UserError
-from flaretune.report.results import collect_results, error_sentences, read_summary, tell_results
+from flaretune.report.results import collect_results, error_sentences, forget_results, read_summary, tell_results
 from tests.report.summaries import a_summary
 
 
@@ -112,9 +112,18 @@ def test_sentences_of_sites_and_server_are_found_in_the_logs(tmp_path):
     for name, text in logs.items():
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_bytes(text.encode() + b"\xff\n")
-    assert sorted(error_sentences(tmp_path)) == [
+    assert sorted(error_sentences(tmp_path / "job")) == [
         ("server", "round 0: 1 of 2 sites gave a usable answer"),
         ("site-1", "--device cuda:7 is not there"),
         ("site-2", "a"),
         ("site-2", "b"),
     ]
+
+
+def test_results_of_an_earlier_run_are_forgotten_and_other_files_stay(tmp_path):
+    make_job(tmp_path / "job")
+    output = collect_results(tmp_path / "job", tmp_path / "output")
+    (output / "notes.txt").write_text("mine")
+    forget_results(output)
+    assert [path.name for path in output.iterdir()] == ["notes.txt"]
+    forget_results(tmp_path / "never")  # nothing there, nothing to do

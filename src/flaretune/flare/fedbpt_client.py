@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from flaretune.config import SiteConfig, as_dict, build, parse_site_flags
@@ -44,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             log.warning(sentence)
         serve(config)
         status = 0
-    except UserError as error:
+    except (UserError, FloatingPointError) as error:
         log.error("%s", error)
         status = 1
     except SystemExit as error:  # argparse has said what is wrong
         status = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        log.error("this site stops after an unexpected error:\n%s", traceback.format_exc())
+    except BaseException as error:
+        log.error("unexpected %s: %s\n%s", type(error).__name__, error, traceback.format_exc())
         status = 1
     logging.shutdown()
     sys.stdout.flush()
@@ -104,6 +105,7 @@ def set_up(config: SiteConfig, name: str, sites: Sequence[str]) -> tuple[FedBPTS
     """Open a site, and evaluate the model alone and the initial prompt; see `open_site`."""
     from flaretune.tasks.spec import task_table
 
+    started = time.monotonic()
     site, prompted, data = open_site(config, name, sites)
     task = {key: value for key, value in task_table(prompted.spec).items() if key != "source"}
     settings = {
@@ -117,7 +119,9 @@ def set_up(config: SiteConfig, name: str, sites: Sequence[str]) -> tuple[FedBPTS
         },
     }
     zero_shot = None if data.test is None else prompted.zero_shot_logits(data.test)
-    return site, site.setup(settings, zero_shot)
+    answer = site.setup(settings, zero_shot)
+    seconds = time.monotonic() - started  # of loading too
+    return site, replace(answer, counters=replace(answer.counters, seconds=seconds))
 
 
 def open_site(config: SiteConfig, name: str, sites: Sequence[str]) -> tuple[FedBPTSite, PromptedModel, SiteData]:
@@ -205,7 +209,7 @@ def evaluation_sites(wanted: str, sites: Sequence[str]) -> list[str]:
 
 
 def number_of_shares(num_users: int, n_sites: int) -> int:
-    """Shares that a common data set is cut into: as many as the job has sites, or more if the option says so."""
+    """Shares that a common data set is cut into: as many as the job has sites, whatever the option says."""
     if num_users and num_users != n_sites:
         log.warning("--num_users %d, but the job has %d sites: the data is shared out over those", num_users, n_sites)
     return n_sites

@@ -244,7 +244,7 @@ class FedBPTController(ModelController):
             for tag, value in scalars(record).items():
                 dxo = create_analytic_dxo(tag, value, AnalyticsDataType.SCALAR, global_step=record.round)
                 send_analytic_dxo(self, dxo, fl_ctx)
-        log.info(record.line(self.num_rounds, len(self._sites), is_best))
+        log.info(record.line(self.num_rounds, len(self._shares), is_best))
 
     def _metric(self, counts: Sequence[np.ndarray | None]) -> float | None:
         """The task's metric of counts added up, those of sites without test data left out; None without examples."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,8 +23,10 @@ from flaretune.config import ServerConfig, SiteConfig, as_dict, build, to_argv
 from flaretune.errors import UserError
 from flaretune.flare import exchange
 from flaretune.flare.fedbpt_controller import FedBPTController
+from flaretune.tasks.spec import load_task
 
 SCRIPT = "fedbpt_train.py"
+LOCAL_PATHS = ("model_name", "dataset", "data_path")  # options that may name a path; sites start in another folder
 
 
 class FedBPTRecipe(Recipe):
@@ -74,8 +78,10 @@ class FedBPTRecipe(Recipe):
     def run(self, env: ExecEnv, **exec_params: Any) -> Run:
         """Run in an environment; one with fewer clients than `min_clients` starts with all it has."""
         available = getattr(env, "num_clients", None)
-        if available:
+        if available:  # the simulator or a proof of concept, whose sites run on this machine
             self._job.job.min_clients = min(self._job.job.min_clients, available)
+            # the sites' command is `python3 …`, looked up in PATH: let it find this Python
+            os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         return super().run(env, **exec_params)
 
     def _apply_per_site_config(self, config: dict[str, dict]) -> None:
@@ -95,11 +101,12 @@ class FedBPTRecipe(Recipe):
 
     def _add_site(self, site: str | None, config: SiteConfig) -> None:
         """Add the client app of one site, or of all where `site` is None."""
+        load_task(config.task)  # what is wrong with it is said now, and not at every site
         code = self._code_folder()
+        here = {name: getattr(config, name) for name in LOCAL_PATHS if getattr(config, name)}
+        config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         if config.task_file:
             file = Path(config.task_file)
-            if not file.is_file():
-                raise UserError(f"--task_file {file}: there is no such file")
             shutil.copy(file, code)
             config = replace(config, task_file=f"custom/{file.name}")  # seen from the site's working folder
         executor = ClientAPIExecutor(

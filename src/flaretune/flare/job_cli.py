@@ -22,16 +22,17 @@ from flaretune.config import (
     option,
 )
 from flaretune.errors import UserError
-from flaretune.report.results import collect_results, error_sentences, tell_results
+from flaretune.report.results import collect_results, error_sentences, forget_results, tell_results
 from flaretune.retired_options import add_retired_flags, answer_retired
 from flaretune.toml_file import read_toml
 
+EXPORTING = "--export" in sys.argv  # looked up before NVFlare takes it
 with warnings.catch_warnings():
     # NVFlare takes --export and --export-dir from the command line when this is imported, and warns of it.
     warnings.filterwarnings("ignore", message="NVFlare reserves '--export'")
     from nvflare.recipe import PocEnv, ProdEnv, SimEnv
 
-from flaretune.flare.fedbpt_recipe import FedBPTRecipe
+from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
 
 PRESETS = Path(__file__).parents[1] / "presets"
 QUIET_LOGS = Path(__file__).with_name("log_quiet.json")
@@ -61,10 +62,8 @@ class JobConfig:
     def __post_init__(self):
         check_fields(self)
         if self.env == "prod" and not Path(self.startup_kit or "?").is_dir():
-            raise UserError(
-                f"--env prod needs --startup_kit, the folder of an administrator's startup kit; "
-                f"{self.startup_kit or 'none'} is not there"
-            )
+            found = f"{self.startup_kit} is not there" if self.startup_kit else "none was given"
+            raise UserError(f"--env prod needs --startup_kit, the folder of an administrator's startup kit; {found}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,14 +112,19 @@ def run(job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
     """Run or export the job, and collect its results; returns the exit status."""
     clients = [name.strip() for name in job.clients.split(",") if name.strip()]
     per_site = read_toml(Path(job.sites), tables_of=SiteConfig) if job.sites else None
+    if clients and per_site and set(clients) != set(per_site):
+        raise UserError(f"--clients {job.clients} and {job.sites}, which has {', '.join(per_site)}, name other sites")
     clients = clients or list(per_site or [])
     n_clients = len(clients) or job.n_clients
     if job.env == "poc" and server.min_clients == 1:
         server = replace(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
     recipe = FedBPTRecipe(site, server, name=job.name, per_site=per_site)
     output = Path(job.output or f"runs/{job.name}")
+    logs = output / "workspace" / job.name
     if job.env != "prod":
         _share_this_machine(job.threads or n_clients)
+    if not EXPORTING:
+        forget_results(output)
     if job.env == "sim":
         env = SimEnv(
             clients=clients or None,
@@ -132,40 +136,46 @@ def run(job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
         )
     elif job.env == "poc":
         env = PocEnv(clients=clients or None, num_clients=None if clients else job.n_clients)
+        logs = next(Path(env.poc_workspace).glob("*/prod_*"), logs)
     else:
         env = ProdEnv(startup_kit_location=job.startup_kit)
     try:
         result = recipe.execute(env)  # exits the process here if --export was given
     except RuntimeError as error:
-        return _failed(str(error), output)
-    folder = output / "workspace" / job.name
+        return _failed(str(error), logs)
+    folder = logs
     if job.env != "sim":  # the simulator has ended, and ended well, when execute returns
         downloaded = result.get_result(timeout=job.timeout, clean_up=False)
         status = str(result.get_status())
         if downloaded is None or "FAILED" in status.upper() or "ABORT" in status.upper():
-            return _failed(f"the job ended as {status}", output)
+            return _failed(f"the job ended as {status}", logs)
         folder = Path(downloaded)
     if collect_results(folder, output) is None:
-        return _failed("the job left no results", output)
+        return _failed("the job left no results", logs)
+    for sentence, sites in _said(logs).items():
+        print(f"warning: {', '.join(sites)}: {sentence}", file=sys.stderr)
     print(tell_results(output))
     return 0
 
 
 def _share_this_machine(clients_at_a_time: int) -> None:
-    """Let the processes of clients on this machine share its cores, and find this Python."""
-    # the sites' command is `python3 …`, looked up in PATH
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    """Let the processes of clients on this machine share its cores."""
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // clients_at_a_time)))
     logging.getLogger("nvflare").setLevel(logging.WARNING)
 
 
-def _failed(reason: str, output: Path) -> int:
+def _failed(reason: str, logs: Path) -> int:
     """Say why a job failed, what the sites said first, and return the exit status."""
-    said: dict[str, list[str]] = {}
-    for site, sentence in error_sentences(output / "workspace"):
-        said.setdefault(sentence, []).append(site)
-    for sentence, sites in sorted(said.items(), key=lambda item: item[1] == ["server"]):
+    for sentence, sites in sorted(_said(logs).items(), key=lambda item: item[1] == ["server"]):
         print(f"error: {', '.join(sites)}: {sentence}", file=sys.stderr)
     print(f"error: {reason}", file=sys.stderr)
     return 1
+
+
+def _said(logs: Path) -> dict[str, list[str]]:
+    """What sites and server said was wrong, and which of them said it."""
+    said: dict[str, list[str]] = {}
+    for site, sentence in error_sentences(logs):
+        said.setdefault(sentence, []).append(site)
+    return said

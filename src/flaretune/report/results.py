@@ -11,16 +11,30 @@ from typing import Any
 
 from flaretune.errors import UserError
 from flaretune.report.plot import draw_curve
+from flaretune.report.run_folder import BEST_PROMPT
 from flaretune.report.run_record import closing_report, write_json
 
 SUMMARY = "summary.json"
 # What every summary of a FedBPT run holds, and reports and curves are made from.
 SUMMARY_KEYS = (
     "zero_shot_accuracy", "test_accuracy", "dev_accuracy", "best_round", "queries", "example_forwards",
-    "bytes_down_per_client_round", "bytes_up_per_client_round", "seconds", "artifact", "task", "sites", "rounds",
+    "bytes_down_per_client_round", "bytes_up_per_client_round", "seconds", "artifact", "task", "metric", "sites",
+    "rounds",
 )  # fmt: skip
 _SITE_ERROR = re.compile(r"ERROR flaretune\.site: (.*)")
 _SERVER_ERROR = re.compile(r"(round \d+: \d+ of \d+ sites gave .*|the sites do not agree on .*)")
+
+
+RESULT_FILES = (SUMMARY, BEST_PROMPT, "config.json", "distribution.npz", "curve.png")
+RESULT_FOLDERS = ("rounds", "tb_events")
+
+
+def forget_results(output: Path) -> None:
+    """Remove an earlier run's results, so that nobody takes them for those of a run that fails."""
+    for name in RESULT_FILES:
+        (output / name).unlink(missing_ok=True)
+    for name in RESULT_FOLDERS:
+        shutil.rmtree(output / name, ignore_errors=True)
 
 
 def collect_results(job_folder: Path, output: Path) -> Path | None:
@@ -37,7 +51,7 @@ def collect_results(job_folder: Path, output: Path) -> Path | None:
     if found is None:
         return None
     output.mkdir(parents=True, exist_ok=True)
-    for name in ("rounds", "tb_events"):
+    for name in RESULT_FOLDERS:
         shutil.rmtree(output / name, ignore_errors=True)
     shutil.copytree(found, output, dirs_exist_ok=True)
     events = found.parent / "tb_events"
@@ -77,12 +91,15 @@ def tell_results(output: Path) -> str:
     return "\n".join(lines)
 
 
-def error_sentences(workspace: Path) -> Iterator[tuple[str, str]]:
-    """(site, sentence) for what sites and server said was wrong, from the logs of a simulation, each once."""
+def error_sentences(logs: Path) -> Iterator[tuple[str, str]]:
+    """(site, sentence) for what sites and server said was wrong, each once.
+
+    Args:
+        logs: a folder with a folder for each site and the server, in which their logs lie.
+    """
     seen = set()
-    for log in sorted(workspace.rglob("log*.txt")):
-        parts = log.relative_to(workspace).parts
-        site = parts[1] if len(parts) > 1 else "server"
+    for log in sorted(logs.rglob("log*.txt")):
+        site = log.relative_to(logs).parts[0]
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
             for pattern in (_SITE_ERROR, _SERVER_ERROR):
                 match = pattern.search(line)

@@ -26,7 +26,8 @@ class RoundRecord:
         sigma: step size that the sites start the next round with.
         seconds: of the whole round; ``overhead_seconds`` is what the slowest site did not spend on its tasks.
         sites: who answered the search.
-        bytes_down, bytes_up: mean over the sites' task and result messages, as they travelled.
+        bytes_down, bytes_up: mean over the sites of the round's messages, as they travelled; the evaluation that
+            closes the job belongs to no round.
         queries, example_forwards: of the search, over all sites.
         site_fitness, site_accuracy: by site.
     """
