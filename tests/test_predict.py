@@ -166,7 +166,7 @@ def test_another_model_is_refused(tmp_path, llama, roberta, data):
     ("changes", "message"),
     [
         ({"alpha": None}, r"another version of flaretune \(.*alpha"),
-        ({"n_prompt_tokens": "3"}, "another version of flaretune"),
+        ({"n_prompt_tokens": "3"}, "--n_prompt_tokens '3': must be of type int"),
         ({"n_prompt_tokens": 0}, "--n_prompt_tokens 0: must be at least 1"),
     ],
 )
