@@ -11,19 +11,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from flaretune import config as config_module
-from flaretune.config import (
-    GROUPS,
-    ServerConfig,
-    SiteConfig,
-    add_flags,
-    as_dict,
-    build,
-    parse_site_flags,
-    to_argv,
-)
+from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.options import add_flags, as_dict, build, to_argv
+from flaretune.config.shared import GROUPS, parse_site_flags
 from flaretune.errors import UserError
 
-CONFIGS = [SiteConfig, ServerConfig]
+CONFIGS = [FedBPTConfig, FedBPTServerConfig]
 
 # README of the published example, section 2, and what it says, option by option.
 PUBLISHED = (
@@ -52,11 +45,11 @@ PUBLISHED_VALUES = {
 
 
 def test_the_published_command_line_is_read_value_by_value():
-    config, sentences = parse_site_flags(shlex.split(PUBLISHED))
+    config, sentences = parse_site_flags(FedBPTConfig, shlex.split(PUBLISHED))
     assert sentences == []
     assert {name: getattr(config, name) for name in PUBLISHED_VALUES} == PUBLISHED_VALUES
-    rest = {item.name for item in fields(SiteConfig)} - set(PUBLISHED_VALUES)
-    assert {name: getattr(config, name) for name in rest} == {name: getattr(SiteConfig(), name) for name in rest}
+    rest = {item.name for item in fields(FedBPTConfig)} - set(PUBLISHED_VALUES)
+    assert {name: getattr(config, name) for name in rest} == {name: getattr(FedBPTConfig(), name) for name in rest}
 
 
 # The published script's other options that have a meaning; each value differs from its default here.
@@ -80,22 +73,22 @@ def test_the_published_command_line_is_read_value_by_value():
     ],
 )
 def test_the_other_published_options_arrive(flag, value):
-    config, _ = parse_site_flags([f"--{flag}", f"{value:g}" if isinstance(value, float) else str(value)])
+    config, _ = parse_site_flags(FedBPTConfig, [f"--{flag}", f"{value:g}" if isinstance(value, float) else str(value)])
     assert getattr(config, flag) == value
     assert type(getattr(config, flag)) is type(value)
-    assert getattr(SiteConfig(), flag) != value
+    assert getattr(FedBPTConfig(), flag) != value
 
 
 def test_retired_options_come_back_as_sentences():
-    config, sentences = parse_site_flags(["--parallel", "--alg", "CMA", "--sigma", "2"])
-    assert config == SiteConfig(sigma=2.0)
+    config, sentences = parse_site_flags(FedBPTConfig, ["--parallel", "--alg", "CMA", "--sigma", "2"])
+    assert config == FedBPTConfig(sigma=2.0)
     assert [sentence.split()[0] for sentence in sentences] == ["--parallel", "--alg"]
 
 
 @pytest.mark.parametrize("argv", [["--misspelt", "1"], ["--intrinsic_dim", "many"], ["--intrinsic", "5"], ["text"]])
 def test_argparse_refuses_what_it_does_not_know(argv, capsys):
     with pytest.raises(SystemExit) as stop:
-        parse_site_flags(argv)
+        parse_site_flags(FedBPTConfig, argv)
     assert stop.value.code == 2
     assert argv[0] in capsys.readouterr().err
 
@@ -103,43 +96,47 @@ def test_argparse_refuses_what_it_does_not_know(argv, capsys):
 @pytest.mark.parametrize(
     ("kind", "given", "message"),
     [
-        (SiteConfig, {"intrinsic_dim": 0}, "--intrinsic_dim 0: must be at least 1"),
-        (SiteConfig, {"intrinsic_dim": -5}, "--intrinsic_dim -5: must be at least 1"),
-        (SiteConfig, {"local_popsize": 1}, "--local_popsize 1: CMA-ES needs at least 2 candidates"),
-        (SiteConfig, {"local_popsize": -1}, "--local_popsize -1: must be at least 0"),
-        (SiteConfig, {"sigma": math.nan}, "--sigma nan: must be a finite number"),
-        (SiteConfig, {"sigma": math.inf}, "--sigma inf: must be a finite number"),
-        (SiteConfig, {"sigma": 0.0}, "--sigma 0.0: must be above 0"),
-        (SiteConfig, {"alpha": -1.0}, "--alpha -1.0: must be above 0"),
-        (SiteConfig, {"alpha_dir": 0.0}, "--alpha_dir 0.0: must be above 0"),
-        (SiteConfig, {"bound": -0.1}, "--bound -0.1: must be at least 0"),
-        (SiteConfig, {"perturb_rate": 0.0}, "--perturb_rate 0.0: must be above 0"),
-        (SiteConfig, {"perturb_rate": 1.01}, "--perturb_rate 1.01: must be at most 1"),
-        (SiteConfig, {"n_prompt_tokens": 0}, "--n_prompt_tokens 0: must be at least 1"),
-        (SiteConfig, {"k_shot": 0}, "--k_shot 0: must be at least 1"),
-        (SiteConfig, {"num_users": -1}, "--num_users -1: must be at least 0"),
-        (SiteConfig, {"local_iter": 0}, "--local_iter 0: must be at least 1"),
-        (SiteConfig, {"batch_size": -8}, "--batch_size -8: must be at least 0"),
-        (SiteConfig, {"cache_mb": -1}, "--cache_mb -1: must be at least 0"),
-        (SiteConfig, {"prompt_norm_threshold": 0.0}, "--prompt_norm_threshold 0.0: must be above 0"),
-        (SiteConfig, {"iid": 2}, "--iid 2: must be one of 0, 1"),
-        (SiteConfig, {"perturb": 3}, "--perturb 3: must be one of 0, 1"),
-        (SiteConfig, {"norm_prompt": 2}, "--norm_prompt 2: must be one of 0, 1"),
-        (SiteConfig, {"zero_lm_bias": 2}, "--zero_lm_bias 2: must be one of 0, 1"),
-        (SiteConfig, {"dtype": "float16"}, "--dtype float16: must be one of bfloat16, float32"),
-        (SiteConfig, {"cat_or_add": "both"}, "--cat_or_add both: must be one of add, cat"),
-        (SiteConfig, {"prompt_position": "middle"}, "--prompt_position middle: must be one of prefix, suffix"),
-        (SiteConfig, {"local_seeds": "random"}, "--local_seeds random: must be one of fixed, round, site"),
-        (SiteConfig, {"loss_type": "mse"}, "--loss_type mse: must be one of ce, hinge, perf"),
-        (SiteConfig, {"loss_type": "perf", "perturb": 1}, "--loss_type perf --perturb 1: the ratio"),
-        (SiteConfig, {"dataset": "a", "data_path": "b"}, "--dataset and --data_path exclude each other"),
-        (ServerConfig, {"num_rounds": 0}, "--num_rounds 0: must be at least 1"),
-        (ServerConfig, {"min_clients": 0}, "--min_clients 0: must be at least 1"),
-        (ServerConfig, {"covariance": "triangle"}, "--covariance triangle: must be one of full, diagonal, identity"),
-        (ServerConfig, {"sigma_floor": -0.5}, "--sigma_floor -0.5: must be at least 0"),
-        (ServerConfig, {"sigma_floor": math.nan}, "--sigma_floor nan: must be a finite number"),
-        (ServerConfig, {"round_timeout": 0}, "--round_timeout 0: must be at least 1"),
-        (ServerConfig, {"setup_timeout": 0}, "--setup_timeout 0: must be at least 1"),
+        (FedBPTConfig, {"intrinsic_dim": 0}, "--intrinsic_dim 0: must be at least 1"),
+        (FedBPTConfig, {"intrinsic_dim": -5}, "--intrinsic_dim -5: must be at least 1"),
+        (FedBPTConfig, {"local_popsize": 1}, "--local_popsize 1: CMA-ES needs at least 2 candidates"),
+        (FedBPTConfig, {"local_popsize": -1}, "--local_popsize -1: must be at least 0"),
+        (FedBPTConfig, {"sigma": math.nan}, "--sigma nan: must be a finite number"),
+        (FedBPTConfig, {"sigma": math.inf}, "--sigma inf: must be a finite number"),
+        (FedBPTConfig, {"sigma": 0.0}, "--sigma 0.0: must be above 0"),
+        (FedBPTConfig, {"alpha": -1.0}, "--alpha -1.0: must be above 0"),
+        (FedBPTConfig, {"alpha_dir": 0.0}, "--alpha_dir 0.0: must be above 0"),
+        (FedBPTConfig, {"bound": -0.1}, "--bound -0.1: must be at least 0"),
+        (FedBPTConfig, {"perturb_rate": 0.0}, "--perturb_rate 0.0: must be above 0"),
+        (FedBPTConfig, {"perturb_rate": 1.01}, "--perturb_rate 1.01: must be at most 1"),
+        (FedBPTConfig, {"n_prompt_tokens": 0}, "--n_prompt_tokens 0: must be at least 1"),
+        (FedBPTConfig, {"k_shot": 0}, "--k_shot 0: must be at least 1"),
+        (FedBPTConfig, {"num_users": -1}, "--num_users -1: must be at least 0"),
+        (FedBPTConfig, {"local_iter": 0}, "--local_iter 0: must be at least 1"),
+        (FedBPTConfig, {"batch_size": -8}, "--batch_size -8: must be at least 0"),
+        (FedBPTConfig, {"cache_mb": -1}, "--cache_mb -1: must be at least 0"),
+        (FedBPTConfig, {"prompt_norm_threshold": 0.0}, "--prompt_norm_threshold 0.0: must be above 0"),
+        (FedBPTConfig, {"iid": 2}, "--iid 2: must be one of 0, 1"),
+        (FedBPTConfig, {"perturb": 3}, "--perturb 3: must be one of 0, 1"),
+        (FedBPTConfig, {"norm_prompt": 2}, "--norm_prompt 2: must be one of 0, 1"),
+        (FedBPTConfig, {"zero_lm_bias": 2}, "--zero_lm_bias 2: must be one of 0, 1"),
+        (FedBPTConfig, {"dtype": "float16"}, "--dtype float16: must be one of bfloat16, float32"),
+        (FedBPTConfig, {"cat_or_add": "both"}, "--cat_or_add both: must be one of add, cat"),
+        (FedBPTConfig, {"prompt_position": "middle"}, "--prompt_position middle: must be one of prefix, suffix"),
+        (FedBPTConfig, {"local_seeds": "random"}, "--local_seeds random: must be one of fixed, round, site"),
+        (FedBPTConfig, {"loss_type": "mse"}, "--loss_type mse: must be one of ce, hinge, perf"),
+        (FedBPTConfig, {"loss_type": "perf", "perturb": 1}, "--loss_type perf --perturb 1: the ratio"),
+        (FedBPTConfig, {"dataset": "a", "data_path": "b"}, "--dataset and --data_path exclude each other"),
+        (FedBPTServerConfig, {"num_rounds": 0}, "--num_rounds 0: must be at least 1"),
+        (FedBPTServerConfig, {"min_clients": 0}, "--min_clients 0: must be at least 1"),
+        (
+            FedBPTServerConfig,
+            {"covariance": "triangle"},
+            "--covariance triangle: must be one of full, diagonal, identity",
+        ),
+        (FedBPTServerConfig, {"sigma_floor": -0.5}, "--sigma_floor -0.5: must be at least 0"),
+        (FedBPTServerConfig, {"sigma_floor": math.nan}, "--sigma_floor nan: must be a finite number"),
+        (FedBPTServerConfig, {"round_timeout": 0}, "--round_timeout 0: must be at least 1"),
+        (FedBPTServerConfig, {"setup_timeout": 0}, "--setup_timeout 0: must be at least 1"),
     ],
 )
 def test_values_out_of_range_are_named_with_what_would_be_right(kind, given, message):
@@ -152,13 +149,13 @@ def test_values_out_of_range_are_named_with_what_would_be_right(kind, given, mes
 @pytest.mark.parametrize(
     ("kind", "given"),
     [
-        (SiteConfig, {"intrinsic_dim": 1}),
-        (SiteConfig, {"local_popsize": 0}),
-        (SiteConfig, {"local_popsize": 2}),
-        (SiteConfig, {"perturb_rate": 1.0, "perturb": 1}),
-        (SiteConfig, {"loss_type": "perf", "perturb": 0}),
-        (SiteConfig, {"bound": 0.0, "sigma": 1e-9}),
-        (ServerConfig, {"num_rounds": 1, "min_clients": 1, "sigma_floor": 0.0}),
+        (FedBPTConfig, {"intrinsic_dim": 1}),
+        (FedBPTConfig, {"local_popsize": 0}),
+        (FedBPTConfig, {"local_popsize": 2}),
+        (FedBPTConfig, {"perturb_rate": 1.0, "perturb": 1}),
+        (FedBPTConfig, {"loss_type": "perf", "perturb": 0}),
+        (FedBPTConfig, {"bound": 0.0, "sigma": 1e-9}),
+        (FedBPTServerConfig, {"num_rounds": 1, "min_clients": 1, "sigma_floor": 0.0}),
     ],
 )
 def test_values_at_the_edge_are_taken(kind, given):
@@ -168,7 +165,7 @@ def test_values_at_the_edge_are_taken(kind, given):
 @pytest.mark.parametrize("text", ["nan", "-5", "0"])
 def test_a_bad_number_on_the_command_line_reaches_the_check(text):
     with pytest.raises(UserError, match=f"--sigma {float(text)}"):
-        parse_site_flags(["--sigma", text])
+        parse_site_flags(FedBPTConfig, ["--sigma", text])
 
 
 @pytest.mark.parametrize(
@@ -176,12 +173,12 @@ def test_a_bad_number_on_the_command_line_reaches_the_check(text):
 )
 def test_popsize_fills_in_the_default_of_cma_es(popsize, dim, expected):
     # 4 + ⌊3 ln d⌋: ln 500 = 6.21, ln 100 = 4.61
-    assert SiteConfig(local_popsize=popsize, intrinsic_dim=dim).popsize == expected
+    assert FedBPTConfig(local_popsize=popsize, intrinsic_dim=dim).popsize == expected
 
 
 def test_a_task_file_goes_before_a_name():
-    assert SiteConfig(task_name="sst2").task == "sst2"
-    assert SiteConfig(task_name="sst2", task_file="mine.toml").task == "mine.toml"
+    assert FedBPTConfig(task_name="sst2").task == "sst2"
+    assert FedBPTConfig(task_name="sst2", task_file="mine.toml").task == "mine.toml"
 
 
 def values_of(item, kind) -> st.SearchStrategy:
@@ -205,33 +202,33 @@ def configs(kind) -> st.SearchStrategy:
 
 
 @settings(max_examples=300, deadline=None)
-@given(configs(SiteConfig))
+@given(configs(FedBPTConfig))
 def test_a_site_s_flags_give_back_its_config(options):
     try:
-        config = SiteConfig(**options)
+        config = FedBPTConfig(**options)
     except UserError:
         assume(False)
-    assert parse_site_flags(to_argv(config)) == (config, [])
+    assert parse_site_flags(FedBPTConfig, to_argv(config)) == (config, [])
 
 
 @settings(max_examples=100, deadline=None)
-@given(configs(ServerConfig))
+@given(configs(FedBPTServerConfig))
 def test_a_server_s_flags_give_back_its_config(options):
-    config = ServerConfig(**options)
+    config = FedBPTServerConfig(**options)
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    add_flags(parser, ServerConfig)
-    assert build(ServerConfig, vars(parser.parse_args(to_argv(config)))) == config
+    add_flags(parser, FedBPTServerConfig)
+    assert build(FedBPTServerConfig, vars(parser.parse_args(to_argv(config)))) == config
 
 
 def test_flags_of_defaults_and_of_what_is_left_out_are_not_written():
-    assert to_argv(SiteConfig()) == []
-    assert to_argv(SiteConfig(seed=7, data_path="x.csv"), leave_out=["data_path"]) == ["--seed", "7"]
+    assert to_argv(FedBPTConfig()) == []
+    assert to_argv(FedBPTConfig(seed=7, data_path="x.csv"), leave_out=["data_path"]) == ["--seed", "7"]
 
 
 def test_build_passes_over_other_names_and_keeps_defaults():
-    assert build(ServerConfig, {"num_rounds": 3, "sigma": -1.0}) == ServerConfig(num_rounds=3)
-    assert as_dict(ServerConfig(num_rounds=3))["num_rounds"] == 3
-    assert list(as_dict(SiteConfig())) == [item.name for item in fields(SiteConfig)]
+    assert build(FedBPTServerConfig, {"num_rounds": 3, "sigma": -1.0}) == FedBPTServerConfig(num_rounds=3)
+    assert as_dict(FedBPTServerConfig(num_rounds=3))["num_rounds"] == 3
+    assert list(as_dict(FedBPTConfig())) == [item.name for item in fields(FedBPTConfig)]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -252,11 +249,11 @@ def test_no_two_configs_have_an_option_of_one_name():
 def test_help_shows_every_option_with_its_default_and_a_short_usage(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stop:
-        parse_site_flags(["--help"])
+        parse_site_flags(FedBPTConfig, ["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert text.splitlines()[0] == "usage: fedbpt_train.py [--option value ...]"
-    for item in fields(SiteConfig):
+    for item in fields(FedBPTConfig):
         assert f"--{item.name} " in text
         assert item.metadata["help"] in text
     assert "--intrinsic_dim N " in text
@@ -266,7 +263,7 @@ def test_help_shows_every_option_with_its_default_and_a_short_usage(capsys, monk
 
 def test_only_the_options_asked_for_become_flags():
     parser = argparse.ArgumentParser()
-    add_flags(parser, SiteConfig, only=("dtype", "device"))
+    add_flags(parser, FedBPTConfig, only=("dtype", "device"))
     assert vars(parser.parse_args(["--dtype", "float32"])) == {"dtype": "float32"}
     with pytest.raises(SystemExit):
         parser.parse_args(["--sigma", "1"])
@@ -275,4 +272,4 @@ def test_only_the_options_asked_for_become_flags():
 @pytest.mark.parametrize(("option", "value"), [("k_shot", "8"), ("sigma", "1"), ("model_name", 5), ("seed", 1.5)])
 def test_options_of_another_type_are_refused(option, value):
     with pytest.raises(UserError, match=f"--{option} {value!r}: must be of type"):
-        SiteConfig(**{option: value})
+        FedBPTConfig(**{option: value})

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from flaretune.config import SiteConfig
+from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.fedbpt.global_update import GlobalSearch
-from flaretune.flare import exchange
+from flaretune.flare import fedbpt_messages
 from flaretune.flare.fedbpt_client import set_up
 from flaretune.tasks import metrics
 from tests.learnable import train_model, write_reviews
@@ -21,7 +21,7 @@ def model_and_data(tmp_path_factory):
     return str(train_model(folder / "model")), str(write_reviews(folder / "data"))
 
 
-def config(model_and_data, **changes) -> SiteConfig:
+def config(model_and_data, **changes) -> FedBPTConfig:
     model, data = model_and_data
     options = {
         "task_name": "sst2",
@@ -39,20 +39,20 @@ def config(model_and_data, **changes) -> SiteConfig:
         "zero_lm_bias": 0,
         "seed": 11,
     }
-    return SiteConfig(**{**options, **changes})
+    return FedBPTConfig(**{**options, **changes})
 
 
-def federate(site_config: SiteConfig, rounds: int) -> tuple[list[float], np.ndarray]:
+def federate(site_config: FedBPTConfig, rounds: int) -> tuple[list[float], np.ndarray]:
     """Test accuracy at the start and after each round, and the final mean; every message as it would travel."""
     sites = [set_up(site_config, name, SITES) for name in SITES]
     accuracy = [_accuracy([answer.evaluation for _, answer in sites])]
     search = GlobalSearch(site_config.intrinsic_dim, site_config.sigma, site_config.popsize, seed=1)
     for round_number in range(1, rounds + 1):
-        task = exchange.search_task(SITES, search.distribution, "diagonal", round_number, evaluate=False)
+        task = fedbpt_messages.search_task(SITES, search.distribution, "diagonal", round_number, evaluate=False)
         answers = []
         for site, _ in sites:
-            reply = exchange.search_answer(site.search(*exchange.read_search_task(task)))
-            answers.append(exchange.read_search_answer(reply, site_config.intrinsic_dim, None).result)
+            reply = fedbpt_messages.search_answer(site.search(*fedbpt_messages.read_search_task(task)))
+            answers.append(fedbpt_messages.read_search_answer(reply, site_config.intrinsic_dim, None).result)
         search.update(
             np.array([a.mean for a in answers]),
             np.array([a.fitness for a in answers]),

@@ -11,7 +11,7 @@ import torch
 from pyarrow import parquet
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from flaretune.config import SiteConfig
+from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.data.load import load_file
 from flaretune.errors import UserError
 from flaretune.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
@@ -36,7 +36,7 @@ TEXTS = [{"sentence": text} for text in ("a moving and funny film", "the plot is
 
 def save_found_prompt(folder: Path, model: Path, data: Path, **options) -> tuple[Path, list]:
     """What a job with two sites would save for some search point, and these sites."""
-    config = SiteConfig(
+    config = FedBPTConfig(
         model_name=str(model), dataset=str(data), dtype="float32", k_shot=4, intrinsic_dim=DIM, eval_clients="all",
         **{"n_prompt_tokens": 3, "seed": 5, "alpha": 2.0, "sigma": 0.5, **options},
     )  # fmt: skip

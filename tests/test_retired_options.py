@@ -2,7 +2,8 @@ import argparse
 
 import pytest
 
-from flaretune.config import SiteConfig, parse_site_flags
+from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.config.shared import parse_site_flags
 from flaretune.errors import UserError
 from flaretune.retired_options import RETIRED, add_retired_flags, answer_retired
 
@@ -32,8 +33,8 @@ REFUSED = [
 
 @pytest.mark.parametrize(("argv", "says"), HARMLESS)
 def test_a_harmless_value_is_answered_with_one_sentence(argv, says):
-    config, sentences = parse_site_flags(argv)
-    assert config == SiteConfig()
+    config, sentences = parse_site_flags(FedBPTConfig, argv)
+    assert config == FedBPTConfig()
     [sentence] = sentences
     assert sentence.startswith(f"{argv[0]} has no effect: ")
     assert says in sentence
@@ -43,14 +44,14 @@ def test_a_harmless_value_is_answered_with_one_sentence(argv, says):
 @pytest.mark.parametrize(("argv", "message"), REFUSED)
 def test_what_is_not_there_any_more_is_refused(argv, message):
     with pytest.raises(UserError) as refused:
-        parse_site_flags(argv)
+        parse_site_flags(FedBPTConfig, argv)
     assert str(refused.value).startswith(message)
     assert any(way in str(refused.value) for way in ("use --", "give ", "start from", "leave it out"))
 
 
 def test_every_retired_option_is_tried_above_and_none_is_an_option_as_well():
     assert {argv[0].removeprefix("--") for argv, _ in HARMLESS + REFUSED} == set(RETIRED)
-    assert not set(RETIRED) & set(SiteConfig.__dataclass_fields__)
+    assert not set(RETIRED) & set(FedBPTConfig.__dataclass_fields__)
 
 
 def test_sentences_come_in_a_fixed_order_and_only_for_what_was_given():

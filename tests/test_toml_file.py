@@ -1,6 +1,6 @@
 import pytest
 
-from flaretune.config import ServerConfig, SiteConfig
+from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
 from flaretune.errors import UserError
 from flaretune.toml_file import read_toml
 
@@ -17,14 +17,14 @@ def write(tmp_path):
 
 def test_options_come_with_their_types(write):
     file = write('task_name = "sst2"\nsigma = 2\nalpha = 0.5\nnum_rounds = 7\n')
-    options = read_toml(file, SiteConfig, ServerConfig)
+    options = read_toml(file, FedBPTConfig, FedBPTServerConfig)
     assert options == {"task_name": "sst2", "sigma": 2.0, "alpha": 0.5, "num_rounds": 7}
     assert type(options["sigma"]) is float  # a whole number is fine where any number may stand
 
 
 def test_a_byte_order_mark_and_an_empty_file_are_fine(write):
-    assert read_toml(write("\ufeffseed = 3\n"), SiteConfig) == {"seed": 3}
-    assert read_toml(write(""), SiteConfig) == {}
+    assert read_toml(write("\ufeffseed = 3\n"), FedBPTConfig) == {"seed": 3}
+    assert read_toml(write(""), FedBPTConfig) == {}
 
 
 @pytest.mark.parametrize(
@@ -46,26 +46,26 @@ def test_a_byte_order_mark_and_an_empty_file_are_fine(write):
 def test_a_wrong_entry_is_named_with_the_file(write, text, message):
     file = write(text)
     with pytest.raises(UserError, match=message) as refused:
-        read_toml(file, SiteConfig)
+        read_toml(file, FedBPTConfig)
     assert str(refused.value).startswith(f"{file}: ")
 
 
 @pytest.mark.parametrize("text", ["seed 3", "seed = 3\nseed = 4", b"note = '\xff'"])
 def test_what_is_not_toml_is_refused(write, text):
     with pytest.raises(UserError, match=r"options\.toml is not valid TOML: "):
-        read_toml(write(text), SiteConfig)
+        read_toml(write(text), FedBPTConfig)
 
 
 def test_a_file_that_is_not_there_and_a_folder_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"absent\.toml cannot be read \(No such file or directory\); check its path"):
-        read_toml(tmp_path / "absent.toml", SiteConfig)
+        read_toml(tmp_path / "absent.toml", FedBPTConfig)
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
-        read_toml(tmp_path, SiteConfig)
+        read_toml(tmp_path, FedBPTConfig)
 
 
 def test_tables_by_site_are_read_with_their_types(write):
     file = write('[hospital-a]\ndata_path = "/a.csv"\n["site 2"]\nsigma = 1\n[empty]\n')
-    tables = read_toml(file, tables_of=SiteConfig)
+    tables = read_toml(file, tables_of=FedBPTConfig)
     assert tables == {"hospital-a": {"data_path": "/a.csv"}, "site 2": {"sigma": 1.0}, "empty": {}}
     assert type(tables["site 2"]["sigma"]) is float
 
@@ -81,4 +81,4 @@ def test_tables_by_site_are_read_with_their_types(write):
 )
 def test_a_wrong_table_is_named(write, text, message):
     with pytest.raises(UserError, match=message):
-        read_toml(write(text), tables_of=SiteConfig)
+        read_toml(write(text), tables_of=FedBPTConfig)

@@ -1,4 +1,4 @@
-"""`python -m flaretune`: use a prompt that a job has found, look at a run, see the tasks, fetch the demo's assets.
+"""`python -m flaretune`: use what a job has found, look at a run, see the tasks, fetch the demo's assets.
 
 Commands import what they need when they run, so that `tasks` or `--help` need not wait for torch. None needs NVFlare.
 """
@@ -12,9 +12,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flaretune.config import SiteConfig, add_flags, build
+from flaretune.config.options import add_flags, build
+from flaretune.config.shared import SiteConfig
 from flaretune.errors import UserError
+
+if TYPE_CHECKING:
+    from flaretune.predict import Classifier
+    from flaretune.tasks.spec import TaskSpec
 
 PLACE_OPTIONS = ("dtype", "device")  # of SiteConfig: how the model is run here
 
@@ -42,22 +48,22 @@ def make_parser() -> argparse.ArgumentParser:
         command.set_defaults(command=function)
         return command
 
-    command = add("predict", predict, "label texts with a prompt that a job has found")
-    _add_prompt_flags(command)
+    command = add("predict", predict, "label texts with a prompt or an adapter that a job has found")
+    _add_result_flags(command)
     command.add_argument("texts", nargs="*", metavar="TEXT", help="texts, for tasks of one text column")
     command.add_argument(
         "--file", help="CSV, JSONL or Parquet file with the task's text columns, or .txt with one text a line"
     )
 
-    command = add("evaluate", evaluate, "measure a prompt on a labelled file")
-    _add_prompt_flags(command)
+    command = add("evaluate", evaluate, "measure a prompt or an adapter on a labelled file")
+    _add_result_flags(command)
     command.add_argument(
         "--data",
         required=True,
         metavar="FILE",
         help="CSV, JSONL or Parquet file with the task's text and label columns",
     )
-    command.add_argument("--zero_shot", action="store_true", help="also the model and the template without any prompt")
+    command.add_argument("--zero_shot", action="store_true", help="also the model and the template alone")
 
     command = add("plot", plot, "draw the curve of a run")
     command.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a finished run, such as runs/demo")
@@ -73,32 +79,33 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_prompt_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prompt", required=True, metavar="FILE", help="the prompt: a job's best_prompt.safetensors")
+def _add_result_flags(parser: argparse.ArgumentParser) -> None:
+    result = parser.add_mutually_exclusive_group(required=True)
+    result.add_argument("--prompt", metavar="FILE", help="a prompt of FedBPT: a job's best_prompt.safetensors")
+    result.add_argument("--adapter", metavar="DIR", help="an adapter of LP-FL: a job's folder best_adapter")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--model_name",
         metavar="NAME",
-        help="the model that the prompt was found with: hub id or folder (default: where it was then)",
+        help="the model that it was found with: hub id or folder (default: where it was then)",
     )
     add_flags(parser, SiteConfig, only=PLACE_OPTIONS)
 
 
 def predict(args: argparse.Namespace) -> None:
     """Print label and probabilities of texts, a line each."""
-    from flaretune.fedbpt.artifact import load_prompt
-    from flaretune.predict import given_texts, label_probabilities, texts_of_file
+    from flaretune.predict import given_texts, texts_of_file
 
     if bool(args.texts) == bool(args.file):
         raise UserError("give either texts or --file FILE: " + ("both are there" if args.file else "neither is there"))
-    spec = load_prompt(args.prompt).spec
+    spec = _task(args)
     # before the model is loaded: what is wrong is said at once
     texts = texts_of_file(spec, args.file) if args.file else given_texts(spec, args.texts)
-    prompted, point = _open(args)
-    words = _words(prompted)
+    classifier = _open(args)
+    words = _words(classifier)
     labels = [f"{word} ({value})" for word, value in zip(words, spec.label_values, strict=True)]
     width = max(map(len, labels))
-    for columns, row in zip(texts, label_probabilities(prompted, point, texts), strict=True):
+    for columns, row in zip(texts, classifier.probabilities(texts), strict=True):
         best = int(row.argmax())
         if args.json:
             by_label = {str(label): round(float(p), 6) for label, p in zip(spec.label_values, row, strict=True)}
@@ -110,19 +117,20 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Print the metric of a prompt on a labelled file, and what is right of each class."""
+    """Print the metric of a prompt or an adapter on a labelled file, and what is right of each class."""
     from flaretune.data.load import load_file
-    from flaretune.fedbpt.artifact import load_prompt
-    from flaretune.predict import label_probabilities, score, zero_shot_probabilities
+    from flaretune.predict import score
 
-    spec = load_prompt(args.prompt).spec
+    spec = _task(args)
     examples = load_file(spec, args.data)
-    prompted, point = _open(args)
-    found = {"prompt": score(spec, label_probabilities(prompted, point, examples.texts), examples.labels)}
+    classifier = _open(args)
+    words = _words(classifier)
+    what = "prompt" if args.prompt is not None else "adapter"
+    found = {what: score(spec, classifier.probabilities(examples.texts), examples.labels)}
     if args.zero_shot:
-        found["zero_shot"] = score(spec, zero_shot_probabilities(prompted, examples), examples.labels)
+        found["zero_shot"] = score(spec, classifier.zero_shot(examples), examples.labels)
     if args.json:
-        labels = {"label_values": spec.label_values, "words": _words(prompted)}
+        labels = {"label_values": spec.label_values, "words": words}
         print(json.dumps({**labels, **{name: asdict(result) for name, result in found.items()}}, ensure_ascii=False))
         return
     print(f"{len(examples)} texts of {args.data}")
@@ -130,7 +138,7 @@ def evaluate(args: argparse.Namespace) -> None:
         by_class = ", ".join(
             f"{word} ({label}) {correct} of {n}"
             for word, label, correct, n in zip(
-                _words(prompted), spec.label_values, result.correct_by_class, result.n_by_class, strict=True
+                words, spec.label_values, result.correct_by_class, result.n_by_class, strict=True
             )
         )
         print(f"{name.replace('_', '-'):<10} {result.metric} {result.value:.4f}   right: {by_class}")
@@ -171,16 +179,26 @@ def fetch(args: argparse.Namespace) -> None:
     print(f"model      {assets.model}\nsentences  {assets.sentences}")
 
 
-def _open(args: argparse.Namespace):
-    from flaretune.predict import open_artifact
+def _task(args: argparse.Namespace) -> TaskSpec:
+    """Of the prompt or adapter."""
+    from flaretune.fedbpt.artifact import load_prompt
+    from flaretune.lpfl.artifact import load_adapter
+
+    return (load_prompt(args.prompt) if args.prompt is not None else load_adapter(args.adapter)).spec
+
+
+def _open(args: argparse.Namespace) -> Classifier:
+    from flaretune.predict import open_adapter, open_prompt
 
     site = build(SiteConfig, {name: value for name, value in vars(args).items() if name in PLACE_OPTIONS})
-    return open_artifact(args.prompt, args.model_name, site.dtype, site.device)
+    if args.prompt is not None:
+        return open_prompt(args.prompt, args.model_name, site.dtype, site.device)
+    return open_adapter(args.adapter, args.model_name, site.dtype, site.device)
 
 
-def _words(prompted) -> list[str]:
+def _words(classifier: Classifier) -> list[str]:
     """The label words by class, as a person writes them."""
-    return [word.strip() for word in prompted.spec.wording(prompted.pretrained.kind).label_words]
+    return [word.strip() for word in classifier.spec.wording(classifier.kind).label_words]
 
 
 if __name__ == "__main__":

@@ -1,21 +1,28 @@
-"""Using a found prompt: its model opened again, and asked about texts."""
+"""Using what a job has found, a prompt or an adapter: its model opened again, and asked about texts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from flaretune.config import SiteConfig, build
+from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.config.lpfl import LPFLConfig
+from flaretune.config.options import build
 from flaretune.data.columns import read_file
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.fedbpt.artifact import load_prompt
+from flaretune.lpfl.artifact import load_adapter
 from flaretune.models.prompted import PromptedModel, PromptSettings, open_prompted_model
+from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
 from flaretune.tasks import metrics
-from flaretune.tasks.spec import TaskSpec
+from flaretune.tasks.spec import Kind, TaskSpec
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,97 @@ class Score:
     correct_by_class: tuple[int, ...]
 
 
-def open_artifact(
+class Classifier(Protocol):
+    """A model with what a job has found for it.
+
+    In bfloat16 the logits depend a little on what else is in a batch (differences between two of them by 0.04 on a
+    270M-parameter model), so that of some hundred texts one or two may be labelled otherwise than at a site.
+    """
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task that it answers for."""
+
+    @property
+    def kind(self) -> Kind:
+        """Of the model."""
+
+    def probabilities(self, texts: Sequence[Mapping[str, str]]) -> np.ndarray:
+        """How probable each class is, among the label words, for each text.
+
+        Args:
+            texts: N times text column → text.
+
+        Returns:
+            float64, shape (N, C); rows sum to 1.
+
+        Raises:
+            UserError: a text column is missing.
+        """
+
+    def zero_shot(self, examples: Examples) -> np.ndarray:
+        """The same of the model and the template alone, as they were before the job."""
+
+
+@dataclass(frozen=True)
+class PromptClassifier:
+    """A `Classifier`: a black box and a search point, float32, shape (d,)."""
+
+    prompted: PromptedModel
+    point: np.ndarray
+
+    @property
+    def spec(self) -> TaskSpec:
+        return self.prompted.spec
+
+    @property
+    def kind(self) -> Kind:
+        return self.prompted.pretrained.kind
+
+    def probabilities(self, texts: Sequence[Mapping[str, str]]) -> np.ndarray:
+        if not texts:
+            return np.empty((0, self.spec.n_classes))
+        encoded = [self.prompted.encoder.encode(columns) for columns in texts]
+        registered = self.prompted.black_box.register(encoded, reuse=False)
+        return softmax(self.prompted.black_box.label_logits(self.point[None], registered)[0])
+
+    def zero_shot(self, examples: Examples) -> np.ndarray:
+        return softmax(self.prompted.zero_shot_logits(examples))
+
+
+@dataclass(frozen=True)
+class TunedClassifier:
+    """A `Classifier`: a tuned model with the trained parameters in it; `untrained` are those it had before."""
+
+    tuned: TunedModel
+    untrained: Mapping[str, np.ndarray]
+
+    @property
+    def spec(self) -> TaskSpec:
+        return self.tuned.label_model.spec
+
+    @property
+    def kind(self) -> Kind:
+        return self.tuned.pretrained.kind
+
+    def probabilities(self, texts: Sequence[Mapping[str, str]]) -> np.ndarray:
+        model = self.tuned.label_model
+        return softmax(model.answers(model.encode(texts)))
+
+    def zero_shot(self, examples: Examples) -> np.ndarray:
+        parameters = self.tuned.parameters
+        trained = parameters.arrays()
+        # a frozen A, which is not among them, may stay: before training B is zero, and so is their product
+        parameters.load({name: self.untrained[name] for name in trained})
+        try:
+            return self.probabilities(examples.texts)
+        finally:
+            parameters.load(trained)
+
+
+def open_prompt(
     path: str | Path, model_name: str | None = None, dtype: str = "bfloat16", device: str = "auto"
-) -> tuple[PromptedModel, np.ndarray]:
+) -> PromptClassifier:
     """Open a prompt file with its model, task and settings.
 
     Args:
@@ -48,56 +143,84 @@ def open_artifact(
         dtype: number format to compute in. Sites choose theirs, so the file holds none; bfloat16 is their default.
         device: see the option ``--device``.
 
-    Returns:
-        The model made ready for the task, and the search point, float32, shape (d,).
-
     Raises:
         UserError: the file is no prompt, or the model cannot be loaded or is not the one it was found with.
     """
     artifact = load_prompt(path)
-    try:
-        build(SiteConfig, artifact.options)  # checks the values
-        settings = build(PromptSettings, artifact.options)
-    except TypeError as error:
-        raise UserError(f"{path} was written by another version of flaretune ({error}); use that one") from error
+    settings = _settings(FedBPTConfig, PromptSettings, artifact.options, path)
     name = model_name or artifact.model["name"]
     prompted = open_prompted_model(artifact.spec, name, settings, dtype=dtype, device=device)
-    found = {"kind": prompted.pretrained.kind, "hidden_size": prompted.black_box.hidden_size}
-    for key, value in found.items():
-        if value != artifact.model[key]:
-            raise UserError(
-                f"--model_name {name}: its {key.replace('_', ' ')} is {value}, but the prompt was found with "
-                f"{artifact.model['name']}, where it is {artifact.model[key]}; give that model"
-            )
-    return prompted, artifact.point
+    _check_model(name, prompted.pretrained.kind, prompted.black_box.hidden_size, artifact.model, "prompt")
+    return PromptClassifier(prompted, artifact.point)
 
 
-def label_probabilities(prompted: PromptedModel, point: np.ndarray, texts: Sequence[Mapping[str, str]]) -> np.ndarray:
-    """How probable each class is, among the label words, for each text.
-
-    In bfloat16 the logits depend a little on what else is in a batch (differences between two of them by 0.04 on a
-    270M-parameter model), so that of some hundred texts one or two may be labelled otherwise than at a site.
+def open_adapter(
+    folder: str | Path, model_name: str | None = None, dtype: str = "bfloat16", device: str = "auto"
+) -> TunedClassifier:
+    """Open an adapter folder, or that of a model whose every parameter was trained, with its model, task and settings.
 
     Args:
-        prompted: the model.
-        point: a search point, float, shape (d,).
-        texts: N times text column → text.
-
-    Returns:
-        float64, shape (N, C); rows sum to 1.
+        folder: the folder.
+        model_name, dtype, device: as for `open_prompt`.
 
     Raises:
-        UserError: a text column is missing.
+        UserError: the folder is no adapter, or the model cannot be loaded or is not the one it was trained on.
     """
-    if not texts:
-        return np.empty((0, prompted.spec.n_classes))
-    encoded = [prompted.encoder.encode(columns) for columns in texts]
-    return softmax(prompted.black_box.label_logits(point[None], prompted.black_box.register(encoded, reuse=False))[0])
+    artifact = load_adapter(folder)
+    # what a site saves memory by is its own affair, and of no use here
+    settings = _settings(LPFLConfig, TuneSettings, {**artifact.options, "gradient_checkpointing": 0}, folder)
+    name = model_name or artifact.model["name"]
+    try:
+        tuned = open_tuned_model(artifact.spec, name, settings, dtype=dtype, device=device)
+    except UserError as error:  # may be about an option that only the folder holds
+        raise UserError(f"{folder}: {error}") from error
+    _check_model(name, tuned.pretrained.kind, tuned.hidden_size, artifact.model, "adapter")
+    untrained = tuned.initial or tuned.parameters.arrays()
+    _check_arrays(name, untrained, artifact.arrays, folder)
+    tuned.parameters.load(artifact.arrays)
+    return TunedClassifier(tuned, untrained)
 
 
-def zero_shot_probabilities(prompted: PromptedModel, examples: Examples) -> np.ndarray:
-    """The same of the model and the template alone, without any prompt."""
-    return softmax(prompted.zero_shot_logits(examples))
+def _settings(config: type, settings: type[Settings], options: Mapping[str, Any], place: str | Path) -> Settings:
+    """Those of a saved result's options that its model is opened with, after all have been checked."""
+    try:
+        build(config, options)
+        return build(settings, options)
+    except TypeError as error:
+        raise UserError(f"{place} was written by another version of flaretune ({error}); use that one") from error
+
+
+def _check_model(name: str, kind: Kind, hidden_size: int, wanted: Mapping[str, Any], what: str) -> None:
+    """Whether a model is of the kind and size that a prompt or an adapter was found with.
+
+    Raises:
+        UserError: says what differs.
+    """
+    for key, value in {"kind": kind, "hidden_size": hidden_size}.items():
+        if value != wanted[key]:
+            raise UserError(
+                f"--model_name {name}: its {key.replace('_', ' ')} is {value}, but the {what} was found with "
+                f"{wanted['name']}, where it is {wanted[key]}; give that model"
+            )
+
+
+def _check_arrays(
+    name: str, there: Mapping[str, np.ndarray], saved: Mapping[str, np.ndarray], folder: str | Path
+) -> None:
+    """Whether a model has just the parameters that were saved.
+
+    Raises:
+        UserError: names the first that differs.
+    """
+    for parameter in sorted({*there, *saved}):
+        mine, theirs = (
+            f"of shape {arrays[parameter].shape}" if parameter in arrays else "absent" for arrays in (there, saved)
+        )
+        if mine != theirs:
+            raise UserError(
+                f"--model_name {name}: {parameter} is {mine} in this model and {theirs} in {folder}; give the model "
+                "that it was trained on"
+            )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

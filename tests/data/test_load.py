@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from flaretune.data.load import Examples, load_file, load_split
+from flaretune.data.load import Examples, load_file, load_split, load_texts
 from flaretune.errors import UserError
 from tests.tasks_for_tests import pair_task, review_task
 
@@ -147,9 +147,48 @@ def test_what_is_wrong_in_a_file_is_said(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_texts_alone_need_no_label_column(tmp_path, suffix):
+    rows = [{"note": 3, "sentence": row["sentence"]} for row in ROWS]
+    pool = load_texts(review_task(), WRITERS[suffix](tmp_path / f"pool.{suffix}", rows))
+    assert pool.texts == tuple({"sentence": row["sentence"]} for row in ROWS)
+    assert len(pool) == 4
+    assert pool.truth is None
+
+
+def test_texts_alone_come_without_the_labels_that_stand_beside_them(tmp_path):
+    rows = [
+        {"premise": "a", "hypothesis": "b", "label": "no class"},
+        {"premise": "c", "hypothesis": "d", "label": "-1"},
+    ]
+    pool = load_texts(pair_task(), write_csv(tmp_path / "pool.csv", rows))
+    assert pool.texts == ({"premise": "a", "hypothesis": "b"}, {"premise": "c", "hypothesis": "d"})
+    assert pool.truth is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", "text\na\n", r"x\.csv has no column 'sentence'; its columns are \['text'\]"),
+        ("x.csv", "sentence,n\na,1\n ,2\n", "row 2 of .* has ' ' in column 'sentence'; every row needs a text"),
+        ("x.jsonl", '{"sentence": null}\n', "row 1 of .* has None in column 'sentence'"),
+        ("x.csv", "sentence\n", r"x\.csv has no texts; give data with at least one row"),
+        ("x.json", "[]", "no column 'sentence'"),
+        ("x.txt", "a", "has no known format"),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_texts_is_said(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=message) as caught:
+        load_texts(review_task(), tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
 def test_places_that_do_not_exist(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_file(review_task(), tmp_path / "none.csv")
+    with pytest.raises(UserError, match="does not exist"):
+        load_texts(review_task(), tmp_path / "none.csv")
     for place in (str(tmp_path / "none"), "./none", "none.csv", "one/two/three"):
         with pytest.raises(UserError, match=r"does not exist; .*--dataset FOLDER"):
             load_split(review_task(), "train", place)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.config import SiteConfig
+from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.errors import UserError
-from flaretune.flare import exchange
+from flaretune.flare import messages
 from flaretune.flare.fedbpt_client import _read, evaluation_sites, set_up
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
@@ -28,9 +28,9 @@ def folders(tmp_path_factory):
     }
 
 
-def config(folders, **changes) -> SiteConfig:
+def config(folders, **changes) -> FedBPTConfig:
     options = {**folders, "n_prompt_tokens": 3, "intrinsic_dim": 10, "k_shot": 9, "dtype": "float32", **changes}
-    return SiteConfig(**options)
+    return FedBPTConfig(**options)
 
 
 def test_sites_get_disjoint_shares_of_the_few_shot_sets_and_the_test_set(folders):
@@ -123,10 +123,10 @@ def test_llama_causal_0_is_refused_for_llama_and_means_nothing_to_others(folders
 
 
 def test_a_message_of_another_version_is_answered_with_a_sentence():
-    message = exchange.setup_task(SITES)
+    message = messages.setup_task(SITES)
     message.meta["flaretune"]["schema"] = 99
     with pytest.raises(UserError, match=r"message schema 99, expected 1.*server and sites need the same version"):
-        _read(exchange.read_sites, message)
+        _read(messages.read_sites, message)
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,9 @@ def test_recipe_with_a_causal_model_and_a_file_at_each_site(run, folders, tmp_pa
 FAULTS = """
 import os, signal
 import numpy as np
-from flaretune.flare import exchange, fedbpt_client
+from flaretune.flare import fedbpt_messages, messages, fedbpt_client
 
-def faulty(answer, honest=exchange.search_answer):
+def faulty(answer, honest=fedbpt_messages.search_answer):
     import nvflare.client as flare
     model, site = honest(answer), flare.get_site_name()
     if site == "site-2":
@@ -145,7 +145,7 @@ def faulty(answer, honest=exchange.search_answer):
         os.kill(os.getpid(), signal.SIGKILL)
     return model
 
-exchange.search_answer = faulty
+fedbpt_messages.search_answer = faulty
 fedbpt_client.main()
 """
 

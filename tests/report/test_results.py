@@ -4,22 +4,38 @@ import pytest
 
 from flaretune.errors import UserError
 from flaretune.report.results import collect_results, error_sentences, forget_results, read_summary, tell_results
-from tests.report.summaries import a_summary
+from tests.report.summaries import a_summary, a_training_summary
 
 
 def make_job(server_folder, **changes):
-    """What a job leaves in the server's run folder."""
-    results = server_folder / "flaretune"
-    (results / "rounds").mkdir(parents=True)
-    (results / "summary.json").write_text(json.dumps(a_summary(**changes)))
+    """What a job of FedBPT leaves in the server's run folder."""
+    results = make_server_folder(server_folder, a_summary(**changes))
+    (results / "rounds").mkdir()
     (results / "best_prompt.safetensors").write_bytes(b"prompt")
-    (results / "config.json").write_text("{}")
     (results / "rounds" / "round_0001.npz").write_bytes(b"round")
+
+
+def make_training_job(server_folder, **changes):
+    """What a job of LP-FL leaves there."""
+    results = make_server_folder(server_folder, a_training_summary(**changes))
+    for name in ("best_adapter", "last_adapter"):
+        (results / name).mkdir()
+        (results / name / "adapter_config.json").write_text("{}")
+        (results / name / "adapter_model.safetensors").write_bytes(name.encode())
+
+
+def make_server_folder(server_folder, summary):
+    """What both leave there; returns the folder of the results."""
+    results = server_folder / "flaretune"
+    results.mkdir(parents=True)
+    (results / "summary.json").write_text(json.dumps(summary))
+    (results / "config.json").write_text("{}")
     events = server_folder / "tb_events" / "simulator_server"
     events.mkdir(parents=True)
     (events / "events.out.tfevents.1").write_bytes(b"events")
     # the job's own code lies there too, in a folder of the same name
     (server_folder / "app_server" / "custom" / "flaretune").mkdir(parents=True)
+    return results
 
 
 @pytest.mark.parametrize("layout", ["5b1d-job-id/workspace", "job/server/simulate_job", "."])
@@ -39,6 +55,26 @@ def test_results_are_found_wherever_nvflare_left_them(tmp_path, layout):
     summary = read_summary(output)
     assert summary["artifact"] == str(output / "best_prompt.safetensors")
     assert {**summary, "artifact": None} == {**a_summary(), "artifact": None}
+
+
+def test_adapters_are_collected_with_their_folders(tmp_path):
+    make_training_job(tmp_path / "job" / "server" / "simulate_job")
+    output = tmp_path / "runs" / "mine"
+    assert collect_results(tmp_path / "job", output) == output
+    assert sorted(str(p.relative_to(output)) for p in output.rglob("*") if p.is_file()) == [
+        "best_adapter/adapter_config.json",
+        "best_adapter/adapter_model.safetensors",
+        "config.json",
+        "curve.png",
+        "last_adapter/adapter_config.json",
+        "last_adapter/adapter_model.safetensors",
+        "summary.json",
+        "tb_events/simulator_server/events.out.tfevents.1",
+    ]
+    assert (output / "best_adapter" / "adapter_model.safetensors").read_bytes() == b"best_adapter"
+    summary = read_summary(output)
+    assert summary["artifact"] == str(output / "best_adapter")
+    assert {**summary, "artifact": None} == {**a_training_summary(), "artifact": None}
 
 
 def test_results_may_lie_in_the_output_folder_itself(tmp_path):
@@ -63,6 +99,19 @@ def test_a_second_run_leaves_nothing_of_the_first(tmp_path):
     assert [p.name for p in output.rglob("events*")] == ["events.out.tfevents.2"]
 
 
+def test_a_second_run_leaves_no_file_in_the_adapters_of_the_first(tmp_path):
+    make_training_job(tmp_path / "first")
+    make_training_job(tmp_path / "second", test_accuracy=0.9)
+    for name in ("best_adapter", "last_adapter"):
+        (tmp_path / "first" / "flaretune" / name / "old.safetensors").write_bytes(b"old")
+    output = tmp_path / "output"
+    for name in ("first", "second"):
+        collect_results(tmp_path / name, output)
+    assert read_summary(output)["test_accuracy"] == 0.9
+    assert not list(output.rglob("old*"))
+    assert len(list(output.rglob("adapter_model.safetensors"))) == 2
+
+
 def test_a_job_without_events_is_collected_too(tmp_path):
     make_job(tmp_path / "job")
     (tmp_path / "job" / "tb_events").rename(tmp_path / "elsewhere")
@@ -81,8 +130,8 @@ def test_a_job_without_results_is_told_apart(tmp_path):
     [
         (None, r"summary\.json cannot be read \(No such file or directory\): give the folder of a finished run"),
         ("{", r"summary\.json is damaged \(.*\): give the folder of a finished run"),
-        ("[]", r"no summary of a FedBPT run: it lacks zero_shot_accuracy, .*rounds$"),
-        ("{}", r"no summary of a FedBPT run: it lacks zero_shot_accuracy, .*rounds$"),
+        ("[]", r"no summary of a run: it lacks zero_shot_accuracy, .*method, artifact, artifact_kind, .*rounds$"),
+        ("{}", r"no summary of a run: it lacks zero_shot_accuracy, .*method, artifact, artifact_kind, .*rounds$"),
     ],
 )
 def test_a_folder_that_is_no_run_is_refused(tmp_path, text, message):
@@ -103,6 +152,17 @@ def test_the_end_of_a_job_says_where_things_are(tmp_path):
     assert f"prompt                   {output}/best_prompt.safetensors" in lines
 
 
+def test_the_end_of_a_training_job_says_how_to_try_the_adapter(tmp_path):
+    make_training_job(tmp_path / "job")
+    output = collect_results(tmp_path / "job", tmp_path / "output")
+    lines = tell_results(output).splitlines()
+    assert lines[-2:] == [
+        f"curve                    {output}/curve.png",
+        f'try it                   python -m flaretune predict --adapter {output}/best_adapter "…"',
+    ]
+    assert f"adapter                  {output}/best_adapter" in lines
+
+
 def test_sentences_of_sites_and_server_are_found_in_the_logs(tmp_path):
     logs = {
         "job/site-1/log.txt": "x INFO flaretune.site: fine\n2026 ERROR flaretune.site: --device cuda:7 is not there\n",
@@ -120,8 +180,9 @@ def test_sentences_of_sites_and_server_are_found_in_the_logs(tmp_path):
     ]
 
 
-def test_results_of_an_earlier_run_are_forgotten_and_other_files_stay(tmp_path):
-    make_job(tmp_path / "job")
+@pytest.mark.parametrize("make", [make_job, make_training_job])
+def test_results_of_an_earlier_run_are_forgotten_and_other_files_stay(tmp_path, make):
+    make(tmp_path / "job")
     output = collect_results(tmp_path / "job", tmp_path / "output")
     (output / "notes.txt").write_text("mine")
     forget_results(output)

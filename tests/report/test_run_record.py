@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from flaretune.report.run_record import RoundRecord, closing_report, summary, versions, write_json
-from tests.report.summaries import a_summary, records
+from flaretune.report.run_record import (
+    SearchRecord,
+    TrainRecord,
+    closing_report,
+    scalars,
+    summary,
+    versions,
+    write_json,
+)
+from tests.report.summaries import a_summary, a_training_summary, search_records, train_records
 
-SEARCHED = RoundRecord(
+SEARCHED = SearchRecord(
     round=2,
     accuracy=0.69,
     dev_accuracy=0.6953125,
@@ -20,6 +28,27 @@ SEARCHED = RoundRecord(
     sites=["site-1", "b"],
     bytes_down=4363.0,
     bytes_up=4267.0,
+    queries=164,
+    example_forwards=2624,
+    memory_mb=1234.5,
+)
+TRAINED = TrainRecord(
+    round=2,
+    accuracy=0.8438,
+    dev_accuracy=0.75,
+    dev_loss=0.5,
+    train_loss=0.43216,
+    labelled=24,
+    soft_labelled=48,
+    soft_label_agreement=0.9167,
+    seconds=41.2,
+    overhead_seconds=0.4,
+    sites=["site-1", "site-2", "site-3"],
+    bytes_down=1478912.0,
+    bytes_up=1479600.0,
+    queries=18,
+    example_forwards=192,
+    memory_mb=2048.0,
 )
 
 
@@ -43,14 +72,97 @@ SEARCHED = RoundRecord(
         ),
     ],
 )
-def test_the_progress_line_of_a_round(changes, is_best, line):
+def test_the_progress_line_of_a_round_of_search(changes, is_best, line):
     assert replace(SEARCHED, **changes).line(last_round=12, n_sites=4, is_best=is_best) == line
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_best", "line"),
+    [
+        (
+            {},
+            True,
+            "round  2/10  accuracy 0.844  dev 0.750*  loss 0.4322  24 labelled + 48 soft, 92% right  "
+            "1,479 kB down, 1,480 kB up    41.2 s  3/3 sites: site-1, site-2, site-3",
+        ),
+        (
+            {"soft_label_agreement": None, "sites": ["site-2"], "bytes_up": 499.0, "seconds": 1234.56},
+            False,
+            "round  2/10  accuracy 0.844  dev 0.750   loss 0.4322  24 labelled + 48 soft  1,479 kB down, 0 kB up  "
+            "1234.6 s  1/3 sites: site-2",
+        ),
+        (
+            {
+                "round": 0,
+                "train_loss": None,
+                "labelled": 0,
+                "soft_labelled": 0,
+                "soft_label_agreement": None,
+                "dev_accuracy": None,
+            },
+            False,
+            "round  0/10  accuracy 0.844  dev   -     loss    -    0 labelled + 0 soft  1,479 kB down, 1,480 kB up  "
+            "  41.2 s  3/3 sites: site-1, site-2, site-3",
+        ),
+        (
+            {"soft_label_agreement": 0.0},
+            False,
+            "round  2/10  accuracy 0.844  dev 0.750   loss 0.4322  24 labelled + 48 soft, 0% right  "
+            "1,479 kB down, 1,480 kB up    41.2 s  3/3 sites: site-1, site-2, site-3",
+        ),
+    ],
+)
+def test_the_progress_line_of_a_round_of_training(changes, is_best, line):
+    assert replace(TRAINED, **changes).line(last_round=10, n_sites=3, is_best=is_best) == line
 
 
 def test_progress_lines_stand_under_one_another():
     found = [replace(SEARCHED, round=n, fitness=f).line(12, 4, n == 1) for n, f in ((0, None), (1, 0.5), (12, -0.25))]
     assert len({line.index("sigma") for line in found}) == 1
     assert len({len(line) for line in found}) == 1
+    found = [replace(TRAINED, round=n, train_loss=f).line(12, 4, n == 1) for n, f in ((0, None), (1, 0.5), (12, 1.25))]
+    assert len({line.index("24 labelled") for line in found}) == 1
+    assert len({len(line) for line in found}) == 1
+
+
+def test_scalars_name_what_tensorboard_shows_of_a_search():
+    values = scalars(replace(SEARCHED, dev_accuracy=None, site_fitness={"b": 0.4}, site_accuracy={"site-1": 0.625}))
+    assert values == {
+        "accuracy": 0.69,
+        "dev_loss": 0.572,
+        "fitness": 0.592988,
+        "sigma": 0.9379,
+        "seconds": 23.77,
+        "overhead_seconds": 0.83,
+        "bytes_down": 4363.0,
+        "bytes_up": 4267.0,
+        "queries": 164.0,
+        "example_forwards": 2624.0,
+        "memory_mb": 1234.5,
+        "fitness/b": 0.4,
+        "dev_accuracy/site-1": 0.625,
+    }  # neither the round nor what is missing
+    assert all(isinstance(value, float) for value in values.values())
+
+
+def test_scalars_name_what_tensorboard_shows_of_training():
+    values = scalars(replace(TRAINED, site_loss={"site-1": 0.5, "site-3": 0.375}, site_accuracy={"site-2": 0.75}))
+    assert {name: values[name] for name in values if name.startswith(("train", "soft", "labelled", "dev"))} == {
+        "train_loss": 0.43216,
+        "train_loss/site-1": 0.5,
+        "train_loss/site-3": 0.375,
+        "labelled": 24.0,
+        "soft_labelled": 48.0,
+        "soft_label_agreement": 0.9167,
+        "dev_loss": 0.5,
+        "dev_accuracy": 0.75,
+        "dev_accuracy/site-2": 0.75,
+    }
+    assert (values["bytes_up"], values["queries"], values["memory_mb"]) == (1479600.0, 18.0, 2048.0)
+    assert "round" not in values
+    assert all(isinstance(value, float) for value in values.values())
+    before_training = scalars(replace(TRAINED, train_loss=None, soft_label_agreement=None, site_loss={}))
+    assert not [name for name in before_training if name.startswith(("train_loss", "soft_label_agreement"))]
 
 
 def test_the_summary_holds_what_was_promised():
@@ -66,14 +178,29 @@ def test_the_summary_holds_what_was_promised():
     assert json.loads(json.dumps(values)) == values  # plain JSON values
 
 
-def test_the_summary_counts_the_search_and_not_the_set_up():
-    values = a_summary()
+def test_the_summary_of_training_holds_the_same_and_what_was_promised_besides():
+    values, rounds = a_training_summary(), a_training_summary()["rounds"]
+    promised = {"labelled", "soft_labelled", "soft_label_agreement", "trained_parameters"}
+    assert values.keys() == a_summary().keys() | promised
+    for entry in rounds:
+        assert {"round", "accuracy", "train_loss", "labelled", "soft_labelled", "seconds", "sites"} <= entry.keys()
+        assert not {"fitness", "sigma"} & entry.keys()
+    assert [entry["soft_labelled"] for entry in rounds] == [0, 0, 32]
+    assert [entry["soft_label_agreement"] for entry in rounds] == [None, None, 0.875]
+    assert rounds[1]["site_loss"] == {"hospital-a": 0.6, "site-2": 0.7}
+    assert json.loads(json.dumps(values)) == values  # plain JSON values
+
+
+@pytest.mark.parametrize("make", [a_summary, a_training_summary])
+def test_the_summary_counts_the_rounds_and_not_the_set_up(make):
+    values = make()
     assert values["queries"] == 82 + 41
     assert values["example_forwards"] == 2624 + 1312
     assert values["bytes_down_per_client_round"] == (4000 + 5000) / 2
     assert values["bytes_up_per_client_round"] == (4200 + 4300) / 2
     assert values["overhead_seconds_per_round"] == 0.65
     assert values["seconds"] == 82.0
+    assert values["memory_mb"] == 1100.25  # the most of all rounds
 
 
 def test_development_accuracy_chooses_and_test_accuracy_is_that_round_s():
@@ -84,8 +211,10 @@ def test_development_accuracy_chooses_and_test_accuracy_is_that_round_s():
 
 
 def test_a_summary_before_any_search_has_zeros():
-    values = summary(records()[:1], best_round=0, zero_shot=None, seconds=1.0)
-    assert (values["queries"], values["bytes_up_per_client_round"], values["zero_shot_accuracy"]) == (0, 0.0, None)
+    for records in (search_records(), train_records()):
+        values = summary(records[:1], best_round=0, zero_shot=None, seconds=1.0)
+        assert (values["queries"], values["bytes_up_per_client_round"], values["zero_shot_accuracy"]) == (0, 0.0, None)
+        assert values["memory_mb"] == 900.5  # loading is what takes memory: round 0 counts
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -113,7 +242,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_versions_name_python_and_the_packages():
     found = versions()
-    assert {"python", "machine", "torch", "transformers", "cma", "numpy", "nvflare"} <= found.keys()
+    assert {"python", "machine", "torch", "transformers", "peft", "cma", "numpy", "nvflare"} <= found.keys()
     assert found["numpy"] == __import__("numpy").__version__
 
 
@@ -131,7 +260,30 @@ def test_the_closing_report_line_by_line(tmp_path):
     ]
 
 
-def test_a_closing_report_without_test_data_shows_dashes(tmp_path):
-    values = a_summary(zero_shot_accuracy=None, test_accuracy=None)
+@pytest.mark.parametrize(
+    ("agreement", "soft"),
+    [
+        (0.875, "12 labelled and 32 soft-labelled texts, 87.5% of them as the hidden labels have it"),
+        (None, "12 labelled and 32 soft-labelled texts"),
+    ],
+)
+def test_the_closing_report_of_training_line_by_line(tmp_path, agreement, soft):
+    values = a_training_summary(artifact="runs/x/best_adapter", soft_label_agreement=agreement)
+    assert closing_report(values, tmp_path / "summary.json").splitlines() == [
+        "zero-shot accuracy       0.550 (model and template alone)",
+        "test accuracy            0.600 (round 1, chosen by development accuracy 0.750)",
+        "accuracy by round        0: 0.500  1: 0.600  2: 0.700",
+        f"trained on               {soft}",
+        "trained parameters       368,640",
+        "bytes a client and round 4,500 down, 4,250 up",
+        "seconds                  82",
+        "adapter                  runs/x/best_adapter",
+        f"summary                  {tmp_path / 'summary.json'}",
+    ]
+
+
+@pytest.mark.parametrize("make", [a_summary, a_training_summary])
+def test_a_closing_report_without_test_data_shows_dashes(tmp_path, make):
+    values = make(zero_shot_accuracy=None, test_accuracy=None)
     first, second, *_ = closing_report(values, tmp_path).splitlines()
     assert first.split()[2] == second.split()[2] == "-"

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from flaretune.data.columns import READERS, Columns, read_file, read_hub
+from flaretune.data.unlabelled import Unlabelled
 from flaretune.errors import UserError
 from flaretune.tasks.checks import label_key
 from flaretune.tasks.spec import TaskSpec
@@ -78,6 +79,21 @@ def load_file(spec: TaskSpec, path: str | Path) -> Examples:
         UserError: the file cannot be read, a column is missing, a text is empty or a label unknown.
     """
     return _to_examples(spec, read_file(Path(path).expanduser(), _columns(spec)))
+
+
+def load_texts(spec: TaskSpec, path: str | Path) -> Unlabelled:
+    """Load the texts of one local file, which needs the task's text columns only; a label column is not read.
+
+    Rows are therefore kept whatever their label, those that the task drops too.
+
+    Raises:
+        UserError: the file cannot be read, a column is missing, a text is empty or there is none.
+    """
+    columns = read_file(Path(path).expanduser(), spec.text_columns)
+    n_rows = len(columns.values[spec.text_columns[0]])
+    if not n_rows:
+        raise UserError(f"{columns.place} has no texts; give data with at least one row")
+    return Unlabelled(tuple(_texts_of_row(spec, columns, row) for row in range(n_rows)))
 
 
 def _columns(spec: TaskSpec) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from flaretune.data.fewshot import few_shot
 from flaretune.data.load import Examples, load_file, load_split
 from flaretune.data.partition import dirichlet_proportions, dirichlet_shares, iid_shares
+from flaretune.data.unlabelled import Unlabelled
 from flaretune.errors import UserError
 from flaretune.seeding import derive_seed
 from flaretune.tasks.spec import TaskSpec
@@ -17,11 +18,19 @@ from flaretune.tasks.spec import TaskSpec
 
 @dataclass(frozen=True)
 class SiteData:
-    """A site's examples: `train` to search on, `dev` to compare prompts on, `test` to report on (or None)."""
+    """What a site works with.
+
+    Attributes:
+        train: examples to learn from.
+        dev: examples to compare prompts or adapters on.
+        test: examples to report on; None where the site does not evaluate.
+        unlabelled: texts besides, none of them among the examples; empty unless asked for.
+    """
 
     train: Examples
     dev: Examples
     test: Examples | None
+    unlabelled: Unlabelled = field(default_factory=Unlabelled)
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class Split:
         iid: whether every share has the same label mix.
         alpha: concentration of the Dirichlet split, where not.
         seed: the job's seed.
+        unlabelled: texts without labels, over all sites.
     """
 
     k_shot: int
@@ -41,6 +51,7 @@ class Split:
     iid: bool
     alpha: float
     seed: int
+    unlabelled: int = 0
 
 
 def share_of_common_set(
@@ -51,15 +62,18 @@ def share_of_common_set(
     Args:
         spec: the task.
         dataset: in place of the task's own source; None for that.
-        split: how the training and development examples are shared out.
+        split: how the training and development examples and the unlabelled texts are shared out.
         share: which share, in [0, split.n_shares).
         test_part: (i, k) for every k-th test example from the i-th on; None for no test data.
 
     Raises:
-        UserError: the data cannot be had, is too small for k_shot, or leaves the share empty.
+        UserError: the data cannot be had, is too small for k_shot and unlabelled, or leaves the share without a
+            training example.
     """
     pool = load_split(spec, "train", dataset)
     train, dev = few_shot(pool.labels, split.k_shot, spec.n_classes, derive_seed(split.seed, "few-shot"))
+    rest = np.setdiff1d(np.arange(len(pool)), np.concatenate([train, dev]))
+    unlabelled = _draw_unlabelled(rest, split.unlabelled, split.seed, f"the training split of {dataset or spec.name}")
     test = None
     if test_part is not None:
         test = load_split(spec, "test", dataset)
@@ -67,45 +81,76 @@ def share_of_common_set(
         test = test.take(np.arange(first, len(test), step))
         if len(test) == 0:
             raise UserError(f"--eval_clients: the test data is too small to be divided among {step} sites")
-    shares = [_shares(pool.labels[part], spec.n_classes, split, is_dev=part is dev) for part in (train, dev)]
-    return SiteData(pool.take(train[shares[0][share]]), pool.take(dev[shares[1][share]]), test)
+
+    def own(part: np.ndarray, purpose: str) -> Examples:
+        return pool.take(part[_shares(pool.labels[part], spec.n_classes, split, purpose)[share]])
+
+    return SiteData(own(train, "train"), own(dev, "dev"), test, _hide_labels(own(unlabelled, "unlabelled")))
 
 
-def own_data(spec: TaskSpec, path: str, k_shot: int, seed: int, with_test: bool) -> SiteData:
+def own_data(spec: TaskSpec, path: str, k_shot: int, seed: int, with_test: bool, unlabelled: int = 0) -> SiteData:
     """A site's own examples, none of which any other site sees.
 
     Args:
         spec: the task.
         path: a file, or a folder with a training file and, where the site evaluates, a test file. Of a single
-            file, what is left after drawing training and development examples is the test data.
+            file, what is left after drawing training and development examples and unlabelled texts is the test
+            data.
         k_shot: examples a class for training, and as many for development, at this site.
         seed: the job's seed.
         with_test: whether the site evaluates on test data.
+        unlabelled: how many of the training file's other examples are taken as texts without labels.
 
     Raises:
-        UserError: the data cannot be had, is too small for k_shot, or leaves nothing to test on.
+        UserError: the data cannot be had, is too small for k_shot and unlabelled, or leaves nothing to test on.
     """
     is_folder = Path(path).expanduser().is_dir()
     pool = load_split(spec, "train", path) if is_folder else load_file(spec, path)
     train, dev = few_shot(pool.labels, k_shot, spec.n_classes, derive_seed(seed, "few-shot"))
+    rest = np.setdiff1d(np.arange(len(pool)), np.concatenate([train, dev]))
+    drawn = _draw_unlabelled(rest, unlabelled, seed, path)
     test = None
     if with_test and is_folder:
         test = load_split(spec, "test", path)
     elif with_test:
-        rest = np.setdiff1d(np.arange(len(pool)), np.concatenate([train, dev]))
-        if len(rest) == 0:
+        left = np.setdiff1d(rest, drawn)
+        if len(left) == 0:
+            takes, leaves, remedy = f"--k_shot {k_shot} takes", "leaves", "--k_shot"
+            if unlabelled:
+                takes, leaves, remedy = f"--k_shot {k_shot} and --unlabelled {unlabelled} take", "leave", "--unlabelled"
             raise UserError(
-                f"{path}: --k_shot {k_shot} takes all {len(pool)} rows and leaves none to test on; "
-                "use a smaller --k_shot, or leave this site out of --eval_clients"
+                f"{path}: {takes} all {len(pool)} rows and {leaves} none to test on; "
+                f"use a smaller {remedy}, or leave this site out of --eval_clients"
             )
-        test = pool.take(rest)
-    return SiteData(pool.take(train), pool.take(dev), test)
+        test = pool.take(left)
+    return SiteData(pool.take(train), pool.take(dev), test, _hide_labels(pool.take(drawn)))
 
 
-def _shares(labels: np.ndarray, n_classes: int, split: Split, is_dev: bool) -> list[np.ndarray]:
-    seed = derive_seed(split.seed, "shares", "dev" if is_dev else "train")
+def _draw_unlabelled(rest: np.ndarray, n_wanted: int, seed: int, place: str) -> np.ndarray:
+    """Draw texts from the rows that are neither training nor development examples, whatever their class.
+
+    Returns:
+        `n_wanted` entries of `rest`, ascending. A larger draw with the same seed contains a smaller one.
+    """
+    if n_wanted < 0:
+        raise UserError(f"--unlabelled {n_wanted}: must be at least 0")
+    if n_wanted > len(rest):
+        raise UserError(
+            f"--unlabelled {n_wanted}: besides training and development examples {place} has {len(rest)} texts; "
+            "use at most that many"
+        )
+    return np.sort(np.random.default_rng(derive_seed(seed, "unlabelled")).permutation(rest)[:n_wanted])
+
+
+def _hide_labels(examples: Examples) -> Unlabelled:
+    return Unlabelled(examples.texts, truth=examples.labels)
+
+
+def _shares(labels: np.ndarray, n_classes: int, split: Split, purpose: str) -> list[np.ndarray]:
+    seed = derive_seed(split.seed, "shares", purpose)
+    may_be_empty = purpose != "train"
     if split.iid:
-        return iid_shares(labels, split.n_shares, seed, allow_empty=is_dev)
-    # one draw of proportions for both, so that a site's development examples are like its training examples
+        return iid_shares(labels, split.n_shares, seed, allow_empty=may_be_empty)
+    # one draw of proportions for all, so that a site's other texts are like its training examples
     proportions = dirichlet_proportions(n_classes, split.n_shares, split.alpha, derive_seed(split.seed, "proportions"))
-    return dirichlet_shares(labels, proportions, seed, alpha=split.alpha, allow_empty=is_dev)
+    return dirichlet_shares(labels, proportions, seed, alpha=split.alpha, allow_empty=may_be_empty)

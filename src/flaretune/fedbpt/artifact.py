@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from flaretune.errors import UserError
-from flaretune.tasks.spec import TaskSpec, parse_task
+from flaretune.tasks.artifact_parts import PARTS, check_model, checksum, read_task
+from flaretune.tasks.spec import TaskSpec
 
 FORMAT = "flaretune-fedbpt-prompt-1"
-PARTS = ("task", "options", "model", "result")  # of the metadata, each in JSON
-
-# A prompt file names no data, since a site's paths and data set stay at the site; a task must name some.
-_NO_SOURCE = {"hub": "none (a prompt file names no data)", "train": "train", "test": "test"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +45,14 @@ class PromptArtifact:
         Raises:
             UserError: its parts do not fit together.
         """
-        values = {key: value for key, value in self.task.items() if key != "name"}
-        return parse_task({**values, "source": _NO_SOURCE}, self.task["name"], place="the task in the prompt file")
+        return read_task(self.task, "prompt file")
 
 
 def save_prompt(artifact: PromptArtifact, path: Path) -> None:
     """Write the file, whole or not at all."""
     point = np.ascontiguousarray(artifact.point, dtype=np.float32)
     texts = {part: json.dumps(getattr(artifact, part), sort_keys=True) for part in PARTS}
-    metadata = {"format": FORMAT, "sha256": _checksum(point, texts), **texts}
+    metadata = {"format": FORMAT, "sha256": checksum(hashlib.sha256(point.tobytes()), texts), **texts}
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(save({"point": point}, metadata))
     os.replace(partial, path)
@@ -81,12 +76,13 @@ def load_prompt(path: str | Path) -> PromptArtifact:
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} is not a prompt of FedBPT: its format is {metadata.get('format')!r}, not {FORMAT!r}")
     texts = {part: metadata.get(part, "") for part in PARTS}
-    if point.dtype != np.float32 or metadata.get("sha256") != _checksum(point, texts):
+    if point.dtype != np.float32 or metadata.get("sha256") != checksum(hashlib.sha256(point.tobytes()), texts):
         raise UserError(f"{path} was damaged or edited: its contents do not have the sha256 noted in it; copy it anew")
     try:
         artifact = PromptArtifact(point, **{part: json.loads(text) for part, text in texts.items()})
         artifact.spec  # noqa: B018  read now, so that what is wrong with it is said here
-        dim, _ = artifact.options["intrinsic_dim"], [artifact.model[key] for key in ("name", "kind", "hidden_size")]
+        check_model(artifact.model)
+        dim = artifact.options["intrinsic_dim"]
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -94,11 +90,3 @@ def load_prompt(path: str | Path) -> PromptArtifact:
     if point.shape != (dim,) or not np.all(np.isfinite(point)):
         raise UserError(f"{path} holds no prompt: its point has shape {point.shape}, not ({dim},), or is not finite")
     return artifact
-
-
-def _checksum(point: np.ndarray, texts: Mapping[str, str]) -> str:
-    """Of all that the file holds: bits that flip in the point would otherwise pass for another prompt."""
-    digest = hashlib.sha256(point.tobytes())
-    for part in PARTS:
-        digest.update(f"\n{part}\n{texts[part]}".encode())
-    return digest.hexdigest()

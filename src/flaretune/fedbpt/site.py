@@ -8,12 +8,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flaretune.fedbpt.answers import Counters, EvaluateAnswer, Evaluation, SearchAnswer, SetupAnswer
+from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.distribution import Distribution
 from flaretune.fedbpt.local_search import local_search
 from flaretune.fedbpt.objective import fitness_ratio, loss
 from flaretune.seeding import derive_seed
 from flaretune.tasks import metrics
+from flaretune.tasks.evaluation import (
+    Counters,
+    EvaluateAnswer,
+    Evaluation,
+    SetupAnswer,
+    count_right,
+    cross_entropy_sum,
+)
 from flaretune.tasks.spec import TaskSpec
 
 
@@ -36,7 +44,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a site searches; the options of the same names in `config.SiteConfig`."""
+    """How a site searches; the options of the same names in `config.FedBPTConfig`."""
 
     local_iter: int
     popsize: int
@@ -89,7 +97,7 @@ class FedBPTSite:
         """Evaluate the initial prompt, and report what the sites of a job must agree on."""
         zero_shot = None
         if zero_shot_logits is not None:
-            zero_shot = self._count(zero_shot_logits, self._test.labels)
+            zero_shot = count_right(self._spec, zero_shot_logits, self._test.labels)
         answer = self.evaluate(np.zeros(self._settings.intrinsic_dim))
         return SetupAnswer(agreement, len(self._train.labels), zero_shot, answer.evaluation, answer.counters)
 
@@ -149,8 +157,5 @@ class FedBPTSite:
         """Counts of the metric and summed cross entropy."""
         if len(data.labels) == 0:
             return metrics.count(self._spec.metric, data.labels, data.labels, self._spec.positive_class), 0.0
-        logits = self._black_box.label_logits(point[None], data.texts)
-        return self._count(logits[0], data.labels), float(loss("ce", logits, data.labels)[0] * len(data.labels))
-
-    def _count(self, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        return metrics.count(self._spec.metric, logits.argmax(axis=-1), labels, self._spec.positive_class)
+        logits = self._black_box.label_logits(point[None], data.texts)[0]
+        return count_right(self._spec, logits, data.labels), cross_entropy_sum(logits, data.labels)

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from nvflare.apis.job_def import ALL_SITES
-from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
-from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
-from nvflare.job_config.api import FedJob
-from nvflare.recipe.run import Run
-from nvflare.recipe.spec import ExecEnv, Recipe
-
-import flaretune
-from flaretune.config import ServerConfig, SiteConfig, as_dict, build, to_argv
-from flaretune.errors import UserError
-from flaretune.flare import exchange
+from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.options import as_dict
+from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_controller import FedBPTController
-from flaretune.tasks.spec import load_task
-
-SCRIPT = "fedbpt_train.py"
-LOCAL_PATHS = ("model_name", "dataset", "data_path")  # options that may name a path; sites start in another folder
+from flaretune.flare.recipe import FlaretuneRecipe
 
 
-class FedBPTRecipe(Recipe):
-    """A FedBPT job, to run in an environment (`SimEnv`, `PocEnv`, `ProdEnv`) or to export.
-
-    The job carries flaretune's code and, if `site_config.task_file` names one, the task file.
+class FedBPTRecipe(FlaretuneRecipe):
+    """A FedBPT job (see `FlaretuneRecipe`).
 
     Args:
         site_config: what every site is told.
         server_config: what the server is told.
         name: of the job.
-        per_site: by site name, options of `SiteConfig` that differ there, such as ``data_path`` or ``device``.
+        per_site: by site name, options of `FedBPTConfig` that differ there, such as ``data_path`` or ``device``.
             If given, the job is deployed to these sites only.
 
     Raises:
@@ -47,7 +28,7 @@ class FedBPTRecipe(Recipe):
     Example:
         >>> from nvflare.recipe import SimEnv
         >>> recipe = FedBPTRecipe(
-        ...     SiteConfig(task_file="my_task.toml", model_name="roberta-large"),
+        ...     FedBPTConfig(task_file="my_task.toml", model_name="roberta-large"),
         ...     per_site={"hospital-a": {"data_path": "/data/a.csv"}, "hospital-b": {"data_path": "/data/b.csv"}},
         ... )
         >>> run = recipe.execute(SimEnv(clients=["hospital-a", "hospital-b"]))  # doctest: +SKIP
@@ -55,87 +36,12 @@ class FedBPTRecipe(Recipe):
 
     def __init__(
         self,
-        site_config: SiteConfig,
-        server_config: ServerConfig | None = None,
+        site_config: FedBPTConfig,
+        server_config: FedBPTServerConfig | None = None,
         *,
         name: str = "fedbpt",
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
     ):
-        server_config = server_config or ServerConfig()
-        job = FedJob(name=name, min_clients=server_config.min_clients)
-        controller = FedBPTController(**as_dict(server_config), seed=site_config.seed)
-        job.to_server(controller, id="fedbpt_controller")
-        job.to_server(TBAnalyticsReceiver(), id="tensorboard")
-        job.to_server({"server": {"task_request_interval": 0.05}, "np_download_chunk_size": 0})
-        super().__init__(job)
-        self._staging = tempfile.TemporaryDirectory(prefix="flaretune-job-")
-        job.add_file_to_server(str(self._code_folder()))
-        self._site_config = site_config
-        self._site_configs: dict[str, SiteConfig] = {}
-        if per_site:
-            self.set_per_site_config({site: dict(options) for site, options in per_site.items()})
-
-    def run(self, env: ExecEnv, **exec_params: Any) -> Run:
-        """Run in an environment; one with fewer clients than `min_clients` starts with all it has."""
-        available = getattr(env, "num_clients", None)
-        if available:  # the simulator or a proof of concept, whose sites run on this machine
-            self._job.job.min_clients = min(self._job.job.min_clients, available)
-            # the sites' command is `python3 …`, looked up in PATH: let it find this Python
-            os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        return super().run(env, **exec_params)
-
-    def _apply_per_site_config(self, config: dict[str, dict]) -> None:
-        """Make each site's options from the common ones and its own (called by `set_per_site_config`)."""
-        known = as_dict(self._site_config)
-        for site, options in config.items():
-            unknown = sorted(set(options) - set(known))
-            if unknown:
-                raise UserError(f"site {site}: there is no option {unknown[0]!r}; there are {', '.join(known)}")
-            self._site_configs[site] = build(SiteConfig, {**known, **options})
-
-    def _prepare_client_apps(self) -> None:
-        if not self._site_configs:
-            self._add_site(None, self._site_config)
-        for site, config in self._site_configs.items():
-            self._add_site(site, config)
-
-    def _add_site(self, site: str | None, config: SiteConfig) -> None:
-        """Add the client app of one site, or of all where `site` is None."""
-        load_task(config.task)  # what is wrong with it is said now, and not at every site
-        code = self._code_folder()
-        here = {name: getattr(config, name) for name in LOCAL_PATHS if getattr(config, name)}
-        config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
-        if config.task_file:
-            file = Path(config.task_file)
-            shutil.copy(file, code)
-            config = replace(config, task_file=f"custom/{file.name}")  # seen from the site's working folder
-        executor = ClientAPIExecutor(
-            execution_mode="external_process",
-            command=["python3", "-u", f"custom/{SCRIPT}", *to_argv(config)],
-            launch_timeout=600.0,
-            server_expected_format="raw",
-        )
-        target = site or ALL_SITES
-        self._job.to(executor, target, tasks=[exchange.SETUP, exchange.SEARCH, exchange.EVALUATE])
-        self._job.to({"np_download_chunk_size": 0}, target)
-        self._job.add_file_to(str(code), target)
-
-    def _code_folder(self) -> Path:
-        """A folder with the code that a job carries, which lives as long as this recipe."""
-        folder = Path(tempfile.mkdtemp(dir=self._staging.name))
-        package = Path(flaretune.__file__).parent
-        shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(_script_file(package), folder)
-        return folder
-
-
-def _script_file(package: Path) -> Path:
-    """The sites' script, which is installed beside the package.
-
-    Raises:
-        UserError: it is not there.
-    """
-    script = package.parent / SCRIPT
-    if not script.is_file():
-        raise UserError(f"{script} is missing: install flaretune again")
-    return script
+        controller = FedBPTController(**as_dict(server_config or FedBPTServerConfig()), seed=site_config.seed)
+        tasks = (messages.SETUP, fedbpt_messages.SEARCH, messages.EVALUATE)
+        super().__init__(site_config, controller, tasks, name=name, per_site=per_site)

@@ -1,4 +1,4 @@
-"""`python jobs/fedbpt_job.py`: a FedBPT job from flags, run in an environment of one's choice or exported."""
+"""`python jobs/fedbpt_job.py` and `jobs/lpfl_job.py`: a job from flags, run in an environment or exported."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from flaretune.cache import cache_dir
-from flaretune.config import (
-    ServerConfig,
-    SiteConfig,
-    add_flags,
-    build,
-    check_fields,
-    option,
-)
+from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
+from flaretune.config.options import add_flags, build, check_fields, option
+from flaretune.config.shared import GROUPS, ServerConfig, SiteConfig
 from flaretune.errors import UserError
 from flaretune.report.results import collect_results, error_sentences, forget_results, tell_results
 from flaretune.retired_options import add_retired_flags, answer_retired
@@ -33,6 +29,8 @@ with warnings.catch_warnings():
     from nvflare.recipe import PocEnv, ProdEnv, SimEnv
 
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
+from flaretune.flare.lpfl_recipe import LPFLRecipe  # noqa: E402
+from flaretune.flare.recipe import FlaretuneRecipe  # noqa: E402
 
 PRESETS = Path(__file__).parents[1] / "presets"
 QUIET_LOGS = Path(__file__).with_name("log_quiet.json")
@@ -42,7 +40,7 @@ QUIET_LOGS = Path(__file__).with_name("log_quiet.json")
 class JobConfig:
     """Where a job runs, and what is kept of it."""
 
-    name: str = option("fedbpt", "name of the job", group="job")
+    name: str = option("", "name of the job; default the method's", group="job")
     env: str = option(
         "sim",
         "simulator on this machine, a proof-of-concept federation on it, or a real one",
@@ -66,59 +64,89 @@ class JobConfig:
             raise UserError(f"--env prod needs --startup_kit, the folder of an administrator's startup kit; {found}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@dataclass(frozen=True)
+class Method:
+    """A method, as this command line sees it."""
+
+    site: type[SiteConfig]
+    server: type[ServerConfig]
+    recipe: type[FlaretuneRecipe]
+
+    @property
+    def script(self) -> str:
+        """File name of its jobs' script."""
+        return self.site.script().replace("_train", "_job")
+
+
+FEDBPT = Method(FedBPTConfig, FedBPTServerConfig, FedBPTRecipe)
+LPFL = Method(LPFLConfig, LPFLServerConfig, LPFLRecipe)
+
+
+def main(method: Method, argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 0 for a job that ended well."""
     try:
-        given = parse(sys.argv[1:] if argv is None else argv)
+        given = parse(method, sys.argv[1:] if argv is None else argv)
         for sentence in answer_retired(given):
             print(f"warning: {sentence}", file=sys.stderr)
-        return run(build(JobConfig, given), build(SiteConfig, given), build(ServerConfig, given))
+        job = build(JobConfig, {"name": method.script.removesuffix("_job.py"), **given})
+        return run(method, job, build(method.site, given), build(method.server, given))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def parse(argv: Sequence[str]) -> dict[str, Any]:
+def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
     """Options by name: the preset's, overridden by the flags that were given."""
     parser = argparse.ArgumentParser(
-        prog="fedbpt_job.py",
+        prog=method.script,
         usage="%(prog)s [--preset NAME] [--option value ...] [--export --export-dir FOLDER]",
         allow_abbrev=False,
-        description="Run a FedBPT job, or export it with --export --export-dir FOLDER.",
+        description=f"Run a job of {method.site.method}, or export it with --export --export-dir FOLDER.",
     )
-    parser.add_argument("--preset", metavar="NAME", help="options from a preset (demo, paper) or a TOML file")
-    add_flags(parser, JobConfig, SiteConfig, ServerConfig)
-    add_retired_flags(parser)
+    known = ", ".join(presets(method))
+    parser.add_argument("--preset", metavar="NAME", help=f"options from a preset ({known}) or a TOML file")
+    add_flags(parser, JobConfig, method.site, method.server, groups=GROUPS)
+    if method.site.takes_published_flags:
+        add_retired_flags(parser)
     flags = vars(parser.parse_args(argv))
     preset = flags.pop("preset", None)
-    return {**(read_preset(preset) if preset else {}), **flags}
+    return {**(read_preset(method, preset) if preset else {}), **flags}
 
 
-def read_preset(name: str) -> dict[str, Any]:
+def presets(method: Method) -> list[str]:
+    """Names of the presets that are shipped for a method."""
+    return sorted(path.stem for path in _preset_folder(method).glob("*.toml"))
+
+
+def read_preset(method: Method, name: str) -> dict[str, Any]:
     """Options of a shipped preset or of a user's TOML file; ``{cache}`` in texts is the cache folder.
 
     Raises:
         UserError: there is no such preset, or it holds an option that does not exist.
     """
-    path = Path(name) if name.endswith(".toml") else PRESETS / f"{name}.toml"
+    path = Path(name) if name.endswith(".toml") else _preset_folder(method) / f"{name}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        known = ", ".join(presets(method))
         raise UserError(f"--preset {name}: there is no such preset; there are {known}, or give a .toml file")
-    options = read_toml(path, JobConfig, SiteConfig, ServerConfig)
+    options = read_toml(path, JobConfig, method.site, method.server)
     return {k: v.replace("{cache}", str(cache_dir())) if isinstance(v, str) else v for k, v in options.items()}
 
 
-def run(job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
+def _preset_folder(method: Method) -> Path:
+    return PRESETS / method.script.removesuffix("_job.py")
+
+
+def run(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
     """Run or export the job, and collect its results; returns the exit status."""
     clients = [name.strip() for name in job.clients.split(",") if name.strip()]
-    per_site = read_toml(Path(job.sites), tables_of=SiteConfig) if job.sites else None
+    per_site = read_toml(Path(job.sites), tables_of=method.site) if job.sites else None
     if clients and per_site and set(clients) != set(per_site):
         raise UserError(f"--clients {job.clients} and {job.sites}, which has {', '.join(per_site)}, name other sites")
     clients = clients or list(per_site or [])
     n_clients = len(clients) or job.n_clients
     if job.env == "poc" and server.min_clients == 1:
         server = replace(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
-    recipe = FedBPTRecipe(site, server, name=job.name, per_site=per_site)
+    recipe = method.recipe(site, server, name=job.name, per_site=per_site)
     output = Path(job.output or f"runs/{job.name}")
     logs = output / "workspace" / job.name
     if job.env != "prod":

@@ -29,6 +29,36 @@ class LabelHead(nn.Linear):
         return F.linear(hidden.float(), self.weight, self.bias)
 
 
+class SharedLabelHead(nn.Module):
+    """The same of a model whose every parameter is trained: rows of its own output embedding, wherever they move.
+
+    The head itself is not registered here, so that the model's parameters keep their names.
+    """
+
+    def __init__(self, head: nn.Module, label_ids: torch.Tensor):
+        super().__init__()
+        self._head = [head]
+        self._rows = label_ids
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:  # (…, D) -> (…, C)
+        head = self._head[0]
+        bias = getattr(head, "bias", None)
+        with torch.autocast(hidden.device.type, enabled=False):
+            weight = head.weight[self._rows].float()
+            return F.linear(hidden.float(), weight, None if bias is None else bias[self._rows].float())
+
+
+def share_label_words(model: nn.Module, label_ids: np.ndarray) -> None:
+    """Replace the model's output embedding, in place, by one that answers for the label words from its own rows.
+
+    Raises:
+        UserError: the model has no output embedding to take the rows from.
+    """
+    head = _output_embedding(model)
+    rows = torch.as_tensor(label_ids, device=head.weight.device)
+    model.set_output_embeddings(SharedLabelHead(head, rows))
+
+
 def narrow_to_label_words(model: nn.Module, label_ids: np.ndarray, zero_bias: bool) -> None:
     """Replace the model's output embedding, in place, by its rows of the label words.
 
@@ -40,9 +70,7 @@ def narrow_to_label_words(model: nn.Module, label_ids: np.ndarray, zero_bias: bo
     Raises:
         UserError: the model has no output embedding to take the rows from.
     """
-    head = model.get_output_embeddings()
-    if head is None or not hasattr(head, "weight"):
-        raise UserError(f"{type(model).__name__} has no output embedding that label words could be read from")
+    head = _output_embedding(model)
     rows = torch.as_tensor(label_ids, device=head.weight.device)
     bias = getattr(head, "bias", None)
     if bias is None or zero_bias:
@@ -50,6 +78,13 @@ def narrow_to_label_words(model: nn.Module, label_ids: np.ndarray, zero_bias: bo
     else:
         bias_rows = bias.detach()[rows]
     model.set_output_embeddings(LabelHead(head.weight.detach()[rows].clone(), bias_rows.clone()))
+
+
+def _output_embedding(model: nn.Module) -> nn.Module:
+    head = model.get_output_embeddings()
+    if head is None or not hasattr(head, "weight"):
+        raise UserError(f"{type(model).__name__} has no output embedding that label words could be read from")
+    return head
 
 
 def at_answers(logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ from flaretune.tasks.spec import TaskSpec
 class PromptSettings:
     """What, with a model and a task, turns a search point into answers. Saved with every prompt.
 
-    Attributes are the options of the same names in `config.SiteConfig`; `sigma` is the initial step size,
+    Attributes are the options of the same names in `config.FedBPTConfig`; `sigma` is the initial step size,
     which the projection is scaled by.
     """
 

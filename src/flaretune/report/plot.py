@@ -25,19 +25,21 @@ def draw_curve(summary: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for key, label, style in (("accuracy", "test", "o-"), ("dev_accuracy", "development (chooses the prompt)", ".--")):
+    for key, label, style in (("accuracy", "test", "o-"), ("dev_accuracy", "development (chooses the round)", ".--")):
         points = [(r["round"], r[key]) for r in summary["rounds"] if r[key] is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label)
     if summary["zero_shot_accuracy"] is not None:
-        axes.axhline(summary["zero_shot_accuracy"], color="gray", lw=1, ls=":", label="zero-shot (no prompt)")
+        axes.axhline(summary["zero_shot_accuracy"], color="gray", lw=1, ls=":", label="zero-shot (template alone)")
     if summary["test_accuracy"] is not None:
         axes.plot(
             summary["best_round"], summary["test_accuracy"], "o", ms=12, mfc="none", color="tab:red",
             label=f"chosen: {summary['test_accuracy']:.3f}",
         )  # fmt: skip
     axes.set(
-        xlabel="round", ylabel=summary["metric"], title=f"FedBPT, {summary['task']}, {len(summary['sites'])} sites"
+        xlabel="round",
+        ylabel=summary["metric"],
+        title=f"{summary['method']}, {summary['task']}, {len(summary['sites'])} sites",
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -11,22 +11,20 @@ from typing import Any
 
 from flaretune.errors import UserError
 from flaretune.report.plot import draw_curve
-from flaretune.report.run_folder import BEST_PROMPT
 from flaretune.report.run_record import closing_report, write_json
 
 SUMMARY = "summary.json"
-# What every summary of a FedBPT run holds, and reports and curves are made from.
+# What every summary holds, and reports and curves are made from.
 SUMMARY_KEYS = (
     "zero_shot_accuracy", "test_accuracy", "dev_accuracy", "best_round", "queries", "example_forwards",
-    "bytes_down_per_client_round", "bytes_up_per_client_round", "seconds", "artifact", "task", "metric", "sites",
-    "rounds",
+    "bytes_down_per_client_round", "bytes_up_per_client_round", "seconds", "method", "artifact", "artifact_kind",
+    "task", "metric", "sites", "rounds",
 )  # fmt: skip
 _SITE_ERROR = re.compile(r"ERROR flaretune\.site: (.*)")
 _SERVER_ERROR = re.compile(r"(round \d+: \d+ of \d+ sites gave .*|the sites do not agree on .*)")
 
-
-RESULT_FILES = (SUMMARY, BEST_PROMPT, "config.json", "distribution.npz", "curve.png")
-RESULT_FOLDERS = ("rounds", "tb_events")
+RESULT_FILES = (SUMMARY, "best_prompt.safetensors", "config.json", "distribution.npz", "curve.png")
+RESULT_FOLDERS = ("rounds", "best_adapter", "last_adapter", "tb_events")
 
 
 def forget_results(output: Path) -> None:
@@ -79,15 +77,16 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise UserError(f"{file} is damaged ({error}): give the folder of a finished run") from error
     lacking = [key for key in SUMMARY_KEYS if not isinstance(values, dict) or key not in values]
     if lacking:
-        raise UserError(f"{file} is no summary of a FedBPT run: it lacks {', '.join(lacking)}")
+        raise UserError(f"{file} is no summary of a run: it lacks {', '.join(lacking)}")
     return values
 
 
 def tell_results(output: Path) -> str:
     """What a person reads at the end of a job."""
-    lines = [closing_report(read_summary(output), output / SUMMARY)]
+    summary = read_summary(output)
+    lines = [closing_report(summary, output / SUMMARY)]
     lines.append(f"{'curve':<25}{output / 'curve.png'}")
-    lines.append(f'{"try it":<25}python -m flaretune predict --prompt {output / "best_prompt.safetensors"} "…"')
+    lines.append(f'{"try it":<25}python -m flaretune predict --{summary["artifact_kind"]} {summary["artifact"]} "…"')
     return "\n".join(lines)
 
 

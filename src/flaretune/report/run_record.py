@@ -10,53 +10,110 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("flaretune", "nvflare", "torch", "transformers", "cma", "numpy")
+PACKAGES = ("flaretune", "nvflare", "torch", "transformers", "peft", "cma", "numpy")
 
 
 @dataclass
 class RoundRecord:
-    """One round: the state after it, and what it took.
+    """One round: what it took, and how good its result is.
 
     Attributes:
-        round: 0 is the initial prompt, before any search.
-        accuracy: the metric on test data of the mean after this round; None without test data.
-        dev_accuracy: the metric on the development data; None without any.
-        dev_loss: mean cross entropy on it.
-        fitness: mean over the sites of F_k(m_k); None in round 0.
-        sigma: step size that the sites start the next round with.
+        round: 0 is where the job starts.
         seconds: of the whole round; ``overhead_seconds`` is what the slowest site did not spend on its tasks.
-        sites: who answered the search.
+        sites: who answered.
         bytes_down, bytes_up: mean over the sites of the round's messages, as they travelled; the evaluation that
             closes the job belongs to no round.
-        queries, example_forwards: of the search, over all sites.
-        site_fitness, site_accuracy: by site.
+        queries: candidates asked about, or training steps, over all sites.
+        example_forwards: examples sent through the model for them, over all sites.
+        memory_mb: the most that a site's process has held so far, in MiB.
+        accuracy: the metric on test data of what the round ended with; None without test data.
+        dev_accuracy: the metric on the development data; None without any.
+        dev_loss: mean cross entropy on it.
+        site_accuracy: development accuracy by site.
     """
 
     round: int
-    accuracy: float | None
-    dev_accuracy: float | None
-    dev_loss: float | None
-    fitness: float | None
-    sigma: float
     seconds: float
     overhead_seconds: float
     sites: list[str]
     bytes_down: float
     bytes_up: float
-    queries: int = 0
-    example_forwards: int = 0
-    site_fitness: dict[str, float] = field(default_factory=dict)
+    queries: int
+    example_forwards: int
+    memory_mb: float
+    accuracy: float | None = None
+    dev_accuracy: float | None = None
+    dev_loss: float | None = None
     site_accuracy: dict[str, float] = field(default_factory=dict)
 
     def line(self, last_round: int, n_sites: int, is_best: bool) -> str:
         """The progress line of this round."""
         parts = [f"round {self.round:>{len(str(last_round))}}/{last_round}"]
         parts.append(f"accuracy {_percent(self.accuracy)}  dev {_percent(self.dev_accuracy)}{'*' if is_best else ' '}")
-        parts.append("fitness    -   " if self.fitness is None else f"fitness {self.fitness:7.4f}")
-        parts.append(f"sigma {self.sigma:.3f}")
+        parts += self._details()
         parts.append(f"{self.seconds:6.1f} s")
         parts.append(f"{len(self.sites)}/{n_sites} sites: {', '.join(self.sites)}")
         return "  ".join(parts)
+
+    def _details(self) -> list[str]:
+        """What a method adds to the line."""
+        return []
+
+
+@dataclass
+class SearchRecord(RoundRecord):
+    """A round of FedBPT.
+
+    Attributes:
+        fitness: mean over the sites of F_k(m_k); None in round 0.
+        sigma: step size that the sites start the next round with.
+        site_fitness: by site.
+    """
+
+    fitness: float | None = None
+    sigma: float = 0.0
+    site_fitness: dict[str, float] = field(default_factory=dict)
+
+    def _details(self) -> list[str]:
+        return [
+            "fitness    -   " if self.fitness is None else f"fitness {self.fitness:7.4f}",
+            f"sigma {self.sigma:.3f}",
+        ]
+
+
+@dataclass
+class TrainRecord(RoundRecord):
+    """A round of LP-FL.
+
+    Attributes:
+        train_loss: mean over the examples of the sites' last epochs; None in round 0.
+        labelled, soft_labelled: texts that were trained on, over all sites.
+        soft_label_agreement: share of the soft-labelled texts whose most probable class is the hidden truth; None
+            where there are none, or no truth.
+        site_loss: training loss by site.
+    """
+
+    train_loss: float | None = None
+    labelled: int = 0
+    soft_labelled: int = 0
+    soft_label_agreement: float | None = None
+    site_loss: dict[str, float] = field(default_factory=dict)
+
+    def _details(self) -> list[str]:
+        right = "" if self.soft_label_agreement is None else f", {self.soft_label_agreement:.0%} right"
+        return [
+            "loss    -  " if self.train_loss is None else f"loss {self.train_loss:6.4f}",
+            f"{self.labelled} labelled + {self.soft_labelled} soft{right}",
+            f"{self.bytes_down / 1e3:,.0f} kB down, {self.bytes_up / 1e3:,.0f} kB up",
+        ]
+
+
+def scalars(record: RoundRecord) -> dict[str, float]:
+    """The numbers of a round by the names that TensorBoard shows; those that are missing are left out."""
+    values = {k: v for k, v in asdict(record).items() if isinstance(v, int | float) and k != "round"}
+    for name, by_site in (("dev_accuracy", "site_accuracy"), ("fitness", "site_fitness"), ("train_loss", "site_loss")):
+        values |= {f"{name}/{site}": value for site, value in getattr(record, by_site, {}).items()}
+    return {name: float(value) for name, value in values.items()}
 
 
 def summary(
@@ -71,18 +128,19 @@ def summary(
         seconds: since the job began.
         more: further entries.
     """
-    searched = [r for r in rounds if r.round > 0]
+    worked = [r for r in rounds if r.round > 0]
     best = next(r for r in rounds if r.round == best_round)
     return {
         "zero_shot_accuracy": zero_shot,
         "test_accuracy": best.accuracy,
         "dev_accuracy": best.dev_accuracy,
         "best_round": best_round,
-        "queries": sum(r.queries for r in searched),
-        "example_forwards": sum(r.example_forwards for r in searched),
-        "bytes_down_per_client_round": _mean([r.bytes_down for r in searched]),
-        "bytes_up_per_client_round": _mean([r.bytes_up for r in searched]),
-        "overhead_seconds_per_round": _mean([r.overhead_seconds for r in searched], 3),
+        "queries": sum(r.queries for r in worked),
+        "example_forwards": sum(r.example_forwards for r in worked),
+        "bytes_down_per_client_round": _mean([r.bytes_down for r in worked]),
+        "bytes_up_per_client_round": _mean([r.bytes_up for r in worked]),
+        "overhead_seconds_per_round": _mean([r.overhead_seconds for r in worked], 3),
+        "memory_mb": max(r.memory_mb for r in rounds),
         "seconds": round(seconds, 1),
         **more,
         "rounds": [asdict(r) for r in rounds],
@@ -117,13 +175,26 @@ def closing_report(values: dict[str, Any], summary_file: Path) -> str:
         f"zero-shot {metric}": f"{_percent(values['zero_shot_accuracy'])} (model and template alone)",
         f"test {metric}": f"{_percent(values['test_accuracy'])} ({chosen})",
         f"{metric} by round": by_round,
-        "queries": f"{values['queries']:,} candidates, {values['example_forwards']:,} example-forwards",
+        **(_training_rows(values) if values["method"] == "LP-FL" else _search_rows(values)),
         "bytes a client and round": f"{down:,.0f} down, {up:,.0f} up",
         "seconds": f"{values['seconds']:,.0f}",
-        "prompt": values["artifact"],
+        values["artifact_kind"]: values["artifact"],
         "summary": str(summary_file),
     }
     return "\n".join(f"{name:<25}{text}" for name, text in rows.items())
+
+
+def _search_rows(values: dict[str, Any]) -> dict[str, str]:
+    return {"queries": f"{values['queries']:,} candidates, {values['example_forwards']:,} example-forwards"}
+
+
+def _training_rows(values: dict[str, Any]) -> dict[str, str]:
+    agreement = values["soft_label_agreement"]
+    right = "" if agreement is None else f", {agreement:.1%} of them as the hidden labels have it"
+    return {
+        "trained on": f"{values['labelled']} labelled and {values['soft_labelled']} soft-labelled texts{right}",
+        "trained parameters": f"{values['trained_parameters']:,}",
+    }
 
 
 def _percent(value: float | None) -> str:

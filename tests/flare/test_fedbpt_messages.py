@@ -10,7 +10,7 @@ from nvflare.fuel.utils import fobs
 from flaretune.fedbpt.answers import Counters, EvaluateAnswer, Evaluation, SearchAnswer, SetupAnswer
 from flaretune.fedbpt.distribution import Distribution
 from flaretune.fedbpt.local_search import LocalResult
-from flaretune.flare import exchange
+from flaretune.flare import fedbpt_messages, messages
 
 COUNTERS = Counters(queries=41, example_forwards=1312, seconds=3.25)
 EVALUATION = Evaluation(np.array([20, 32]), 17.5, 32, np.array([71, 100]))
@@ -32,10 +32,10 @@ def through_nvflare(model):
 
 def test_setup_both_ways():
     sites = ["hospital-a", "hospital-b"]
-    assert exchange.read_sites(through_nvflare(exchange.setup_task(sites))) == sites
+    assert messages.read_sites(through_nvflare(messages.setup_task(sites))) == sites
     settings = {"options": {"intrinsic_dim": 500, "sigma": 1.0}, "task": {"label_words": ["bad", "great"]}}
     sent = SetupAnswer(settings, 64, np.array([51, 100]), EVALUATION, COUNTERS)
-    got = exchange.read_setup_answer(through_nvflare(exchange.setup_answer(sent)))
+    got = messages.read_setup_answer(through_nvflare(messages.setup_answer(sent)))
     assert (got.settings, got.n_train, got.counters) == (settings, 64, COUNTERS)
     assert got.zero_shot.tolist() == [51, 100]
     assert (got.evaluation.dev.tolist(), got.evaluation.test.tolist()) == ([20, 32], [71, 100])
@@ -44,8 +44,8 @@ def test_setup_both_ways():
 
 def test_site_without_test_data_says_nothing_of_it():
     evaluation = Evaluation(np.array([20, 32]), 17.5, 32, None)
-    got = exchange.read_setup_answer(
-        through_nvflare(exchange.setup_answer(SetupAnswer({}, 8, None, evaluation, COUNTERS)))
+    got = messages.read_setup_answer(
+        through_nvflare(messages.setup_answer(SetupAnswer({}, 8, None, evaluation, COUNTERS)))
     )
     assert got.zero_shot is None
     assert got.evaluation.test is None
@@ -54,15 +54,15 @@ def test_site_without_test_data_says_nothing_of_it():
 @pytest.mark.parametrize("form", ["full", "diagonal", "identity"])
 def test_search_both_ways(form):
     sent = Distribution(np.linspace(-1, 1, 20), 0.875, np.full(20, 1.5))
-    got, round_number, evaluate = exchange.read_search_task(
-        through_nvflare(exchange.search_task(["a", "b"], sent, form, 7, True))
+    got, round_number, evaluate = fedbpt_messages.read_search_task(
+        through_nvflare(fedbpt_messages.search_task(["a", "b"], sent, form, 7, True))
     )
     np.testing.assert_allclose(got.mean, sent.mean, rtol=1e-6)
     assert (got.sigma, round_number, evaluate) == (0.875, 7, True)
     np.testing.assert_allclose(np.diag(got.covariance_matrix()), 1.0 if form == "identity" else 1.5)
 
     answer = SearchAnswer(LocalResult(np.linspace(0, 1, 20), 0.625, 7.5, 41), 32, COUNTERS, EVALUATION)
-    back = exchange.read_search_answer(through_nvflare(exchange.search_answer(answer)), 20, 2)
+    back = fedbpt_messages.read_search_answer(through_nvflare(fedbpt_messages.search_answer(answer)), 20, 2)
     np.testing.assert_allclose(back.result.mean, answer.result.mean, rtol=1e-6)
     assert (back.result.fitness, back.result.sigma_square_sum) == (0.625, 7.5)
     assert (back.n_train, back.counters) == (32, COUNTERS)
@@ -71,10 +71,10 @@ def test_search_both_ways(form):
 
 def test_evaluate_both_ways():
     point = np.array([0.5, -0.25, 1e-3])
-    got = exchange.read_evaluate_task(through_nvflare(exchange.evaluate_task(["a", "b"], point)))
+    got = fedbpt_messages.read_evaluate_task(through_nvflare(fedbpt_messages.evaluate_task(["a", "b"], point)))
     np.testing.assert_allclose(got, point, rtol=1e-6)
-    back = exchange.read_evaluate_answer(
-        through_nvflare(exchange.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS))), 2
+    back = messages.read_evaluate_answer(
+        through_nvflare(messages.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS))), 2
     )
     assert back.evaluation.test.tolist() == [71, 100]
 
@@ -88,16 +88,16 @@ def test_sizes_on_the_wire_at_500_dimensions():
 
     answer = SearchAnswer(LocalResult(np.zeros(500), 0.5, 8.0, 41), 32, COUNTERS, EVALUATION)
     down = {
-        f: size(exchange.search_task(["site-1"] * 10, distribution, f, 1, True))
+        f: size(fedbpt_messages.search_task(["site-1"] * 10, distribution, f, 1, True))
         for f in ("full", "diagonal", "identity")
     }
-    assert size(exchange.search_answer(answer)) < 10_000
+    assert size(fedbpt_messages.search_answer(answer)) < 10_000
     assert 500_000 < down["full"] < 600_000
     assert down["identity"] < down["diagonal"] < 10_000
 
 
 def a_search_answer():
-    return exchange.search_answer(SearchAnswer(LocalResult(np.zeros(5), 0.5, 8.0, 41), 32, COUNTERS, None))
+    return fedbpt_messages.search_answer(SearchAnswer(LocalResult(np.zeros(5), 0.5, 8.0, 41), 32, COUNTERS, None))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_search_answers_that_are_refused(name, value, message):
     else:
         model.params[name] = value
     with pytest.raises(ValueError, match=message):
-        exchange.read_search_answer(through_nvflare(model), 5, None)
+        fedbpt_messages.read_search_answer(through_nvflare(model), 5, None)
 
 
 @pytest.mark.parametrize(
@@ -135,24 +135,24 @@ def test_fields_that_are_refused(field, value, message):
     model = a_search_answer()
     model.meta["flaretune"][field] = value
     with pytest.raises(ValueError, match=message):
-        exchange.read_search_answer(through_nvflare(model), 5, None)
+        fedbpt_messages.read_search_answer(through_nvflare(model), 5, None)
 
 
 def test_a_message_of_something_else_is_refused():
     model = a_search_answer()
     model.meta = {}
     with pytest.raises(ValueError, match="no 'flaretune' field"):
-        exchange.read_search_answer(through_nvflare(model), 5, None)
+        fedbpt_messages.read_search_answer(through_nvflare(model), 5, None)
 
 
 @pytest.mark.parametrize("counts", [np.array([-1, 5]), np.array([0.5, 5.0]), np.array([5]), np.zeros(3, int)])
 def test_counts_that_are_none_are_refused(counts):
-    model = exchange.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS))
+    model = messages.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS))
     model.params["test"] = counts
     with pytest.raises(ValueError, match="'test' is not a vector of 2 counts"):
-        exchange.read_evaluate_answer(through_nvflare(model), 2)
+        messages.read_evaluate_answer(through_nvflare(model), 2)
 
 
 def test_an_evaluation_that_was_asked_for_must_be_there():
     with pytest.raises(ValueError, match="'dev_loss' is missing"):
-        exchange.read_search_answer(through_nvflare(a_search_answer()), 5, 2)
+        fedbpt_messages.read_search_answer(through_nvflare(a_search_answer()), 5, 2)

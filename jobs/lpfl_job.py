@@ -1,0 +1,11 @@
+"""Run an LP-FL job, or export it: `python jobs/lpfl_job.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from flaretune.flare.job_cli import LPFL, main
+
+if __name__ == "__main__":
+    sys.exit(main(LPFL))

@@ -1,0 +1,113 @@
+"""Options as fields of a dataclass: one source for flags, defaults, help texts and checks."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import Field, asdict, field, fields
+from typing import Any, TypeVar, get_type_hints
+
+from flaretune.errors import UserError
+
+Config = TypeVar("Config")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str,
+    choices: Sequence[Any] | None = None,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A dataclass field that knows its help text and the values it may take."""
+    limits = {"choices": choices, "at_least": at_least, "above": above, "at_most": at_most}
+    return field(default=default, metadata={"help": help, "group": group, **limits})
+
+
+def check_fields(config: Any) -> None:
+    """Check every option of a config against its type, choices and limits.
+
+    Raises:
+        UserError: names the flag, the value and what would be right.
+    """
+    hints = get_type_hints(type(config))
+    for item in fields(config):
+        value, limits = getattr(config, item.name), item.metadata
+        flag, wanted = f"--{item.name} {value}", hints[item.name]
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise UserError(f"--{item.name} {value!r}: must be of type {wanted.__name__}")
+        if limits["choices"] is not None and value not in limits["choices"]:
+            raise UserError(f"{flag}: must be one of {', '.join(map(str, limits['choices']))}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{flag}: must be a finite number")
+        if limits["at_least"] is not None and value < limits["at_least"]:
+            raise UserError(f"{flag}: must be at least {limits['at_least']}")
+        if limits["above"] is not None and value <= limits["above"]:
+            raise UserError(f"{flag}: must be above {limits['above']}")
+        if limits["at_most"] is not None and value > limits["at_most"]:
+            raise UserError(f"{flag}: must be at most {limits['at_most']}")
+
+
+def add_flags(
+    parser: argparse.ArgumentParser,
+    *configs: type,
+    groups: Mapping[str, str] | None = None,
+    only: Sequence[str] | None = None,
+) -> None:
+    """Add a flag for every option of the config classes, in their groups, without defaults (see `build`).
+
+    Args:
+        parser: gets the flags.
+        configs: dataclasses whose fields are made by `option`.
+        groups: sentence that stands under the heading of a group, by its name.
+        only: names of the options to add; None for all.
+    """
+    made: dict[str, Any] = {}
+    for config in configs:
+        hints = get_type_hints(config)
+        for item in fields(config):
+            if only is not None and item.name not in only:
+                continue
+            name = item.metadata["group"]
+            if name not in made:
+                made[name] = parser.add_argument_group(name, (groups or {}).get(name))
+            default = "" if item.default == "" else f" (default: {item.default})"
+            made[name].add_argument(
+                f"--{item.name}",
+                type=hints[item.name],
+                default=argparse.SUPPRESS,
+                metavar=_metavar(item),
+                help=f"{item.metadata['help']}{default}".replace("%", "%%"),
+            )
+
+
+def build(config: type[Config], given: Mapping[str, Any]) -> Config:
+    """A config from the options given; the others keep their defaults, and names of other configs are passed over."""
+    return config(**{item.name: given[item.name] for item in fields(config) if item.name in given})
+
+
+def to_argv(config: Any, leave_out: Iterable[str] = ()) -> list[str]:
+    """The flags that give this config, those at their defaults left out."""
+    argv = []
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if value != item.default and item.name not in leave_out:
+            # a text that begins with a hyphen would be taken for a flag of its own
+            starts_like_a_flag = isinstance(value, str) and value.startswith("-")
+            argv += [f"--{item.name}={value}"] if starts_like_a_flag else [f"--{item.name}", str(value)]
+    return argv
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """Every option with its value."""
+    return asdict(config)
+
+
+def _metavar(item: Field) -> str:
+    if item.metadata["choices"] is not None:
+        return "{" + ",".join(map(str, item.metadata["choices"])) + "}"
+    return {int: "N", float: "X"}.get(type(item.default)) or item.name.rsplit("_", 1)[-1].upper()

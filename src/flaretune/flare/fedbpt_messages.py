@@ -1,0 +1,82 @@
+"""What server and sites say to each other in a FedBPT job, besides what `messages` has.
+
+``search``: the server sends its search distribution, a site counts right answers of its mean and answers with
+these and with where its own search ended.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from nvflare.app_common.abstract.fl_model import FLModel
+
+from flaretune.fedbpt import distribution as wire
+from flaretune.fedbpt.answers import SearchAnswer
+from flaretune.fedbpt.distribution import Distribution
+from flaretune.fedbpt.local_search import LocalResult
+from flaretune.flare.messages import (
+    counter_fields,
+    evaluation_arrays,
+    message,
+    read_array,
+    read_counters,
+    read_evaluation,
+    read_meta,
+    read_natural,
+)
+
+SEARCH = "search"
+
+
+def search_task(sites: list[str], distribution: Distribution, form: str, round_number: int, evaluate: bool) -> FLModel:
+    """Where to search from, and whether to evaluate its mean on the way."""
+    fields = {"sites": sites, "round": round_number, "evaluate": evaluate}
+    return message(wire.pack(distribution, form), fields)
+
+
+def read_search_task(model: FLModel) -> tuple[Distribution, int, bool]:
+    meta = read_meta(model)
+    return wire.unpack(model.params), int(meta["round"]), bool(meta["evaluate"])
+
+
+def search_answer(answer: SearchAnswer) -> FLModel:
+    result = answer.result
+    params = {
+        "mean": result.mean.astype(np.float32),
+        "fitness": np.array([result.fitness], dtype=np.float64),
+        "sigma_square_sum": np.array([result.sigma_square_sum], dtype=np.float64),
+    }
+    if answer.evaluation is not None:
+        params |= evaluation_arrays(answer.evaluation)
+    return message(params, {"n_train": answer.n_train, **counter_fields(answer.counters)})
+
+
+def read_search_answer(model: FLModel, dim: int, n_counts: int | None) -> SearchAnswer:
+    """Read a site's search result.
+
+    Args:
+        model: the message.
+        dim: d.
+        n_counts: how many counts the metric has, where an evaluation was asked for; None where it was not.
+
+    Raises:
+        ValueError: a field is missing, of another shape than it must have, or not finite.
+    """
+    meta = read_meta(model)
+    mean = read_array(model.params, "mean", (dim,)).astype(np.float64)
+    fitness = float(read_array(model.params, "fitness", (1,))[0])
+    square_sum = float(read_array(model.params, "sigma_square_sum", (1,))[0])
+    if square_sum <= 0:
+        raise ValueError(f"'sigma_square_sum' is {square_sum:g}, expected a positive number")
+    counters = read_counters(meta)
+    evaluation = None if n_counts is None else read_evaluation(model.params, n_counts)
+    result = LocalResult(mean, fitness, square_sum, counters.queries)
+    return SearchAnswer(result, read_natural(meta, "n_train"), counters, evaluation)
+
+
+def evaluate_task(sites: list[str], point: np.ndarray) -> FLModel:
+    return message({"point": np.asarray(point, dtype=np.float32)}, {"sites": sites})
+
+
+def read_evaluate_task(model: FLModel) -> np.ndarray:
+    read_meta(model)
+    return np.asarray(model.params["point"], dtype=np.float64)

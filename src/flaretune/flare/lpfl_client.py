@@ -1,0 +1,120 @@
+"""An LP-FL site as an NVFlare client: what it answers to each of the server's tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flaretune.config.lpfl import LPFLConfig
+from flaretune.config.options import as_dict, build
+from flaretune.flare import lpfl_messages, messages
+from flaretune.flare.site_script import LOCAL_OPTIONS, Handler, load_data, read_task, run_script, settings_of
+from flaretune.lpfl.answers import LPFLSetupAnswer
+
+if TYPE_CHECKING:
+    from nvflare.app_common.abstract.fl_model import FLModel
+
+    from flaretune.lpfl.site import LPFLSite
+    from flaretune.models.tuned import TunedModel
+
+STATE_FILE = Path("flaretune_soft_labels.npz")  # in the site's run folder of the job
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the site's script; see `run_script`."""
+    run_script(LPFLConfig, LPFLTasks, argv)
+
+
+class LPFLTasks:
+    """What this site answers to each task of a job."""
+
+    def __init__(self, config: LPFLConfig):
+        self._config = config
+        self._site: LPFLSite | None = None
+
+    def handlers(self) -> dict[str, Handler]:
+        return {messages.SETUP: self._setup, lpfl_messages.TRAIN: self._train, messages.EVALUATE: self._evaluate}
+
+    def _setup(self, _task: FLModel, name: str, sites: list[str]) -> FLModel:
+        self._site, answer = set_up(self._config, name, sites)
+        return lpfl_messages.lpfl_setup_answer(answer)
+
+    def _train(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
+        received = read_task(lpfl_messages.read_train_task, task)
+        return lpfl_messages.train_answer(self._opened(name, sites).train(*received))
+
+    def _evaluate(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
+        arrays = read_task(lpfl_messages.read_evaluate_task, task)
+        return messages.evaluate_answer(self._opened(name, sites).evaluate(arrays))
+
+    def _opened(self, name: str, sites: list[str]) -> LPFLSite:
+        if self._site is None:  # this process was started anew, as the simulator does with fewer threads than clients
+            self._site = open_site(self._config, name, sites)[0]
+            self._site.take_over()
+        return self._site
+
+
+def set_up(
+    config: LPFLConfig, name: str, sites: Sequence[str], state_file: Path = STATE_FILE
+) -> tuple[LPFLSite, LPFLSetupAnswer]:
+    """Open a site, and evaluate the pretrained model; see `open_site`."""
+    started = time.monotonic()
+    site, tuned = open_site(config, name, sites, state_file)
+    local = (*LOCAL_OPTIONS, "unlabelled_path", "gradient_checkpointing", "gradient_accumulation")
+    settings = settings_of(config, local, tuned.label_model.spec, tuned.pretrained, tuned.hidden_size)
+    more = {
+        "adapter": tuned.adapter_config or {},
+        "initial": {name: list(values.shape) for name, values in tuned.initial.items()},
+        "parameters": {name: list(shape) for name, shape in tuned.parameters.shapes().items()},
+    }
+    answer = site.setup({**settings, **more})
+    counters = replace(answer.setup.counters, seconds=time.monotonic() - started)  # of loading too
+    return site, replace(answer, setup=replace(answer.setup, counters=counters))
+
+
+def open_site(
+    config: LPFLConfig, name: str, sites: Sequence[str], state_file: Path = STATE_FILE
+) -> tuple[LPFLSite, TunedModel]:
+    """Load data and model.
+
+    Args:
+        config: the site's options.
+        name: the site's name.
+        sites: names of all sites of the job, in the order of their shares.
+        state_file: see `LPFLSite`.
+
+    Raises:
+        UserError: whatever the user can correct.
+    """
+    # torch and transformers take seconds to import: only now that NVFlare knows this process
+    from flaretune.data.load import load_texts
+    from flaretune.lpfl.site import Labelled, LearnSettings, LPFLSite, SiteTexts
+    from flaretune.lpfl.soft_labels import SoftLabelSettings
+    from flaretune.models.tuned import TuneSettings, open_tuned_model
+
+    # drawn even where soft labels are off, so that the test data of a site's own file is the same
+    wanted = 0 if config.unlabelled_path else config.unlabelled
+    spec, data = load_data(config, name, sites, unlabelled=wanted)
+    pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
+    options = as_dict(config)
+    tuned = open_tuned_model(
+        spec,
+        config.model_name,
+        build(TuneSettings, options),
+        dtype=config.dtype,
+        device=config.device,
+        batch_size=config.batch_size,
+    )
+    encode = tuned.label_model.encode
+    texts = SiteTexts(
+        Labelled(encode(data.train.texts), data.train.labels),
+        Labelled(encode(data.dev.texts), data.dev.labels),
+        None if data.test is None else Labelled(encode(data.test.texts), data.test.labels),
+        encode(pool.texts) if config.soft_labels == "on" else [],
+        pool.truth,
+    )
+    settings, soft = build(LearnSettings, options), build(SoftLabelSettings, options)
+    return LPFLSite(name, tuned, texts, settings, soft, state_file), tuned

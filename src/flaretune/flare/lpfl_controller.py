@@ -1,0 +1,203 @@
+"""The server's side of an LP-FL job: an NVFlare controller that averages the sites' adapters."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from nvflare.app_common.aggregators.weighted_aggregation_helper import WeightedAggregationHelper
+
+from flaretune.config.lpfl import LPFLServerConfig
+from flaretune.config.options import build
+from flaretune.errors import UserError
+from flaretune.flare import lpfl_messages, messages
+from flaretune.flare.rounds_controller import RoundsController
+from flaretune.lpfl.aggregate import travelling
+from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+from flaretune.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
+from flaretune.report.run_record import TrainRecord
+from flaretune.tasks.evaluation import Counters, Evaluation
+
+log = logging.getLogger("flaretune.server")
+
+BEST_ADAPTER, LAST_ADAPTER = "best_adapter", "last_adapter"
+
+
+class LPFLController(RoundsController):
+    """Runs the rounds of LP-FL (see `RoundsController`): FedAvg (arXiv 1602.05629) of what the sites have trained.
+
+    NVFlare's own `FedAvg` adds results up as they arrive, so that equal seeds need not give equal bits, and takes every
+    result that it can add; here answers are checked first and added in the order of the sites, by NVFlare's
+    `WeightedAggregationHelper`.
+
+    Args:
+        min_clients: answers that a round needs; more than the job has sites means all of them.
+        num_rounds: rounds.
+        round_timeout: seconds after which a task goes on without the sites that have not answered.
+        setup_timeout: the same for the first task, in which sites load model and data.
+        init_adapter: adapter folder on the server to go on from; "" for a new adapter.
+
+    Raises:
+        UserError: an argument is out of its range, or there is no such adapter.
+    """
+
+    def __init__(
+        self,
+        min_clients: int = LPFLServerConfig.min_clients,
+        num_rounds: int = LPFLServerConfig.num_rounds,
+        round_timeout: int = LPFLServerConfig.round_timeout,
+        setup_timeout: int = LPFLServerConfig.setup_timeout,
+        init_adapter: str = LPFLServerConfig.init_adapter,
+    ):
+        super().__init__(LPFLServerConfig)
+        self.min_clients = min_clients
+        self.num_rounds = num_rounds
+        self.round_timeout = round_timeout
+        self.setup_timeout = setup_timeout
+        self.init_adapter = init_adapter
+        build(LPFLServerConfig, vars(self))  # checks the values
+
+    def run(self) -> None:
+        """Set the sites up, then train round by round."""
+        self.begin()
+        answers = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, lpfl_messages.read_lpfl_setup_answer)
+        if answers is None:
+            return
+        setup = {site: a.setup for site, a in answers.items()}
+        if not self.agree(setup):
+            return
+        self._settings = next(iter(setup.values())).settings
+        try:
+            self._whole = self._start(answers)
+        except UserError as error:
+            self.panic(f"--init_adapter: {error}" if self.init_adapter else str(error))
+            return
+        self.open_folder(setup, BEST_ADAPTER, "adapter")
+        arrays = travelling(self._whole, bool(self._settings["options"]["freeze_a"]))
+        record = self._new_record(0, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
+        # a new adapter leaves the model as the sites have evaluated it in the setup; another is evaluated on the way
+        evaluated = not self.init_adapter
+        if evaluated:
+            self._evaluated(record, arrays, {site: a.evaluation for site, a in setup.items()})
+        n_counts = self.n_counts()
+        shapes = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}
+
+        for round_number in range(1, self.num_rounds + 1):
+            started = time.monotonic()
+            task = lpfl_messages.train_task(self.shares, arrays, round_number, not evaluated)
+            read = partial(lpfl_messages.read_train_answer, shapes=shapes, n_counts=None if evaluated else n_counts)
+            trained = self.ask(lpfl_messages.TRAIN, task, round_number, read)
+            del task
+            if trained is None:
+                return
+            if not evaluated:
+                self._evaluated(record, arrays, {site: a.evaluation for site, a in trained.items()})
+            arrays = average(
+                {site: (a.arrays, a.labelled + a.soft_labelled) for site, a in trained.items()}, round_number
+            )
+            counters = {site: a.counters for site, a in trained.items()}
+            record = self._new_record(round_number, trained, counters, started)
+            del trained
+            evaluated = False
+
+        started = time.monotonic()
+        task = lpfl_messages.evaluate_task(self.shares, arrays)
+        last = self.ask(
+            messages.EVALUATE, task, self.num_rounds, partial(messages.read_evaluate_answer, n_counts=n_counts)
+        )
+        if last is None:
+            return
+        record.seconds = round(record.seconds + time.monotonic() - started, 2)
+        self._evaluated(record, arrays, {site: a.evaluation for site, a in last.items()})
+        log.info("done: results in %s", self.results_folder())
+
+    def _start(self, answers: Mapping[str, LPFLSetupAnswer]) -> dict[str, np.ndarray]:
+        """The whole adapter that the job starts from: that of an earlier run, or the one that the sites have drawn.
+
+        Raises:
+            UserError: the earlier one does not fit, or frozen parts differ between the sites.
+        """
+        (first, answer), *others = answers.items()
+        whole = answer.initial
+        if self.init_adapter:
+            found = load_adapter(self.init_adapter).arrays
+            shapes = {name: values.shape for name, values in whole.items()}
+            theirs = {name: values.shape for name, values in found.items()}
+            if shapes and shapes != theirs:
+                name = next(n for n in sorted({*shapes, *theirs}) if shapes.get(n) != theirs.get(n))
+                raise UserError(
+                    f"{self.init_adapter} does not fit this job: {name} has the shape {theirs.get(name)} there and "
+                    f"{shapes.get(name)} at the sites; start from an adapter of the same model, rank and target modules"
+                )
+            whole = found
+        if self._settings["options"]["freeze_a"]:
+            moving = travelling(whole, freeze_a=True)
+            for site, other in [(first, answer), *others]:
+                for name in sorted(set(whole) - set(moving)):
+                    if not np.array_equal(whole[name], other.initial[name]):
+                        raise UserError(
+                            f"--freeze_a 1: {name} at {site} is another than that of the job's start; every site needs "
+                            "the same seed, rank and version of PEFT and torch"
+                        )
+        return whole
+
+    def _new_record(
+        self,
+        round_number: int,
+        trained: Mapping[str, TrainAnswer],
+        counters: Mapping[str, Counters],
+        started: float,
+    ) -> TrainRecord:
+        """What is known of a round before its result is evaluated."""
+        answers = list(trained.values())
+        measured = self.measure(counters, started)
+        if not trained:
+            return TrainRecord(round=round_number, **{**measured, "queries": 0, "example_forwards": 0})
+        sizes = [a.labelled + a.soft_labelled for a in answers]
+        known = [a for a in answers if a.soft_labels_right is not None]
+        n_known = sum(a.soft_labelled for a in known)
+        return TrainRecord(
+            round=round_number,
+            **measured,
+            train_loss=float(np.average([a.loss for a in answers], weights=sizes)),
+            labelled=sum(a.labelled for a in answers),
+            soft_labelled=sum(a.soft_labelled for a in answers),
+            soft_label_agreement=sum(a.soft_labels_right for a in known) / n_known if n_known else None,
+            site_loss={site: a.loss for site, a in trained.items()},
+        )
+
+    def _evaluated(
+        self, record: TrainRecord, arrays: Mapping[str, np.ndarray], evaluations: Mapping[str, Evaluation]
+    ) -> None:
+        """Finish a round, keeping its adapter as the last one, and as the best if it is."""
+        s = self._settings
+        whole = {**self._whole, **arrays}
+
+        def keep(name: str, result: dict[str, Any]) -> bool:
+            if whole:  # nothing where every parameter is trained and none has been yet
+                artifact = AdapterArtifact(whole, s["adapter"] or None, s["task"], s["options"], s["model"], result)
+                save_adapter(artifact, self.results_folder() / name)
+            return bool(whole)
+
+        self.finish(
+            record,
+            evaluations,
+            partial(keep, BEST_ADAPTER),
+            labelled=record.labelled,
+            soft_labelled=record.soft_labelled,
+            soft_label_agreement=record.soft_label_agreement,
+            trained_parameters=sum(int(np.prod(shape)) for shape in s["parameters"].values()),
+        )
+        keep(LAST_ADAPTER, self.folder.result_of(record))
+
+
+def average(trained: Mapping[str, TrainAnswer], round_number: int) -> dict[str, np.ndarray]:
+    """The mean of the sites' arrays, weighted by their numbers of examples (FedAvg), float32."""
+    helper = WeightedAggregationHelper()
+    for site, answer in trained.items():
+        helper.add(answer.arrays, answer.labelled + answer.soft_labelled, site, round_number)
+    return {name: values.astype(np.float32) for name, values in helper.get_result().items()}

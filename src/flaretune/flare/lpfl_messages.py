@@ -1,0 +1,109 @@
+"""What server and sites say to each other in an LP-FL job, besides what `messages` has.
+
+``train``: the server sends the global adapter (nothing, where each site starts from the pretrained parameters), a
+site counts its right answers, trains, and answers with these and with its own adapter. Arrays have the names that
+PEFT gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from nvflare.app_common.abstract.fl_model import FLModel
+
+from flaretune.flare.messages import (
+    counter_fields,
+    evaluation_arrays,
+    message,
+    read_array,
+    read_counters,
+    read_evaluation,
+    read_meta,
+    read_natural,
+    read_number,
+    read_setup_answer,
+    setup_answer,
+)
+from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+
+TRAIN = "train"
+Shapes = Mapping[str, tuple[int, ...]]
+_EVALUATION = {"dev", "dev_loss", "test"}
+
+
+def lpfl_setup_answer(answer: LPFLSetupAnswer) -> FLModel:
+    model = setup_answer(answer.setup)
+    model.params |= answer.initial
+    return model
+
+
+def read_lpfl_setup_answer(model: FLModel) -> LPFLSetupAnswer:
+    setup = read_setup_answer(model)
+    shapes = {str(name): tuple(int(n) for n in shape) for name, shape in setup.settings["initial"].items()}
+    return LPFLSetupAnswer(setup, read_arrays(model, shapes))
+
+
+def train_task(sites: list[str], arrays: Mapping[str, np.ndarray], round_number: int, evaluate: bool) -> FLModel:
+    """What to start from, and whether to evaluate it on the way."""
+    return message(dict(arrays), {"sites": sites, "round": round_number, "evaluate": evaluate})
+
+
+def read_train_task(model: FLModel) -> tuple[dict[str, np.ndarray], int, bool]:
+    meta = read_meta(model)
+    return dict(model.params), int(meta["round"]), bool(meta["evaluate"])
+
+
+def train_answer(answer: TrainAnswer) -> FLModel:
+    params = dict(answer.arrays)
+    if answer.evaluation is not None:
+        params |= evaluation_arrays(answer.evaluation)
+    agreement = {} if answer.soft_labels_right is None else {"soft_labels_right": answer.soft_labels_right}
+    fields = {"labelled": answer.labelled, "soft_labelled": answer.soft_labelled, "loss": answer.loss, **agreement}
+    return message(params, {**fields, **counter_fields(answer.counters)})
+
+
+def read_train_answer(model: FLModel, shapes: Shapes, n_counts: int | None) -> TrainAnswer:
+    """Read what a site has trained.
+
+    Args:
+        model: the message.
+        shapes: of the arrays that travel.
+        n_counts: how many counts the metric has, where an evaluation was asked for; None where it was not.
+
+    Raises:
+        ValueError: a field or array is missing, too much, of another shape than it must have, or not finite.
+    """
+    meta = read_meta(model)
+    right = read_natural(meta, "soft_labels_right") if "soft_labels_right" in meta else None
+    labelled, soft_labelled = read_natural(meta, "labelled"), read_natural(meta, "soft_labelled")
+    if labelled + soft_labelled == 0:
+        raise ValueError("it trained on no examples")
+    return TrainAnswer(
+        arrays=read_arrays(model, shapes),
+        labelled=labelled,
+        soft_labelled=soft_labelled,
+        soft_labels_right=right,
+        loss=read_number(meta, "loss"),
+        counters=read_counters(meta),
+        evaluation=None if n_counts is None else read_evaluation(model.params, n_counts),
+    )
+
+
+def evaluate_task(sites: list[str], arrays: Mapping[str, np.ndarray]) -> FLModel:
+    return message(dict(arrays), {"sites": sites})
+
+
+def read_evaluate_task(model: FLModel) -> dict[str, np.ndarray]:
+    read_meta(model)
+    return dict(model.params)
+
+
+def read_arrays(model: FLModel, shapes: Shapes) -> dict[str, np.ndarray]:
+    """The arrays of these names and shapes, and no others but an evaluation's, finite, as float32."""
+    extra = sorted(set(model.params) - set(shapes) - _EVALUATION - {"zero_shot"})
+    if extra:
+        raise ValueError(f"array {extra[0]!r} is none of those that travel")
+    return {
+        name: read_array(model.params, name, shape).astype(np.float32, copy=False) for name, shape in shapes.items()
+    }

@@ -1,0 +1,142 @@
+"""What both methods' messages share: envelope, evaluation, counters, and the checks on receipt.
+
+Arrays travel in ``FLModel.params``; names, settings and counters in ``FLModel.meta["flaretune"]``. Nothing
+is pickled, and no text, token, label or number of a single example leaves a site.
+
+Two tasks are the same for both methods. ``setup``: the server names the sites, a site loads model and data and
+tells its settings. ``evaluate``: a site counts right answers, for what the last round ended with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from nvflare.app_common.abstract.fl_model import FLModel
+
+from flaretune.tasks.evaluation import Counters, EvaluateAnswer, Evaluation, SetupAnswer
+
+SCHEMA = 2
+SETUP, EVALUATE = "setup", "evaluate"
+_META = "flaretune"
+
+
+def setup_task(sites: list[str]) -> FLModel:
+    """Names of the sites of the job, in the order of their shares of a common data set."""
+    return message({}, {"sites": sites})
+
+
+def read_sites(model: FLModel) -> list[str]:
+    """The sites that any task names: a process that was started anew sets up from any of them."""
+    return [str(site) for site in read_meta(model)["sites"]]
+
+
+def setup_answer(answer: SetupAnswer) -> FLModel:
+    params = evaluation_arrays(answer.evaluation)
+    if answer.zero_shot is not None:
+        params["zero_shot"] = answer.zero_shot
+    return message(params, {"settings": answer.settings, "n_train": answer.n_train, **counter_fields(answer.counters)})
+
+
+def read_setup_answer(model: FLModel) -> SetupAnswer:
+    meta = read_meta(model)
+    settings = meta.get("settings")
+    if not isinstance(settings, dict):
+        raise ValueError("'settings' is missing")
+    n_counts = len(np.atleast_1d(model.params.get("dev")))  # the metric's, which the settings name
+    zero_shot = read_counts(model.params, "zero_shot", n_counts) if "zero_shot" in model.params else None
+    evaluation = read_evaluation(model.params, n_counts)
+    return SetupAnswer(settings, read_natural(meta, "n_train"), zero_shot, evaluation, read_counters(meta))
+
+
+def evaluate_answer(answer: EvaluateAnswer) -> FLModel:
+    return message(evaluation_arrays(answer.evaluation), counter_fields(answer.counters))
+
+
+def read_evaluate_answer(model: FLModel, n_counts: int) -> EvaluateAnswer:
+    return EvaluateAnswer(read_evaluation(model.params, n_counts), read_counters(read_meta(model)))
+
+
+# ---- fields ----
+
+
+def message(params: dict[str, Any], fields: dict[str, Any]) -> FLModel:
+    return FLModel(params=params, meta={_META: {"schema": SCHEMA, **fields}})
+
+
+def read_meta(model: FLModel) -> Mapping[str, Any]:
+    meta = (model.meta or {}).get(_META)
+    if not isinstance(meta, Mapping):
+        raise ValueError("the message has no 'flaretune' field: is the other side running flaretune?")
+    if meta.get("schema") != SCHEMA:
+        raise ValueError(f"message schema {meta.get('schema')!r}, expected {SCHEMA}: update the older side")
+    return meta
+
+
+def read_array(params: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if name not in params:
+        raise ValueError(f"array {name!r} is missing")
+    values = np.asarray(params[name])
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"array {name!r} has type {values.dtype}, expected numbers")
+    if values.shape != shape:
+        raise ValueError(f"array {name!r} has shape {values.shape}, expected {shape}")
+    if not np.all(np.isfinite(values)):
+        raise ValueError(f"array {name!r} holds values that are not finite")
+    return values
+
+
+def read_counts(params: Mapping[str, Any], name: str, n_counts: int) -> np.ndarray:
+    values = np.asarray(params.get(name))
+    if values.dtype.kind not in "iu" or values.shape != (n_counts,) or np.any(values < 0):
+        raise ValueError(f"array {name!r} is not a vector of {n_counts} counts")
+    return values.astype(np.int64)
+
+
+def evaluation_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    arrays = {
+        "dev": evaluation.dev,
+        "dev_loss": np.array([evaluation.dev_loss_sum, evaluation.dev_size], dtype=np.float64),
+    }
+    if evaluation.test is not None:
+        arrays["test"] = evaluation.test
+    return arrays
+
+
+def read_evaluation(params: Mapping[str, Any], n_counts: int) -> Evaluation:
+    loss_sum, size = read_array(params, "dev_loss", (2,))
+    test = read_counts(params, "test", n_counts) if "test" in params else None
+    return Evaluation(read_counts(params, "dev", n_counts), float(loss_sum), int(size), test)
+
+
+def counter_fields(counters: Counters) -> dict[str, Any]:
+    return {
+        "queries": counters.queries,
+        "example_forwards": counters.example_forwards,
+        "seconds": round(counters.seconds, 3),
+        "memory_mb": counters.memory_mb,
+    }
+
+
+def read_counters(meta: Mapping[str, Any]) -> Counters:
+    return Counters(
+        read_natural(meta, "queries"),
+        read_natural(meta, "example_forwards"),
+        read_number(meta, "seconds"),
+        read_number(meta, "memory_mb"),
+    )
+
+
+def read_number(meta: Mapping[str, Any], name: str) -> float:
+    value = meta.get(name)
+    if not isinstance(value, int | float) or not np.isfinite(value):
+        raise ValueError(f"{name!r} is {value!r}, expected a number")
+    return float(value)
+
+
+def read_natural(meta: Mapping[str, Any], name: str) -> int:
+    value = meta.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name!r} is {value!r}, expected a whole number of at least 0")
+    return value

@@ -1,0 +1,138 @@
+"""What the NVFlare recipes of both methods share: a job that carries flaretune's code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.job_def import ALL_SITES
+from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
+from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
+from nvflare.job_config.api import FedJob
+from nvflare.recipe.run import Run
+from nvflare.recipe.spec import ExecEnv, Recipe
+
+import flaretune
+from flaretune.config.options import as_dict, build, to_argv
+from flaretune.config.shared import SiteConfig
+from flaretune.errors import UserError
+from flaretune.flare.rounds_controller import RoundsController
+from flaretune.tasks.spec import load_task
+
+LOCAL_PATHS = ("model_name", "dataset", "data_path", "unlabelled_path")  # may name a path; sites start elsewhere
+
+
+class FlaretuneRecipe(Recipe):
+    """A job of one of the methods, to run in an environment (`SimEnv`, `PocEnv`, `ProdEnv`) or to export.
+
+    The job carries flaretune's code and, if `site_config.task_file` names one, the task file.
+
+    Args:
+        site_config: what every site is told.
+        controller: the server's part.
+        tasks: names of the tasks that it gives the sites.
+        name: of the job.
+        per_site: by site name, options of the site's config that differ there, such as ``data_path`` or ``device``.
+            If given, the job is deployed to these sites only.
+        inline_arrays: whether arrays travel in the messages themselves; otherwise as downloads, for large ones.
+
+    Raises:
+        UserError: an option or a site's option is unknown or out of its range.
+    """
+
+    def __init__(
+        self,
+        site_config: SiteConfig,
+        controller: RoundsController,
+        tasks: Sequence[str],
+        *,
+        name: str,
+        per_site: Mapping[str, Mapping[str, Any]] | None = None,
+        inline_arrays: bool = True,
+    ):
+        job = FedJob(name=name, min_clients=controller.min_clients)
+        job.to_server(controller, id=f"{type(controller).__name__.removesuffix('Controller').lower()}_controller")
+        job.to_server(TBAnalyticsReceiver(), id="tensorboard")
+        self._transfer = {"np_download_chunk_size": 0} if inline_arrays else {}
+        job.to_server({"server": {"task_request_interval": 0.05}, **self._transfer})
+        super().__init__(job)
+        self._tasks = list(tasks)
+        self._script = site_config.script()
+        self._staging = tempfile.TemporaryDirectory(prefix="flaretune-job-")
+        job.add_file_to_server(str(self._code_folder()))
+        self._site_config = site_config
+        self._site_configs: dict[str, SiteConfig] = {}
+        if per_site:
+            self.set_per_site_config({site: dict(options) for site, options in per_site.items()})
+
+    def run(self, env: ExecEnv, **exec_params: Any) -> Run:
+        """Run in an environment; one with fewer clients than `min_clients` starts with all it has."""
+        available = getattr(env, "num_clients", None)
+        if available:  # the simulator or a proof of concept, whose sites run on this machine
+            self._job.job.min_clients = min(self._job.job.min_clients, available)
+            # the sites' command is `python3 …`, looked up in PATH: let it find this Python
+            os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        return super().run(env, **exec_params)
+
+    def _apply_per_site_config(self, config: dict[str, dict]) -> None:
+        """Make each site's options from the common ones and its own (called by `set_per_site_config`)."""
+        known = as_dict(self._site_config)
+        for site, options in config.items():
+            unknown = sorted(set(options) - set(known))
+            if unknown:
+                raise UserError(f"site {site}: there is no option {unknown[0]!r}; there are {', '.join(known)}")
+            self._site_configs[site] = build(type(self._site_config), {**known, **options})
+
+    def _prepare_client_apps(self) -> None:
+        if not self._site_configs:
+            self._add_site(None, self._site_config)
+        for site, config in self._site_configs.items():
+            self._add_site(site, config)
+
+    def _add_site(self, site: str | None, config: SiteConfig) -> None:
+        """Add the client app of one site, or of all where `site` is None."""
+        load_task(config.task)  # what is wrong with it is said now, and not at every site
+        code = self._code_folder()
+        here = {name: value for name in LOCAL_PATHS if (value := getattr(config, name, ""))}
+        config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
+        if config.task_file:
+            file = Path(config.task_file)
+            shutil.copy(file, code)
+            config = replace(config, task_file=f"custom/{file.name}")  # seen from the site's working folder
+        executor = ClientAPIExecutor(
+            execution_mode="external_process",
+            command=["python3", "-u", f"custom/{self._script}", *to_argv(config)],
+            launch_timeout=600.0,
+            server_expected_format="raw",
+        )
+        target = site or ALL_SITES
+        self._job.to(executor, target, tasks=self._tasks)
+        if self._transfer:
+            self._job.to(dict(self._transfer), target)
+        self._job.add_file_to(str(code), target)
+
+    def _code_folder(self) -> Path:
+        """A folder with the code that a job carries, which lives as long as this recipe."""
+        folder = Path(tempfile.mkdtemp(dir=self._staging.name))
+        package = Path(flaretune.__file__).parent
+        shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(_script_file(package, self._script), folder)
+        return folder
+
+
+def _script_file(package: Path, name: str) -> Path:
+    """The sites' script, which is installed beside the package.
+
+    Raises:
+        UserError: it is not there.
+    """
+    script = package.parent / name
+    if not script.is_file():
+        raise UserError(f"{script} is missing: install flaretune again")
+    return script

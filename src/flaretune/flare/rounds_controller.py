@@ -1,0 +1,210 @@
+"""What the servers of both methods do: ask the sites, take what can be read, keep and tell of rounds."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from nvflare.apis.analytix import AnalyticsDataType
+from nvflare.apis.utils.analytix_utils import create_analytic_dxo, send_analytic_dxo
+from nvflare.app_common.abstract.fl_model import FLModel
+from nvflare.app_common.workflows.model_controller import ModelController
+
+from flaretune.config.options import as_dict, build
+from flaretune.config.shared import ServerConfig
+from flaretune.flare import messages
+from flaretune.flare.wire_meter import WireMeter
+from flaretune.report.run_folder import RunFolder
+from flaretune.report.run_record import RoundRecord, scalars
+from flaretune.tasks import metrics
+from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer
+
+log = logging.getLogger("flaretune.server")
+Answer = TypeVar("Answer")
+
+RESULTS = "flaretune"  # folder of the job's results in the server's run folder
+
+
+class RoundsController(ModelController):
+    """Asks the sites in rounds and keeps the results in the job's run folder on the server.
+
+    Nothing about model, task or data is told here: the sites report what they were told, and the server
+    checks that they agree. A round's result is evaluated by the sites on the way into the next round: one task a
+    round, not two.
+
+    Subclasses set every argument of theirs as an attribute of the same name, from which NVFlare's job export reads it
+    back, and implement `run`.
+
+    Args:
+        config: the class that says which of the attributes are options, and checks their values.
+    """
+
+    min_clients: int
+    num_rounds: int
+    round_timeout: int
+    setup_timeout: int
+
+    def __init__(self, config: type[ServerConfig]):
+        super().__init__(persistor_id="", ignore_result_error=True)
+        self._config = config
+
+    def begin(self) -> None:
+        """Look at who is there, and start to count bytes."""
+        self._job_started = time.monotonic()
+        self._sites = sorted((client.name for client in self.engine.get_clients()), key=_natural_order)
+        self._shares = list(self._sites)  # whose place is the number of their share of a common data set
+        self._needed = min(self.min_clients, len(self._sites))
+        if self._needed < self.min_clients:
+            log.warning(
+                "min_clients %d, but the job has %d sites: all of them are needed", self.min_clients, self._needed
+            )
+        self._meter = WireMeter(self.fl_ctx.get_job_id(), self.engine.get_cell().core_cell)
+        # Half a second at the end of every task by default, and the argument for it has no effect.
+        if hasattr(self.communicator, "_task_check_period"):
+            self.communicator._task_check_period = 0.02
+
+    @property
+    def shares(self) -> list[str]:
+        """Names of the sites in the order of their shares of a common data set."""
+        return self._shares
+
+    def results_folder(self) -> Path:
+        return Path(self.get_run_dir()) / RESULTS
+
+    def ask(
+        self, task: str, message: FLModel, round_number: int, read: Callable[[FLModel], Answer]
+    ) -> dict[str, Answer] | None:
+        """Send a task to all sites and collect the answers that can be read, by site.
+
+        Returns:
+            The answers in the order of the sites; None if the job was aborted or has failed for want of answers.
+        """
+        message.current_round, message.total_rounds = round_number, self.num_rounds
+        results = self.broadcast_model(
+            data=message,
+            task_name=task,
+            targets=list(self._sites),
+            timeout=self.setup_timeout if task == messages.SETUP else self.round_timeout,
+        )
+        if self.abort_signal.triggered:
+            return None
+        answers = {}
+        for result in results:
+            site = result.meta.get("client_name", "an unknown site")
+            try:
+                answers[site] = read(result)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                log.warning("round %d: the %s answer of %s is left out: %s", round_number, task, site, error)
+        answers = {site: answers[site] for site in self._sites if site in answers}
+        if len(answers) < self._needed:
+            missing = ", ".join(site for site in self._sites if site not in answers)
+            self.panic(
+                f"round {round_number}: {len(answers)} of {len(self._sites)} sites gave a usable {task} answer and "
+                f"{self._needed} are needed; without: {missing} (their own logs say why)"
+            )
+            return None
+        return answers
+
+    def agree(self, setup: Mapping[str, SetupAnswer]) -> bool:
+        """Whether all sites were told the same; if not, the job fails and says which differ and where."""
+        (first, reference), *others = setup.items()
+        for site, answer in others:
+            for part in (name for name, value in reference.settings.items() if isinstance(value, dict)):
+                mine, theirs = (
+                    {k: v for k, v in a.settings[part].items() if (part, k) != ("model", "name")}
+                    for a in (reference, answer)
+                )
+                differing = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
+                if differing:
+                    key = differing[0]
+                    self.panic(
+                        f"the sites do not agree on the {part}: {key} is {mine.get(key)!r} at {first} and "
+                        f"{theirs.get(key)!r} at {site}; give all sites the same"
+                    )
+                    return False
+        return True
+
+    def open_folder(self, setup: Mapping[str, SetupAnswer], artifact: str, artifact_kind: str, **more: Any) -> None:
+        """Start the results of this job: `setup` are the sites that take part, `more` is noted with the options."""
+        self._sites = list(setup)  # the others have no model or data to work with
+        settings = next(iter(setup.values())).settings
+        self._metric_name = settings["task"]["metric"]
+        self.folder = RunFolder(
+            self.results_folder(),
+            settings,
+            {**as_dict(build(self._config, vars(self))), **more},
+            self._sites,
+            zero_shot=self.metric([a.zero_shot for a in setup.values()]),
+            artifact=artifact,
+            artifact_kind=artifact_kind,
+        )
+
+    def measure(self, answers: Mapping[str, Counters], started: float) -> dict[str, Any]:
+        """What a round took: entries of a `RoundRecord`.
+
+        Args:
+            answers: counters of the sites that answered.
+            started: when the round began, by `time.monotonic`.
+        """
+        seconds = time.monotonic() - started
+        wire = self._meter.take()
+        return {
+            "seconds": round(seconds, 2),
+            "overhead_seconds": round(seconds - max(c.seconds for c in answers.values()), 2),
+            "sites": list(answers),
+            "bytes_down": round(wire["down"][0] / len(answers), 1),
+            "bytes_up": round(wire["up"][0] / len(answers), 1),
+            "queries": sum(c.queries for c in answers.values()),
+            "example_forwards": sum(c.example_forwards for c in answers.values()),
+            "memory_mb": max(c.memory_mb for c in answers.values()),
+        }
+
+    def finish(
+        self,
+        record: RoundRecord,
+        evaluations: Mapping[str, Evaluation],
+        save: Callable[[dict[str, Any]], bool],
+        **more: Any,
+    ) -> None:
+        """Complete a round's record by the evaluation of its result, keep it, and tell of it.
+
+        Args:
+            record: of the round.
+            evaluations: by site.
+            save: writes the artifact, given what is known of it; called if it is the best so far.
+            more: further entries of the summary.
+        """
+        dev_size = sum(e.dev_size for e in evaluations.values())
+        record.accuracy = self.metric([e.test for e in evaluations.values()])
+        record.dev_accuracy = self.metric([e.dev for e in evaluations.values()])
+        record.dev_loss = sum(e.dev_loss_sum for e in evaluations.values()) / dev_size if dev_size else None
+        record.site_accuracy = {
+            site: value for site, e in evaluations.items() if (value := self.metric([e.dev])) is not None
+        }
+        is_best = self.folder.keep_round(record, save, **more)
+        with self.engine.new_context() as fl_ctx:  # TensorBoard, or whatever receives analytics on the server
+            for tag, value in scalars(record).items():
+                dxo = create_analytic_dxo(tag, value, AnalyticsDataType.SCALAR, global_step=record.round)
+                send_analytic_dxo(self, dxo, fl_ctx)
+        log.info(record.line(self.num_rounds, len(self._shares), is_best))
+
+    def metric(self, counts: Sequence[np.ndarray | None]) -> float | None:
+        """The task's metric of counts added up, those of sites without test data left out; None without examples."""
+        counts = [c for c in counts if c is not None]
+        if not counts or not np.sum(counts):
+            return None
+        return metrics.value(self._metric_name, np.sum(counts, axis=0))
+
+    def n_counts(self) -> int:
+        """How many counts the task's metric has."""
+        return len(metrics.count(self._metric_name, np.zeros(0, int), np.zeros(0, int), 0))
+
+
+def _natural_order(name: str) -> list:
+    """Sort key that puts site-2 before site-10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

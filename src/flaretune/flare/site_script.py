@@ -1,0 +1,177 @@
+"""What the sites' scripts of both methods do: flags in, then a loop over the server's tasks until the job ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flaretune.config.shared import SiteConfig, parse_site_flags
+from flaretune.errors import UserError
+from flaretune.flare import messages
+
+if TYPE_CHECKING:
+    from nvflare.app_common.abstract.fl_model import FLModel
+
+    from flaretune.data.site_data import SiteData
+    from flaretune.models.load import Pretrained
+    from flaretune.tasks.spec import TaskSpec
+
+log = logging.getLogger("flaretune.site")
+
+# Answers a task's message: (the message, the site's name, the names of all sites of the job).
+Handler = Callable[["FLModel", str, list[str]], "FLModel"]
+
+
+class HasHandlers(Protocol):
+    """A method's answers to the server's tasks."""
+
+    def handlers(self) -> dict[str, Handler]:
+        """What answers each task, by its name."""
+
+
+def run_script(
+    config: type[SiteConfig],
+    tasks: Callable[[SiteConfig], HasHandlers],
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Run a site's script: never returns, exits with 0 at the end of the job and with 1 after one clear sentence.
+
+    `os._exit` because NVFlare's threads would keep the process of a failed script alive until the server's
+    heartbeat timeout.
+
+    Args:
+        config: the method's options.
+        tasks: makes what answers the server's tasks, given the options.
+        argv: flags; None for the command line's.
+    """
+    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("flaretune").setLevel(logging.INFO)
+    try:
+        options, sentences = parse_site_flags(config, sys.argv[1:] if argv is None else argv)
+        for sentence in sentences:
+            log.warning(sentence)
+        _serve(tasks(options))
+        status = 0
+    except (UserError, FloatingPointError) as error:
+        log.error("%s", error)
+        status = 1
+    except SystemExit as error:  # argparse has said what is wrong
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException as error:
+        log.error("unexpected %s: %s\n%s", type(error).__name__, error, traceback.format_exc())
+        status = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _serve(tasks: HasHandlers) -> None:
+    """Answer the server's tasks until the job ends."""
+    # Arrays in the message itself: a download of its own would block this site if the server gave up waiting.
+    os.environ.setdefault("NVFLARE_NP_DOWNLOAD_CHUNK_SIZE", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import nvflare.client as flare
+
+    handlers = tasks.handlers()
+    flare.init()
+    name = flare.get_site_name()
+    while flare.is_running():
+        task = flare.receive()
+        if task is None:
+            break
+        kind, sites = flare.get_task_name(), read_task(messages.read_sites, task)
+        if kind not in handlers:
+            raise UserError(f"the server sent the task {kind!r}, which this version does not know")
+        flare.send(handlers[kind](task, name, sites))
+
+
+def read_task(reader: Callable[[FLModel], Any], task: FLModel) -> Any:
+    """What a reader of `messages` makes of the server's message, or one sentence if it makes nothing of it."""
+    try:
+        return reader(task)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the server's message cannot be read ({error}): server and sites need the same version of flaretune"
+        ) from error
+
+
+def settings_of(
+    config: SiteConfig, local_options: Sequence[str], spec: TaskSpec, pretrained: Pretrained, hidden_size: int
+) -> dict[str, Any]:
+    """What the sites of a job must agree on, for the setup answer; plain JSON values without paths of data.
+
+    Args:
+        config: the site's options.
+        local_options: those that may differ from site to site.
+        spec: the task.
+        pretrained: the model.
+        hidden_size: of its embeddings.
+    """
+    from flaretune.tasks.spec import task_table
+
+    task = {key: value for key, value in task_table(spec).items() if key != "source"}
+    return {
+        "method": config.method,
+        "options": {item.name: getattr(config, item.name) for item in fields(config) if item.name not in local_options},
+        "task": {"name": spec.name, **task},
+        "model": {"name": config.model_name, "kind": pretrained.kind, "hidden_size": hidden_size},
+    }
+
+
+# Options of `SiteConfig` that may differ from site to site; all others must be the same for answers to fit together.
+LOCAL_OPTIONS = ("dataset", "data_path", "task_name", "task_file", "model_name", "device", "dtype", "batch_size")
+
+
+def load_data(config: SiteConfig, name: str, sites: Sequence[str], unlabelled: int = 0) -> tuple[TaskSpec, SiteData]:
+    """The task, and this site's examples of it.
+
+    Args:
+        config: the site's options.
+        name: the site's name.
+        sites: names of all sites of the job, in the order of their shares.
+        unlabelled: unlabelled texts, see `Split` and `own_data`.
+
+    Raises:
+        UserError: whatever the user can correct.
+    """
+    from flaretune.data.site_data import Split, own_data, share_of_common_set
+    from flaretune.models.load import resolve_device
+    from flaretune.tasks.spec import load_task
+
+    spec = load_task(config.task)
+    resolve_device(config.device)  # before the data is read: what is wrong is said at once
+    evaluators = evaluation_sites(config.eval_clients, sites)
+    if config.data_path:
+        return spec, own_data(
+            spec, config.data_path, config.k_shot, config.seed, name in evaluators, unlabelled=unlabelled
+        )
+    split = Split(config.k_shot, len(sites), bool(config.iid), config.alpha_dir, config.seed, unlabelled=unlabelled)
+    test_part = (evaluators.index(name), len(evaluators)) if name in evaluators else None
+    return spec, share_of_common_set(spec, config.dataset or None, split, list(sites).index(name), test_part)
+
+
+def evaluation_sites(wanted: str, sites: Sequence[str]) -> list[str]:
+    """The sites that evaluate on test data: ``first``, ``all``, or those named, as far as they are in the job.
+
+    Raises:
+        UserError: none of the names is a site of the job.
+    """
+    if wanted in ("first", "all"):
+        return list(sites) if wanted == "all" else list(sites[:1])
+    names = [name.strip() for name in wanted.split(",")]
+    absent = [name for name in names if name not in sites]
+    if absent:
+        log.warning("--eval_clients: %s not in this job, whose sites are %s", ", ".join(absent), ", ".join(sites))
+    present = [name for name in names if name in sites]
+    if not present:
+        raise UserError(
+            f"--eval_clients {wanted}: none of these is a site of this job ({', '.join(sites)}); "
+            "use their names, first, or all"
+        )
+    return present

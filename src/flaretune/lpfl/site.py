@@ -1,0 +1,193 @@
+"""An LP-FL site: its data, the model it trains, and what it does in each task of a job."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flaretune.data.encode import Encoded
+from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+from flaretune.lpfl.local_train import TrainingSet, TrainSettings, local_train
+from flaretune.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
+from flaretune.models.tuned import TunedModel
+from flaretune.seeding import derive_seed
+from flaretune.tasks.evaluation import (
+    Counters,
+    EvaluateAnswer,
+    Evaluation,
+    SetupAnswer,
+    count_right,
+    cross_entropy_sum,
+)
+
+log = logging.getLogger("flaretune.site")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Encoded texts and their class ids, int64, shape (N,)."""
+
+    texts: Sequence[Encoded]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class SiteTexts:
+    """What a site works with.
+
+    Attributes:
+        train: T_k, what it is given labels of.
+        dev: what rounds are compared on; may be empty.
+        test: what accuracy is reported on; None at a site that does not evaluate.
+        pool: U_k, encoded texts without labels.
+        truth: hidden class ids of the pool, int64, for reporting; None where nobody knows them.
+    """
+
+    train: Labelled
+    dev: Labelled
+    test: Labelled | None
+    pool: Sequence[Encoded]
+    truth: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class LearnSettings(TrainSettings):
+    """How a site learns; the options of these names in `config.LPFLConfig`."""
+
+    soft_labels: str
+    soft_weight: float
+    seed: int
+
+
+class LPFLSite:
+    """What a site answers to the server's tasks. Knows nothing of NVFlare.
+
+    Args:
+        name: of the site.
+        tuned: the model that it trains.
+        texts: its data.
+        settings: how it learns.
+        soft_settings: how its pool is labelled.
+        state_file: where the pool's state is kept for a process that takes over in the middle of a job.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tuned: TunedModel,
+        texts: SiteTexts,
+        settings: LearnSettings,
+        soft_settings: SoftLabelSettings,
+        state_file: Path,
+    ):
+        self._name = name
+        self._model = tuned.label_model
+        self._parameters = tuned.parameters
+        self._initial = tuned.initial
+        self._spec = tuned.label_model.spec
+        self._texts = texts
+        self._settings = settings
+        self._state_file = state_file
+        n_pool = len(texts.pool) if settings.soft_labels == "on" else 0
+        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings, name)
+
+    def setup(self, agreement: dict[str, Any]) -> LPFLSetupAnswer:
+        """Begin a job: evaluate the pretrained model, which a new adapter leaves as it is."""
+        self._state_file.unlink(missing_ok=True)  # of an earlier job in this folder
+        if self._settings.soft_labels == "on" and not len(self._texts.pool):
+            log.warning("this site has no unlabelled texts: it learns from its labelled ones alone")
+        answer = self._timed_evaluation()
+        evaluation = answer.evaluation
+        setup = SetupAnswer(agreement, len(self._texts.train.labels), evaluation.test, evaluation, answer.counters)
+        return LPFLSetupAnswer(setup, self._initial)
+
+    def train(self, arrays: Mapping[str, np.ndarray], round_number: int, evaluate: bool) -> TrainAnswer:
+        """A round (spec: "A round", steps 2 to 5): take over the global model, label, train, answer.
+
+        Args:
+            arrays: of the global model; empty for the initial one.
+            round_number: the first is 1. From the second on, texts are labelled by the received model.
+            evaluate: whether to evaluate the received model first.
+
+        Raises:
+            FloatingPointError: the model's answers or the loss are not finite.
+        """
+        started, forwards = time.monotonic(), self._model.example_forwards
+        self._parameters.load(arrays)
+        evaluation = self._evaluation() if evaluate else None
+        if evaluate:
+            forwards = self._model.example_forwards
+        if round_number > 1:
+            self._label_texts(round_number)
+        data = self._training_set()
+        seed = derive_seed(self._settings.seed, "train", round_number, self._name)
+        loss, steps = local_train(self._model, self._parameters.trained(), data, self._settings, seed)
+        counters = Counters(steps, self._model.example_forwards - forwards, time.monotonic() - started)
+        n_soft = len(self._pool.indices)
+        return TrainAnswer(
+            arrays=self._parameters.arrays(),
+            labelled=len(self._texts.train.labels),
+            soft_labelled=n_soft,
+            soft_labels_right=self._pool.agreement(self._texts.truth)[0] if n_soft and self._knows_truth() else None,
+            loss=loss,
+            counters=counters,
+            evaluation=evaluation,
+        )
+
+    def evaluate(self, arrays: Mapping[str, np.ndarray]) -> EvaluateAnswer:
+        """Count the global model's right answers on development and test data."""
+        self._parameters.load(arrays)
+        return self._timed_evaluation()
+
+    def take_over(self) -> None:
+        """Go on where another process of this site stopped."""
+        if self._state_file.is_file():
+            with np.load(self._state_file, allow_pickle=False) as state:
+                self._pool.restore(dict(state))
+
+    def _knows_truth(self) -> bool:
+        return self._texts.truth is not None
+
+    def _label_texts(self, round_number: int) -> None:
+        wanted = self._pool.wanted()
+        if len(wanted) == 0:
+            return
+        logits = self._model.answers([self._texts.pool[i] for i in wanted])
+        try:
+            self._pool.label(wanted, logits, round_number)
+        except ValueError as error:
+            raise FloatingPointError(str(error)) from error
+        partial = self._state_file.with_name(f"{self._state_file.stem}.partial.npz")
+        np.savez(partial, **self._pool.state())
+        partial.replace(self._state_file)
+
+    def _training_set(self) -> TrainingSet:
+        train, soft = self._texts.train, self._pool.indices
+        return TrainingSet(
+            [*train.texts, *(self._texts.pool[i] for i in soft)],
+            np.concatenate([np.eye(self._spec.n_classes)[train.labels], self._pool.labels]),
+            np.concatenate([np.ones(len(train.labels)), np.full(len(soft), self._settings.soft_weight)]),
+        )
+
+    def _timed_evaluation(self) -> EvaluateAnswer:
+        started, forwards = time.monotonic(), self._model.example_forwards
+        evaluation = self._evaluation()
+        return EvaluateAnswer(
+            evaluation, Counters(0, self._model.example_forwards - forwards, time.monotonic() - started)
+        )
+
+    def _evaluation(self) -> Evaluation:
+        dev, test = self._texts.dev, self._texts.test
+        dev_logits = self._model.answers(dev.texts)
+        return Evaluation(
+            dev=count_right(self._spec, dev_logits, dev.labels),
+            dev_loss_sum=cross_entropy_sum(dev_logits, dev.labels) if len(dev.labels) else 0.0,
+            dev_size=len(dev.labels),
+            test=None if test is None else count_right(self._spec, self._model.answers(test.texts), test.labels),
+        )

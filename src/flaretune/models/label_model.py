@@ -1,0 +1,68 @@
+"""A language model that is trained: it answers with the label words' logits, through which gradients flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from flaretune.data.encode import Encoded, Encoder
+from flaretune.models.label_head import at_answers
+from flaretune.models.load import Pretrained
+from flaretune.models.padding import pad_right
+from flaretune.tasks.spec import TaskSpec
+
+
+class LabelModel:
+    """The score s(l | x) of arXiv 2307.13896: the logit of label l's word at the answer position of the template.
+
+    Args:
+        model: a masked or causal language model whose head answers for the label words only, adapters included.
+        pretrained: what it was made from.
+        spec: the task.
+        batch_size: examples in a forward pass without gradients.
+        autocast: compute in bfloat16 although the parameters are float32.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, pretrained: Pretrained, spec: TaskSpec, batch_size: int, autocast: bool = False
+    ):
+        self.model = model
+        self.spec = spec
+        self._kind = pretrained.kind
+        self._device = pretrained.device
+        self._batch_size = batch_size
+        self._autocast = autocast
+        self.example_forwards = 0
+        tokenizer = pretrained.tokenizer
+        self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        mode = "cat" if pretrained.kind == "masked" else "prefix"
+        self._encoder = Encoder(tokenizer, spec, pretrained.kind, mode, 0, pretrained.max_length)
+
+    def encode(self, texts: Iterable[Mapping[str, str]]) -> list[Encoded]:
+        """Texts, each as text column → text, in the template, as token ids."""
+        return [self._encoder.encode(columns) for columns in texts]
+
+    def logits(self, examples: Sequence[Encoded]) -> torch.Tensor:
+        """Label-word logits of a batch, with gradients, float32, shape (B, C)."""
+        ids, attention = pad_right([e.ids for e in examples], self._pad_id, self._device)
+        answers = torch.tensor([e.answer for e in examples], device=self._device)
+        self.example_forwards += len(examples)
+        extra = {"use_cache": False} if self._kind == "causal" else {}
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast):
+            logits = self.model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, L, C)
+        return at_answers(logits, answers)
+
+    def answers(self, examples: Sequence[Encoded]) -> np.ndarray:
+        """Label-word logits without gradients or dropout, float32, shape (N, C), in batches sorted by length."""
+        found = np.empty((len(examples), self.spec.n_classes), dtype=np.float32)
+        order = np.argsort([len(e.ids) for e in examples], kind="stable")
+        was_training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            for start in range(0, len(order), self._batch_size):
+                batch = order[start : start + self._batch_size]
+                found[batch] = self.logits([examples[i] for i in batch]).cpu().numpy()
+        self.model.train(was_training)
+        return found

@@ -1,0 +1,145 @@
+"""LoRA adapters on a pretrained model, through PEFT (Hu et al., arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+from flaretune.errors import UserError
+from flaretune.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """The options of these names in `config.LPFLConfig`."""
+
+    lora_rank: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: str
+    seed: int
+
+
+def add_lora(model: torch.nn.Module, kind: str, settings: LoraSettings) -> PeftModel:
+    """Wrap a model in LoRA adapters whose product B·A is zero, A drawn from the job's seed, in float32.
+
+    Args:
+        model: a pretrained model; its own parameters are frozen.
+        kind: masked or causal.
+        settings: of the adapters.
+
+    Raises:
+        UserError: the target modules match nothing that LoRA can be put on.
+    """
+    targets = target_modules(model, settings.target_modules)
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM" if kind == "causal" else None,
+        bias="none",
+    )
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")  # set by PEFT as GPT-2's Conv1D needs it
+        torch.manual_seed(derive_seed(settings.seed, "lora"))  # PEFT draws on the CPU, whatever the model's device
+        return get_peft_model(model, config)
+
+
+def target_modules(model: torch.nn.Module, wanted: str) -> list[str] | str:
+    """Names of the modules that get adapters.
+
+    Args:
+        model: the model.
+        wanted: ``auto`` (PEFT's choice for the architecture, all linear layers where it knows none), ``all-linear``,
+            or names separated by commas.
+
+    Raises:
+        UserError: a name matches nothing, or no linear layer.
+    """
+    if wanted == "auto":
+        known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)
+        return known if known is not None else "all-linear"
+    if wanted == "all-linear":
+        return wanted
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    there = linear_layers(model)
+    endings = sorted({name.rsplit(".", 1)[-1] for name in there})
+    for name in names:
+        if not any(layer == name or layer.endswith(f".{name}") for layer in there):
+            raise UserError(
+                f"--target_modules {name}: no layer of this model has that name; there are {', '.join(endings)}"
+            )
+    if not names:
+        raise UserError(
+            f"--target_modules {wanted!r} names nothing; there are {', '.join(endings)}, auto and all-linear"
+        )
+    return names
+
+
+def linear_layers(model: torch.nn.Module) -> list[str]:
+    """Full names of the layers that LoRA can be put on, the head left out."""
+    head = model.get_output_embeddings()
+    kinds = ("Linear", "Conv1D")
+    return [name for name, module in model.named_modules() if type(module).__name__ in kinds and module is not head]
+
+
+def adapter_config(model: PeftModel) -> dict[str, Any]:
+    """Contents of PEFT's adapter_config.json, but for the name of the model, which is a path at each site."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.peft_config["default"].save_pretrained(folder)
+        values = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    values.pop("base_model_name_or_path", None)
+    values["inference_mode"] = True
+    values["target_modules"] = sorted(values["target_modules"])  # a set, in any order
+    return values
+
+
+class LoraParameters:
+    """The parameters of a model's LoRA adapters, by PEFT's own names.
+
+    Args:
+        model: what `add_lora` gave.
+        freeze_a: train B alone, with A as it was drawn (FFA-LoRA, arXiv 2403.12313).
+    """
+
+    def __init__(self, model: PeftModel, freeze_a: bool):
+        self._model = model
+        self._names = [name for name in self.whole() if not (freeze_a and ".lora_A." in name)]
+        if freeze_a:
+            for name, parameter in model.named_parameters():
+                if ".lora_A." in name:
+                    parameter.requires_grad_(False)
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The parameters that an optimiser gets."""
+        return [p for p in self._model.parameters() if p.requires_grad]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of those that are trained."""
+        return {name: values.shape for name, values in self.arrays().items()}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those that are trained, float32 copies."""
+        whole = self.whole()
+        return {name: whole[name] for name in self._names}
+
+    def whole(self) -> dict[str, np.ndarray]:
+        """All adapter parameters, float32 copies."""
+        state = get_peft_model_state_dict(self._model, save_embedding_layers=False)
+        return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in sorted(state.items())}
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set adapter parameters by name; those not given keep their values."""
+        state = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
+        set_peft_model_state_dict(self._model, state)

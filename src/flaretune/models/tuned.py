@@ -1,0 +1,130 @@
+"""A pretrained model made ready to be trained for a task: by LoRA adapters, or in every parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from flaretune.errors import UserError
+from flaretune.models.label_head import narrow_to_label_words, share_label_words
+from flaretune.models.label_model import LabelModel
+from flaretune.models.load import Pretrained, load_pretrained, reason
+from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora
+from flaretune.models.verbalizer import label_word_ids
+from flaretune.tasks.spec import TaskSpec
+
+
+class Parameters(Protocol):
+    """What is trained, as arrays by name."""
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The parameters that an optimiser gets."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of those that are trained."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those that are trained, float32 copies."""
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set parameters by name; those not given keep their values."""
+
+
+@dataclass(frozen=True)
+class TuneSettings(LoraSettings):
+    """What, with a model and a task, is trained: the options of these names in `config.LPFLConfig`."""
+
+    tuning: str
+    freeze_a: int
+    gradient_checkpointing: int
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A model to train for a task.
+
+    Attributes:
+        pretrained: the model and tokenizer behind it.
+        label_model: answers with label-word logits.
+        parameters: what is trained.
+        initial: the whole new adapter, float32 by PEFT's names; empty where every parameter is trained.
+        adapter_config: contents of PEFT's adapter_config.json, but for the model's name; None likewise.
+    """
+
+    pretrained: Pretrained
+    label_model: LabelModel
+    parameters: Parameters
+    initial: dict[str, np.ndarray]
+    adapter_config: dict[str, Any] | None
+
+    @property
+    def hidden_size(self) -> int:
+        """D of the word embeddings."""
+        return self.pretrained.model.get_input_embeddings().weight.shape[1]
+
+
+class AllParameters:
+    """Every parameter of a model, by its own names."""
+
+    def __init__(self, model: torch.nn.Module):
+        self._by_name = dict(model.named_parameters())
+        model.requires_grad_(True)
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        return list(self._by_name.values())
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(p.shape) for name, p in self._by_name.items()}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: p.detach().float().cpu().numpy().copy() for name, p in self._by_name.items()}
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        with torch.no_grad():
+            for name, values in arrays.items():
+                self._by_name[name].copy_(torch.from_numpy(np.asarray(values)))
+
+
+def open_tuned_model(
+    spec: TaskSpec, model_name: str, settings: TuneSettings, *, dtype: str, device: str, batch_size: int = 0
+) -> TunedModel:
+    """Load a model and make it ready to train.
+
+    With LoRA the model stays in `dtype` and the adapters are float32. Where every parameter is trained, parameters are
+    float32 and `dtype` is what is computed in.
+
+    Args:
+        spec: the task.
+        model_name: hub id or folder.
+        settings: what is trained.
+        dtype, device, batch_size: the options of these names.
+
+    Raises:
+        UserError: the model, the task's label words or the target modules do not fit together.
+    """
+    is_lora = settings.tuning == "lora"
+    pretrained = load_pretrained(model_name, dtype if is_lora else "float32", device)
+    model, kind = pretrained.model, pretrained.kind
+    label_ids = label_word_ids(pretrained.tokenizer, spec, kind)
+    batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 16)
+    if is_lora:
+        narrow_to_label_words(model, label_ids, zero_bias=False)
+        tuned = add_lora(model, kind, settings)
+        parameters: Parameters = LoraParameters(tuned, bool(settings.freeze_a))
+        initial, config = parameters.whole(), adapter_config(tuned)
+    else:
+        tuned, parameters = model, AllParameters(model)
+        share_label_words(model, label_ids)
+        initial, config = {}, None
+    if settings.gradient_checkpointing:
+        try:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        except ValueError as error:
+            raise UserError(f"--gradient_checkpointing 1: {reason(error)}; leave it out for this model") from error
+    autocast = not is_lora and dtype == "bfloat16"
+    label_model = LabelModel(tuned, pretrained, spec, batch_size, autocast)
+    return TunedModel(pretrained, label_model, parameters, initial, config)

@@ -1,0 +1,52 @@
+"""What a saved result says of itself besides its numbers: its task, options and model, and how it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flaretune.tasks.spec import TaskSpec, parse_task
+
+PARTS = ("task", "options", "model", "result")  # each a dict of plain JSON values
+_MODEL = {"name": str, "kind": str, "hidden_size": int}
+
+# A saved result names no data, since a site's paths and data set stay at the site; a task must name some.
+_NO_SOURCE = {"train": "train", "test": "test"}
+
+
+def read_task(task: Mapping[str, Any], kind: str) -> TaskSpec:
+    """The task of a saved result, with a source that stands for none.
+
+    Args:
+        task: as `tasks.spec.task_table` gives it, with its name and without its data source.
+        kind: what messages call the result, such as "prompt file".
+
+    Raises:
+        UserError: its parts do not fit together.
+    """
+    values = {key: value for key, value in task.items() if key != "name"}
+    source = {"hub": f"none (a {kind} names no data)", **_NO_SOURCE}
+    return parse_task({**values, "source": source}, task["name"], place=f"the task in the {kind}")
+
+
+def check_model(model: Mapping[str, Any]) -> None:
+    """Check that a result says what model it was found with.
+
+    Raises:
+        KeyError, TypeError: an entry is missing, or of another type.
+    """
+    for key, wanted in _MODEL.items():
+        if type(model[key]) is not wanted:
+            raise TypeError(f"the model's {key} is {model[key]!r}")
+
+
+def checksum(digest: Any, texts: Mapping[str, str]) -> str:
+    """The sha256 of all that a saved result holds: bits that flip in its numbers would otherwise pass for another.
+
+    Args:
+        digest: a hashlib object that has been given the numbers.
+        texts: its parts in JSON, by name, in the order in which they count.
+    """
+    for part, text in texts.items():
+        digest.update(f"\n{part}\n{text}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""What a site's evaluation of a model comes to: counts that add up over sites, and what they cost."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flaretune.tasks import metrics
+from flaretune.tasks.spec import TaskSpec
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held so far, in MiB."""
+    unit = 2**10 if sys.platform != "darwin" else 1  # kilobytes, but bytes on macOS
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What an answer cost the site.
+
+    Attributes:
+        queries: candidates evaluated, or training steps made.
+        example_forwards: examples sent through the model, as often as they were.
+        seconds: of the site's work.
+        memory_mb: the most that its process has held so far, in MiB.
+    """
+
+    queries: int
+    example_forwards: int
+    seconds: float
+    memory_mb: float = field(default_factory=peak_memory_mb)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Counts of a site's evaluation, which add up over sites.
+
+    Attributes:
+        dev: counts of the task's metric on the development share, int64 (see `tasks.metrics.count`).
+        dev_loss_sum: cross entropy summed over that share.
+        dev_size: examples in it.
+        test: counts on the site's part of the test data; None at a site that does not evaluate.
+    """
+
+    dev: np.ndarray
+    dev_loss_sum: float
+    dev_size: int
+    test: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class SetupAnswer:
+    """A site that is ready.
+
+    Attributes:
+        settings: what all sites must agree on, and what the artifact needs; plain JSON values.
+        n_train: labelled examples the site trains on.
+        zero_shot: test counts of the model and the template alone; None at a site that does not evaluate.
+        evaluation: of where the job starts.
+        counters: what this cost.
+    """
+
+    settings: dict[str, Any]
+    n_train: int
+    zero_shot: np.ndarray | None
+    evaluation: Evaluation
+    counters: Counters
+
+
+@dataclass(frozen=True)
+class EvaluateAnswer:
+    """A site's evaluation of what the server sent."""
+
+    evaluation: Evaluation
+    counters: Counters
+
+
+def count_right(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Counts of the task's metric for label-word logits, float (N, C), and class ids, int (N,)."""
+    return metrics.count(spec.metric, logits.argmax(axis=-1), labels, spec.positive_class)
+
+
+def cross_entropy_sum(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Cross entropy of the softmax over the label words, summed over N examples; logits float (N, C)."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    log_sums = np.log(np.exp(shifted).sum(axis=-1))
+    return float((log_sums - shifted[np.arange(len(labels)), labels]).sum())
