@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import flaretune
 
 PACKAGE = Path(flaretune.__file__).parent
 # What a part may import from, besides itself. Parts further right never appear on the left.
 BASE = {"errors", "cache", "seeding", "config", "retired_options", "toml_file"}
+METHODS = {"fedbpt", "lpfl"}  # neither knows the other
 MAY_IMPORT = {
     "errors": set(),
     "cache": {"errors"},
@@ -22,11 +25,15 @@ MAY_IMPORT = {
     "data": BASE | {"tasks"},
     "models": BASE | {"tasks", "data"},
     "fedbpt": BASE | {"tasks", "data", "models"},
-    "predict": BASE | {"tasks", "data", "models", "fedbpt"},
+    "lpfl": BASE | {"tasks", "data", "models"},
+    "predict": BASE | {"tasks", "data", "models"} | METHODS,
     "report": BASE | {"tasks", "fedbpt"},
-    "flare": BASE | {"tasks", "data", "models", "fedbpt", "report"},
-    "__main__": BASE | {"tasks", "data", "models", "fedbpt", "report", "predict", "demo_assets"},
+    "flare": BASE | {"tasks", "data", "models", "report"} | METHODS,
+    "__main__": BASE | {"tasks", "data", "models", "report", "predict", "demo_assets"} | METHODS,
 }
+TRAINING_LIBRARIES = ("torch", "transformers", "peft")
+# Of lpfl/, what the server and `predict --help` load; the rest trains.
+LPFL_WITHOUT_TORCH = {"soft_labels.py", "artifact.py", "answers.py", "aggregate.py"}
 
 
 def imports() -> list[tuple[Path, str]]:
@@ -68,16 +75,28 @@ def test_only_flare_imports_nvflare():
 
 
 def test_search_and_tasks_need_no_torch():
-    users = {part_of(file) for file, module in imports() if module.split(".")[0] in ("torch", "transformers")}
-    assert not users & {"fedbpt", "tasks", "report", "config", "errors"}
+    users = {part_of(file) for file, module in imports() if module.split(".")[0] in TRAINING_LIBRARIES}
+    assert not users & {"fedbpt", "tasks", "report", "flare", "config", "errors"}
 
 
-def test_server_side_code_does_not_load_torch_or_transformers():
+def test_what_the_server_needs_of_lp_fl_needs_no_torch():
+    users = {
+        file.name
+        for file, module in imports()
+        if part_of(file) == "lpfl" and module.split(".")[0] in TRAINING_LIBRARIES
+    }
+    assert {file.name for file in (PACKAGE / "lpfl").iterdir()} >= LPFL_WITHOUT_TORCH
+    assert "local_train.py" in users  # which is looked for in the right place
+    assert not users & LPFL_WITHOUT_TORCH
+
+
+@pytest.mark.parametrize("module", ["flare.fedbpt_controller", "flare.lpfl_controller", "flare.lpfl_client"])
+def test_server_side_code_and_a_script_s_start_load_no_torch_transformers_or_peft(module):
     code = (
         "import sys, nvflare.client, nvflare.app_common.workflows.model_controller\n"
         "before = set(sys.modules)\n"
-        "import flaretune.flare.fedbpt_controller\n"
-        "print([m for m in set(sys.modules) - before if m.split('.')[0] in ('torch', 'transformers')])"
+        f"import flaretune.{module}\n"
+        f"print([m for m in set(sys.modules) - before if m.split('.')[0] in {TRAINING_LIBRARIES}])"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, timeout=120, check=True

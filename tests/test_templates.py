@@ -2,12 +2,24 @@
 
 import importlib
 import inspect
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from pyhocon import ConfigFactory
 
+from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
+from flaretune.flare.fedbpt_client import FedBPTTasks
+from flaretune.flare.fedbpt_controller import FedBPTController
+from flaretune.flare.lpfl_client import LPFLTasks
+from flaretune.flare.lpfl_controller import LPFLController
+
 TEMPLATES = Path(__file__).parents[1] / "job_templates"
+
+
+def field_names(config) -> set[str]:
+    return {item.name for item in fields(config)}
 
 
 def components(tree):
@@ -36,13 +48,59 @@ def test_class_exists_and_takes_its_arguments(path, args):
     assert cls(**args) is not None
 
 
-def test_all_of_the_template_is_found():
-    assert len(list(template_components())) == 3
+def test_all_of_the_templates_is_found():
+    """Of each method the sites' executor, the controller, and what receives the analytics."""
+    names = sorted(case.id for case in template_components())
+    assert names == [
+        "fedbpt-ClientAPIExecutor",
+        "fedbpt-FedBPTController",
+        "fedbpt-TBAnalyticsReceiver",
+        "lpfl-ClientAPIExecutor",
+        "lpfl-LPFLController",
+        "lpfl-TBAnalyticsReceiver",
+    ]
 
 
-def test_server_arguments_of_the_published_command_stand_in_the_template():
+def read(method: str, side: str) -> dict:
+    return ConfigFactory.parse_file(str(TEMPLATES / method / f"config_fed_{side}.conf")).as_plain_ordered_dict()
+
+
+@pytest.mark.parametrize(
+    ("method", "controller", "options"),
+    [
+        ("fedbpt", FedBPTController, {*field_names(FedBPTServerConfig), "seed"}),
+        ("lpfl", LPFLController, field_names(LPFLServerConfig)),
+    ],
+)
+def test_every_option_of_the_server_stands_in_the_template(method, controller, options):
     """`nvflare job create -f … key=value` changes keys that are there, and passes over others in silence."""
-    config = ConfigFactory.parse_file(str(TEMPLATES / "fedbpt" / "config_fed_server.conf"))
-    assert {"min_clients", "num_rounds", "seed"} <= set(config["workflows"][0]["args"])
-    client = ConfigFactory.parse_file(str(TEMPLATES / "fedbpt" / "config_fed_client.conf"))
-    assert {"app_script", "app_config"} <= set(client)
+    [workflow] = read(method, "server")["workflows"]
+    assert workflow["path"].rsplit(".", 1)[1] == controller.__name__
+    assert set(workflow["args"]) == options
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "tasks"),
+    [("fedbpt", FedBPTConfig(), FedBPTTasks), ("lpfl", LPFLConfig(unlabelled=1), LPFLTasks)],
+)
+def test_the_sites_get_their_script_and_all_its_tasks(method, config, tasks):
+    client = read(method, "client")
+    assert (client["app_script"], client["app_config"]) == (config.script(), "")
+    assert (TEMPLATES.parent / "src" / client["app_script"]).is_file()
+    [executor] = client["executors"]
+    assert "custom/" in executor["executor"]["args"]["command"]
+    assert set(executor["tasks"]) == set(tasks(config).handlers())
+
+
+@pytest.mark.parametrize("method", ["fedbpt", "lpfl"])
+def test_the_template_says_what_it_is(method):
+    folder = TEMPLATES / method
+    assert {file.name for file in folder.iterdir()} == {
+        "config_fed_client.conf",
+        "config_fed_server.conf",
+        "info.conf",
+        "info.md",
+        "meta.conf",
+    }
+    assert ConfigFactory.parse_file(str(folder / "meta.conf"))["name"] == method
+    assert f"{method}_train.py" in (folder / "info.md").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 import pytest
 
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.errors import UserError
 from flaretune.toml_file import read_toml
 
@@ -22,6 +23,15 @@ def test_options_come_with_their_types(write):
     assert type(options["sigma"]) is float  # a whole number is fine where any number may stand
 
 
+def test_each_method_has_its_own_options(write):
+    file = write('soft_labels = "off"\nlora_alpha = 8\ninit_adapter = "a"\n')
+    options = read_toml(file, LPFLConfig, LPFLServerConfig)
+    assert options == {"soft_labels": "off", "lora_alpha": 8.0, "init_adapter": "a"}
+    assert type(options["lora_alpha"]) is float
+    with pytest.raises(UserError, match="there is no option 'soft_labels'"):
+        read_toml(file, FedBPTConfig, FedBPTServerConfig)
+
+
 def test_a_byte_order_mark_and_an_empty_file_are_fine(write):
     assert read_toml(write("\ufeffseed = 3\n"), FedBPTConfig) == {"seed": 3}
     assert read_toml(write(""), FedBPTConfig) == {}
@@ -31,7 +41,7 @@ def test_a_byte_order_mark_and_an_empty_file_are_fine(write):
     ("text", "message"),
     [
         ("intrinsic_dmi = 500", r"there is no option 'intrinsic_dmi'; did you mean 'intrinsic_dim'\?"),
-        ("zzz = 1", "there is no option 'zzz'; there are task_name, task_file, .*eval_clients$"),
+        ("zzz = 1", "there is no option 'zzz'; there are task_name, task_file, .*eval_clients, .*upper$"),
         ("num_rounds = 5", "there is no option 'num_rounds'"),
         ('k_shot = "16"', "k_shot = '16' must be of type int"),
         ("k_shot = 16.0", "k_shot = 16.0 must be of type int"),

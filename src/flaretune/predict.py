@@ -167,8 +167,9 @@ def open_adapter(
         UserError: the folder is no adapter, or the model cannot be loaded or is not the one it was trained on.
     """
     artifact = load_adapter(folder)
-    # what a site saves memory by is its own affair, and of no use here
-    settings = _settings(LPFLConfig, TuneSettings, {**artifact.options, "gradient_checkpointing": 0}, folder)
+    # how a site saves memory and where it has unlabelled texts is not in the folder, and of no use here
+    options = {**artifact.options, "gradient_checkpointing": 0, "soft_labels": "off"}
+    settings = _settings(LPFLConfig, TuneSettings, options, folder)
     name = model_name or artifact.model["name"]
     try:
         tuned = open_tuned_model(artifact.spec, name, settings, dtype=dtype, device=device)

@@ -50,6 +50,12 @@ class LPFLConfig(SiteConfig):
     )
 
     local_epochs: int = option(2, "passes over a site's texts in a round", group=TRAINING, at_least=1)
+    local_steps: int = option(
+        8,
+        "training steps that a site makes in a round at the least, by further passes: few texts would else give few",
+        group=TRAINING,
+        at_least=0,
+    )
     learning_rate: float = option(
         0.0, "of AdamW; 0: 1e-3 for LoRA, 2e-5 for every parameter", group=TRAINING, at_least=0
     )

@@ -96,9 +96,7 @@ class LPFLController(RoundsController):
                 return
             if not evaluated:
                 self._evaluated(record, arrays, {site: a.evaluation for site, a in trained.items()})
-            arrays = average(
-                {site: (a.arrays, a.labelled + a.soft_labelled) for site, a in trained.items()}, round_number
-            )
+            arrays = average(trained, round_number)
             counters = {site: a.counters for site, a in trained.items()}
             record = self._new_record(round_number, trained, counters, started)
             del trained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ class TrainSettings:
 
     tuning: str
     local_epochs: int
+    local_steps: int
     learning_rate: float
     weight_decay: float
     train_batch_size: int
@@ -68,12 +70,14 @@ def local_train(
         weight_decay=settings.weight_decay,
     )
     rng, steps, loss = np.random.default_rng(seed), 0, 0.0
+    steps_an_epoch = math.ceil(len(data.examples) / settings.train_batch_size)
+    epochs = max(settings.local_epochs, math.ceil(settings.local_steps / steps_an_epoch))
     device = parameters[0].device
     devices = [device] if device.type == "cuda" else []
     model.model.train()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        for epoch in range(settings.local_epochs):
+        for epoch in range(epochs):
             order, loss = rng.permutation(len(data.examples)), 0.0
             for start in range(0, len(order), settings.train_batch_size):
                 batch = order[start : start + settings.train_batch_size]

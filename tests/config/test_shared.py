@@ -1,0 +1,108 @@
+"""What both methods' options have in common: fields, and how a site's script reads them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import pytest
+
+from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
+from flaretune.config.shared import ServerConfig, SiteConfig, parse_site_flags
+from flaretune.errors import UserError
+
+# What each site needs besides its defaults.
+SITES = [(FedBPTConfig, {}), (LPFLConfig, {"soft_labels": "off"})]
+SERVERS = [FedBPTServerConfig, LPFLServerConfig]
+
+
+@pytest.mark.parametrize(("kind", "needed"), SITES)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"alpha_dir": 0.0}, "--alpha_dir 0.0: must be above 0"),
+        ({"k_shot": 0}, "--k_shot 0: must be at least 1"),
+        ({"batch_size": -8}, "--batch_size -8: must be at least 0"),
+        ({"iid": 2}, "--iid 2: must be one of 0, 1"),
+        ({"dtype": "float16"}, "--dtype float16: must be one of bfloat16, float32"),
+        ({"dataset": "a", "data_path": "b"}, "--dataset and --data_path exclude each other"),
+        ({"k_shot": "8"}, "--k_shot '8': must be of type int"),
+    ],
+)
+def test_both_methods_sites_refuse_the_same_values(kind, needed, given, message):
+    assert issubclass(kind, SiteConfig)
+    with pytest.raises(UserError) as refused:
+        kind(**needed, **given)
+    assert str(refused.value).startswith(message)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_rounds": 0}, "--num_rounds 0: must be at least 1"),
+        ({"min_clients": 0}, "--min_clients 0: must be at least 1"),
+        ({"round_timeout": 0}, "--round_timeout 0: must be at least 1"),
+        ({"setup_timeout": 0}, "--setup_timeout 0: must be at least 1"),
+        ({"round_timeout": math.nan}, "--round_timeout nan: must be of type int"),
+    ],
+)
+def test_both_methods_servers_refuse_the_same_values(kind, given, message):
+    assert issubclass(kind, ServerConfig)
+    with pytest.raises(UserError) as refused:
+        kind(**given)
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(("kind", "needed"), SITES)
+def test_a_task_file_goes_before_a_name(kind, needed):
+    assert kind(**needed, task_name="sst2").task == "sst2"
+    assert kind(**needed, task_name="sst2", task_file="mine.toml").task == "mine.toml"
+
+
+@pytest.mark.parametrize(("kind", "script"), [(FedBPTConfig, "fedbpt_train.py"), (LPFLConfig, "lpfl_train.py")])
+def test_the_script_is_named_after_the_method(kind, script):
+    assert kind.script() == script
+
+
+@pytest.mark.parametrize("kind", [FedBPTConfig, LPFLConfig])
+@pytest.mark.parametrize("argv", [["--misspelt", "1"], ["--k_shot", "many"], ["--model", "5"], ["text"]])
+def test_argparse_refuses_what_it_does_not_know(kind, argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_site_flags(kind, argv)
+    assert stop.value.code == 2
+    assert argv[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "flag"), [(FedBPTConfig, "sigma"), (LPFLConfig, "lora_alpha"), (LPFLConfig, "soft_weight")]
+)
+@pytest.mark.parametrize("text", ["nan", "-5", "0"])
+def test_a_bad_number_on_the_command_line_reaches_the_check(kind, flag, text):
+    with pytest.raises(UserError, match=f"--{flag} {float(text)}"):
+        parse_site_flags(kind, [f"--{flag}", text])
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        (FedBPTConfig, ["--intrinsic_dim N ", "(default: 500)"]),
+        (LPFLConfig, ["--lora_rank N ", "(default: 8)", "{order,confident,balanced}"]),
+    ],
+)
+def test_help_shows_every_option_with_its_default_and_a_short_usage(kind, shown, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        parse_site_flags(kind, ["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[0] == f"usage: {kind.script()} [--option value ...]"
+    assert f"The script of a {kind.method} site." in text
+    for item in fields(kind):
+        assert f"--{item.name} " in text
+        assert item.metadata["help"] in text
+    for part in shown:
+        assert part in text
+    assert "--parallel" not in text
