@@ -1,13 +1,22 @@
-# `make demo` and `make test` set up what they need, in .venv.
+# Every target sets up what it needs, in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint figs clean
+.PHONY: demo demo-lpfl compare test test-fast lint figs clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
 	$(BIN)/python jobs/fedbpt_job.py --preset demo
+
+demo-lpfl: $(VENV)/ready
+	$(BIN)/python -m flaretune fetch
+	$(BIN)/python jobs/lpfl_job.py --preset demo
+
+# Hours; a finished run is kept, so it can be interrupted and goes on.
+compare: $(VENV)/ready
+	$(BIN)/python -m flaretune fetch
+	$(BIN)/python benchmarks/compare.py
 
 test: $(VENV)/ready-dev
 	$(BIN)/python -m pytest

@@ -15,8 +15,10 @@ from flaretune import demo_assets
 from flaretune.__main__ import main
 from flaretune.data.load import load_file
 from flaretune.fedbpt.artifact import PromptArtifact, save_prompt
-from flaretune.predict import label_probabilities, open_artifact, score, zero_shot_probabilities
+from flaretune.lpfl.artifact import save_adapter
+from flaretune.predict import Classifier, open_adapter, open_prompt, score
 from flaretune.tasks.spec import TaskSpec, available_tasks, task_table
+from tests.adapters_for_tests import random_adapter
 from tests.models_for_tests import save_tiny_model
 from tests.report.summaries import a_summary
 from tests.tasks_for_tests import pair_task, review_task
@@ -53,6 +55,19 @@ def pair_prompt(model, tmp_path_factory) -> str:
     return save(tmp_path_factory.mktemp("pairs"), model, pair_task())
 
 
+@pytest.fixture(scope="module")
+def adapter(model, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("adapter") / "best_adapter"
+    save_adapter(random_adapter(model, review_task(label_values=["bad", "good"])), folder)
+    return str(folder)
+
+
+@pytest.fixture(params=["prompt", "adapter"])
+def result(request, prompt, adapter) -> tuple[str, str]:
+    """A flag and what it is given."""
+    return f"--{request.param}", {"prompt": prompt, "adapter": adapter}[request.param]
+
+
 def run(capsys, *argv: str) -> tuple[int, str, str]:
     status = main([str(word) for word in argv])
     return (status, *capsys.readouterr())
@@ -65,31 +80,31 @@ def python(*argv: str, path: Path | None = None) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=env, timeout=300)
 
 
-def expected(prompt: str, texts: list[dict[str, str]]) -> np.ndarray:
-    return label_probabilities(*open_artifact(prompt, dtype="float32", device="cpu"), texts)
+def opened(flag: str, place: str) -> Classifier:
+    return {"--prompt": open_prompt, "--adapter": open_adapter}[flag](place, dtype="float32", device="cpu")
 
 
 # ---- predict ----
 
 
-def test_predict_prints_label_and_probabilities_of_every_text(capsys, prompt):
-    status, out, err = run(capsys, "predict", "--prompt", prompt, "--dtype", "float32", "--device", "cpu", *TEXTS)
+def test_predict_prints_label_and_probabilities_of_every_text(capsys, result):
+    status, out, err = run(capsys, "predict", *result, "--dtype", "float32", "--device", "cpu", *TEXTS)
     assert (status, err) == (0, "")
     names = ["bad (bad)", "great (good)"]
     for line, text, (bad, great) in zip(
-        out.splitlines(), TEXTS, expected(prompt, [{"sentence": text} for text in TEXTS]), strict=True
+        out.splitlines(), TEXTS, opened(*result).probabilities([{"sentence": text} for text in TEXTS]), strict=True
     ):
         assert line == f"{names[int(great > bad)]:<12}  bad {bad:.3f}  great {great:.3f}  |  {text}"
 
 
-def test_predict_prints_json_a_line_each(capsys, prompt):
-    flags = ("--prompt", prompt, "--dtype", "float32", "--device", "cpu", "--json")
+def test_predict_prints_json_a_line_each(capsys, result):
+    flags = (*result, "--dtype", "float32", "--device", "cpu", "--json")
     status, out, _ = run(capsys, "predict", *flags, "ein schöner Film", TEXTS[1])
     assert status == 0
     assert "schöner" in out
     answers = [json.loads(line) for line in out.splitlines()]
     assert [answer["text"]["sentence"] for answer in answers] == ["ein schöner Film", TEXTS[1]]
-    for answer, row in zip(answers, expected(prompt, [answer["text"] for answer in answers]), strict=True):
+    for answer, row in zip(answers, opened(*result).probabilities([a["text"] for a in answers]), strict=True):
         assert list(answer["probabilities"]) == ["bad", "good"]
         np.testing.assert_allclose(list(answer["probabilities"].values()), row, atol=1e-6)
         assert answer["label"] == ("bad", "good")[row.argmax()]
@@ -105,7 +120,7 @@ def test_predict_reads_files_of_pairs(capsys, tmp_path, pair_prompt):
     assert status == 0
     assert [line.split("  |  ")[1] for line in out.splitlines()] == ["He sleeps . | He runs .", "Yes , she said . | No"]
     status, out, _ = run(capsys, "predict", *flags, "--json")
-    for line, row in zip(out.splitlines(), expected(pair_prompt, pairs), strict=True):
+    for line, row in zip(out.splitlines(), opened("--prompt", pair_prompt).probabilities(pairs), strict=True):
         assert json.loads(line)["label"] == row.argmax()  # the raw labels are 0, 1, 2
         np.testing.assert_allclose(list(json.loads(line)["probabilities"].values()), row, atol=1e-6)
 
@@ -135,6 +150,13 @@ def test_predict_takes_the_model_from_elsewhere(capsys, tmp_path, model):
         (["predict", "--prompt", "{prompt}", "--model_name", "./nowhere", "t"], "--model_name ./nowhere: there is no"),
         (["predict", "--prompt", "{pair_prompt}", "text"], "task 'pairs' has the text columns premise, hypothesis"),
         (["predict", "--prompt", "{src}/flaretune/errors.py", "text"], "is damaged or no prompt file"),
+        (["predict", "--adapter", "absent", "text"], "adapter folder absent does not exist; a job leaves it as best_a"),
+        (["predict", "--adapter", "", "text"], r"\. has no flaretune.json, so it is no adapter of LP-FL"),
+        (["predict", "--adapter", "{adapter}", ""], "text 1 of the command line is '' in column 'sentence'"),
+        (["predict", "--adapter", "{adapter}", "--model_name", "./nowhere", "t"], "{adapter}: --model_name ./nowhere:"),
+        (["predict", "--adapter", "{prompt}", "text"], "adapter folder {prompt} does not exist"),
+        (["predict", "--prompt", "{adapter}", "text"], "prompt file {adapter} does not exist"),
+        (["evaluate", "--adapter", "{adapter}", "--data", "absent.csv"], "data file absent.csv does not exist"),
         (["evaluate", "--prompt", "{prompt}", "--data", "absent.csv"], "data file absent.csv does not exist"),
         (["plot", "absent"], "absent/summary.json cannot be read"),
         (["tasks", "show"], "`tasks show` needs the NAME of a task; `tasks` lists them"),
@@ -143,10 +165,12 @@ def test_predict_takes_the_model_from_elsewhere(capsys, tmp_path, model):
         (["tasks", "show", "absent.toml"], "task file absent.toml cannot be read"),
     ],
 )
-def test_what_a_user_can_correct_is_one_sentence_and_status_1(capsys, prompt, pair_prompt, argv, message):
-    places = {"prompt": prompt, "pair_prompt": pair_prompt, "src": SRC}
+def test_what_a_user_can_correct_is_one_sentence_and_status_1(capsys, prompt, pair_prompt, adapter, argv, message):
+    places = {"prompt": prompt, "pair_prompt": pair_prompt, "adapter": adapter, "src": SRC}
     status, out, err = run(capsys, *(word.format(**places) for word in argv))
     assert (status, out) == (1, "")
+    for name, place in places.items():
+        message = message.replace(f"{{{name}}}", re.escape(str(place)))
     assert re.match(f"error: .*{message}", err)
     assert err.count("\n") == 1
 
@@ -159,6 +183,18 @@ def test_argparse_answers_wrong_flags_with_status_2(capsys, argv):
         main(argv)
     assert stop.value.code == 2
     assert "usage: flaretune" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["predict", "text"], ["evaluate", "--data", "a.csv"]])
+def test_either_a_prompt_or_an_adapter_is_used(capsys, prompt, adapter, command):
+    for flags, message in (
+        ([], "one of the arguments --prompt --adapter is required"),
+        (["--prompt", prompt, "--adapter", adapter], "argument --adapter: not allowed with argument --prompt"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([command[0], *flags, *command[1:]])
+        assert stop.value.code == 2
+        assert capsys.readouterr().err.endswith(f"flaretune {command[0]}: error: {message}\n")
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "plot", "tasks", "fetch"])
@@ -181,19 +217,19 @@ def labelled(tmp_path) -> Path:
     return file
 
 
-def test_evaluate_counts_what_is_right_of_each_class(capsys, prompt, labelled):
-    prompted, point = open_artifact(prompt, dtype="float32", device="cpu")
-    examples = load_file(prompted.spec, labelled)
-    right = score(prompted.spec, label_probabilities(prompted, point, examples.texts), examples.labels)
-    plain = score(prompted.spec, zero_shot_probabilities(prompted, examples), examples.labels)
-    flags = ("evaluate", "--prompt", prompt, "--data", str(labelled), "--dtype", "float32", "--device", "cpu")
+def test_evaluate_counts_what_is_right_of_each_class(capsys, result, labelled):
+    what, classifier = result[0].removeprefix("--"), opened(*result)
+    examples = load_file(classifier.spec, labelled)
+    right = score(classifier.spec, classifier.probabilities(examples.texts), examples.labels)
+    plain = score(classifier.spec, classifier.zero_shot(examples), examples.labels)
+    flags = ("evaluate", *result, "--data", str(labelled), "--dtype", "float32", "--device", "cpu")
 
     status, out, err = run(capsys, *flags, "--zero_shot")
     assert (status, err) == (0, "")
     bad, great = right.correct_by_class
     assert out.splitlines()[:2] == [
         f"7 texts of {labelled}",
-        f"prompt     accuracy {(bad + great) / 7:.4f}   right: bad (bad) {bad} of 3, great (good) {great} of 4",
+        f"{what:<10} accuracy {(bad + great) / 7:.4f}   right: bad (bad) {bad} of 3, great (good) {great} of 4",
     ]
     assert out.splitlines()[2].startswith(f"zero-shot  accuracy {plain.value:.4f}   right: ")
 
@@ -201,7 +237,7 @@ def test_evaluate_counts_what_is_right_of_each_class(capsys, prompt, labelled):
     assert json.loads(out) == {
         "label_values": ["bad", "good"],
         "words": ["bad", "great"],
-        "prompt": {
+        what: {
             "metric": "accuracy",
             "value": (bad + great) / 7,
             "n": 7,
@@ -270,7 +306,7 @@ def test_the_command_line_is_there_before_torch_and_never_needs_nvflare():
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
 
 
-def test_prompts_and_runs_can_be_used_where_nvflare_is_not_installed(tmp_path, prompt, labelled, finished_run):
+def test_results_and_runs_can_be_used_where_nvflare_is_not_installed(tmp_path, result, labelled, finished_run):
     (tmp_path / "blocked").mkdir()
     (tmp_path / "blocked" / "nvflare.py").write_text("raise ModuleNotFoundError('nvflare is not installed')\n")
     blocked = tmp_path / "blocked"
@@ -278,7 +314,7 @@ def test_prompts_and_runs_can_be_used_where_nvflare_is_not_installed(tmp_path, p
     done = python("-m", "flaretune", "plot", str(finished_run), path=blocked)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{finished_run / 'curve.png'}\n", "")
     for argv in (["predict", *TEXTS], ["evaluate", "--data", str(labelled)]):
-        done = python("-m", "flaretune", argv[0], "--prompt", prompt, "--device", "cpu", *argv[1:], path=blocked)
+        done = python("-m", "flaretune", argv[0], *result, "--device", "cpu", *argv[1:], path=blocked)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.count("\n") == 2
     done = python("-m", "flaretune", "plot", "absent", path=blocked)

@@ -186,10 +186,11 @@ def plain_model(folder: Path) -> torch.nn.Module:
 
 def log_odds(model: torch.nn.Module, folder: Path) -> np.ndarray:
     """How much more a model of the library's own says great than bad, for each of TEXTS, one by one."""
-    tokenizer, found = AutoTokenizer.from_pretrained(folder), []
-    bad, great = (tokenizer.encode(f"a {word}", add_special_tokens=False)[-1] for word in ("bad", "great"))
+    tokenizer, found, is_masked = AutoTokenizer.from_pretrained(folder), [], folder.name.startswith("roberta")
+    words = ("bad", "great") if is_masked else ("a bad", "a great")  # as the task writes them, behind a blank or not
+    bad, great = (tokenizer.encode(word, add_special_tokens=False)[-1] for word in words)
     for columns in TEXTS:
-        if folder.name.startswith("roberta"):
+        if is_masked:
             ids = tokenizer(f"{columns['sentence']} . It was {tokenizer.mask_token} .", return_tensors="pt").input_ids
             place = ids[0].tolist().index(tokenizer.mask_token_id)
         else:

@@ -2,6 +2,10 @@ import pytest
 from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.decomposers import common_decomposers
 
+from tests.jobs_for_tests import command_in
+from tests.learnable import write_reviews
+from tests.models_for_tests import save_tiny_model
+
 
 @pytest.fixture
 def as_in_a_job(monkeypatch):
@@ -9,3 +13,17 @@ def as_in_a_job(monkeypatch):
     flare_decomposers.register()
     common_decomposers.register()
     monkeypatch.setenv("NVFLARE_NP_DOWNLOAD_CHUNK_SIZE", "0")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders of three tiny models and of data that can be learned."""
+    folder = tmp_path_factory.mktemp("jobs")
+    models = {family: str(save_tiny_model(family, folder / family)) for family in ("roberta", "llama", "gpt2")}
+    return {**models, "data": str(write_reviews(folder / "data", n_train=900, n_test=40))}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a command in the repository; see `command_in`."""
+    return command_in(tmp_path)

@@ -1,4 +1,4 @@
-"""The sites' script: what it sets up, and one clear sentence and exit status 1 for what a user can correct."""
+"""The script of FedBPT's sites: what it sets up, and a sentence and exit status 1 for what a user can correct."""
 
 import json
 import subprocess
@@ -10,8 +10,7 @@ import pytest
 
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.errors import UserError
-from flaretune.flare import messages
-from flaretune.flare.fedbpt_client import _read, evaluation_sites, set_up
+from flaretune.flare.fedbpt_client import set_up
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
@@ -67,21 +66,6 @@ def test_perturbation_is_drawn_anew_each_round_and_the_same_for_equal_seeds(fold
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
-    [("first", ["site-1"]), ("all", SITES), ("site-2", ["site-2"]), ("site-3, site-1", ["site-3", "site-1"])],
-)
-def test_evaluation_sites(wanted, expected):
-    assert evaluation_sites(wanted, SITES) == expected
-
-
-def test_evaluation_sites_that_are_not_in_the_job(caplog):
-    assert evaluation_sites("site-9,site-2", SITES) == ["site-2"]
-    assert "site-9 not in this job, whose sites are site-1, site-2, site-3" in caplog.text
-    with pytest.raises(UserError, match=r"--eval_clients site-9: none of these is a site of this job \(site-1"):
-        evaluation_sites("site-9", SITES)
-
-
-@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"task_name": "sts2"}, "unknown task 'sts2'; did you mean 'sst2'"),
@@ -120,13 +104,6 @@ def test_llama_causal_0_is_refused_for_llama_and_means_nothing_to_others(folders
     llama = str(save_tiny_model("llama", tmp_path / "llama"))
     with pytest.raises(UserError, match="--llama_causal 0: LLaMA answers as a causal"):
         set_up(config(folders, model_name=llama, llama_causal=0), "site-1", SITES)
-
-
-def test_a_message_of_another_version_is_answered_with_a_sentence():
-    message = messages.setup_task(SITES)
-    message.meta["flaretune"]["schema"] = 99
-    with pytest.raises(UserError, match=r"message schema 99, expected 1.*server and sites need the same version"):
-        _read(messages.read_sites, message)
 
 
 @pytest.mark.parametrize(

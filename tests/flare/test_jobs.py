@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,59 +10,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flaretune.fedbpt.artifact import load_prompt
-from tests.learnable import write_reviews
-from tests.models_for_tests import save_tiny_model
+from tests.jobs_for_tests import REPOSITORY, create_from_template, read_summary
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[2]
 SMALL = ["--n_prompt_tokens", "3", "--intrinsic_dim", "12", "--k_shot", "12", "--local_iter", "2", "--dtype", "float32"]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("jobs")
-    models = {family: str(save_tiny_model(family, folder / family)) for family in ("roberta", "llama", "gpt2")}
-    return {**models, "data": str(write_reviews(folder / "data", n_train=900, n_test=40))}
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Run a command in the repository, with this Python first in PATH and a home of its own."""
-    home = tmp_path / "home"
-    home.mkdir()
-    environment = {
-        **os.environ,
-        "HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "NVFLARE_POC_WORKSPACE": str(tmp_path / "poc"),
-    }
-
-    def command(*argv, timeout=400):
-        return subprocess.run(
-            [str(a) for a in argv], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=timeout
-        )
-
-    return command
-
-
-def read_summary(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-
-
-def create_from_template(run, job, app_config, **server):
-    """The published example's two commands, with another job folder."""
-    configured = run("nvflare", "config", "-jt", "./job_templates")
-    assert configured.returncode == 0, configured.stdout + configured.stderr
-    created = run(
-        *f"nvflare job create -force -j {job} -w fedbpt -sd ./src".split(),
-        *["-f", "app/config/config_fed_client.conf", "app_script=fedbpt_train.py"],
-        f"app_config={app_config}",
-        *["-f", "app/config/config_fed_server.conf"],
-        *(f"{key}={value}" for key, value in server.items()),
-    )
-    assert created.returncode == 0, created.stdout + created.stderr
 
 
 def test_published_command_line_with_other_numbers_of_clients_and_rounds(run, folders, tmp_path):
@@ -73,7 +24,7 @@ def test_published_command_line_with_other_numbers_of_clients_and_rounds(run, fo
         "--loss_type ce --cat_or_add add --local_iter 8 --num_users 10 --iid 1 --local_popsize 5 --perturb 1 "
         f"--model_name {folders['roberta']} --eval_clients site-1 --llama_causal 1 --dataset {folders['data']}"
     )
-    create_from_template(run, tmp_path / "fedbpt", app_config, min_clients=10, num_rounds=2, seed=1234)
+    create_from_template(run, "fedbpt", tmp_path / "fedbpt", app_config, min_clients=10, num_rounds=2, seed=1234)
     done = run("nvflare", "simulator", tmp_path / "fedbpt", *["-n", "3", "-t", "3", "-w"], tmp_path / "out")
     assert done.returncode == 0, done.stdout[-3000:]
     results = tmp_path / "out" / "server" / "simulate_job" / "flaretune"

@@ -108,7 +108,7 @@ def test_counts_that_are_none_are_refused(name, counts):
 @pytest.mark.parametrize("read", [messages.read_setup_answer, lambda model: messages.read_evaluate_answer(model, 2)])
 def test_an_evaluation_must_be_whole(name, read):
     model = a_setup_answer()
-    del model.params["zero_shot"], model.params[name]
+    del model.params["zero_shot"], model.params["test"], model.params[name]
     with pytest.raises(ValueError, match=f"'{name}' is"):
         read(through_nvflare(model))
 

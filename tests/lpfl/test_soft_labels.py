@@ -203,14 +203,16 @@ def test_prior_correction_comes_before_the_temperature_and_the_choice():
     assert (skewed.labels[:, 2] > 0.99).all()
 
 
-def test_prior_correction_is_over_the_texts_asked_about():
+def test_prior_correction_is_over_the_whole_pool_in_every_round():
+    """Over the texts that are left alone it would be over ever fewer, a single one at last."""
     first, second = model(8), model(8, seed=1)
     pool = make_pool(8, soft_prior="uniform", soft_portion=0.5)
     play(pool, first, 1)
+    assert pool.wanted().tolist() == list(range(8))
     play(pool, second, 2)
-    left = second[4:].astype(np.float64)
-    means = [sum(left[:, c]) / 4 for c in range(2)]
-    np.testing.assert_allclose(pool.labels[4:], [softmax(row - means) for row in left], rtol=1e-12)
+    means = [sum(float(row[c]) for row in second) / 8 for c in range(2)]
+    np.testing.assert_allclose(pool.labels[4:], [softmax(row - means) for row in second[4:].astype(np.float64)])
+    assert pool.wanted().tolist() == []  # all have moved
 
 
 def test_without_refresh_labels_stay_and_with_it_they_follow_the_newest_model():

@@ -57,9 +57,9 @@ class LPFLConfig(SiteConfig):
         at_least=0,
     )
     learning_rate: float = option(
-        0.0, "of AdamW; 0: 1e-3 for LoRA, 2e-5 for every parameter", group=TRAINING, at_least=0
+        0.0, "learning rate of AdamW; 0: 1e-3 for LoRA, 2e-5 for every parameter", group=TRAINING, at_least=0
     )
-    weight_decay: float = option(0.0, "of AdamW", group=TRAINING, at_least=0)
+    weight_decay: float = option(0.0, "weight decay of AdamW", group=TRAINING, at_least=0)
     train_batch_size: int = option(8, "texts in a training step", group=TRAINING, at_least=1)
     gradient_accumulation: int = option(
         1, "forward and backward passes that a training step's texts are divided among", group=TRAINING, at_least=1

@@ -104,6 +104,11 @@ def read_arrays(model: FLModel, shapes: Shapes) -> dict[str, np.ndarray]:
     extra = sorted(set(model.params) - set(shapes) - _EVALUATION - {"zero_shot"})
     if extra:
         raise ValueError(f"array {extra[0]!r} is none of those that travel")
-    return {
-        name: read_array(model.params, name, shape).astype(np.float32, copy=False) for name, shape in shapes.items()
-    }
+    return {name: _as_float32(name, read_array(model.params, name, shape)) for name, shape in shapes.items()}
+
+
+def _as_float32(name: str, values: np.ndarray) -> np.ndarray:
+    limit = np.finfo(np.float32).max
+    if values.dtype != np.float32 and np.abs(values.astype(np.float64)).max(initial=0.0) > limit:
+        raise ValueError(f"array {name!r} holds values that are not finite in float32")
+    return values.astype(np.float32, copy=False)

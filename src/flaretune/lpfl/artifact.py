@@ -99,7 +99,7 @@ def load_adapter(folder: str | Path) -> AdapterArtifact:
     folder = Path(folder).expanduser()
     described = _read_description(folder)
     tuning = described["options"].get("tuning")
-    if tuning not in ARRAY_FILES:
+    if tuning not in tuple(ARRAY_FILES):  # may be anything, hashable or not
         raise UserError(f"{folder} was damaged or written by another version of flaretune: its tuning is {tuning!r}")
     file = folder / ARRAY_FILES[tuning]
     config = _read_json(folder / ADAPTER_CONFIG) if tuning == "lora" else None

@@ -1,0 +1,300 @@
+"""What is each method worth? Runs the jobs of compare.toml one by one in the simulator, and tells what came out.
+
+    python benchmarks/compare.py               # Ctrl-C stops it; the same command goes on where it was
+    python benchmarks/compare.py --report      # only the table and the figure, of the runs that are there
+
+Finished runs are kept in the output folder. The shipped plan's results go into benchmarks/compare.json, the README
+(between its `compare` markers) and figs/compare.png; those of a plan of your own into the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, make_dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psutil  # comes with NVFlare
+from compare_report import JOB, Layout, Places, Result, machine, read_result, write_report
+
+from flaretune.cache import cache_dir
+from flaretune.config.options import as_dict, build
+from flaretune.errors import UserError
+from flaretune.flare.job_cli import FEDBPT, LPFL, JobConfig
+from flaretune.report.run_record import write_json
+from flaretune.toml_file import read_toml
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED_PLAN = Path(__file__).resolve().with_name("compare.toml")
+METHODS = {"lpfl": LPFL, "fedbpt": FEDBPT}
+JOB_OPTIONS = ("n_clients", "threads", "gpu")  # those of JobConfig that a plan may set
+HEAVY = ("workspace", "best_adapter", "last_adapter", "rounds", "tb_events")  # of a finished run: removed
+LOG = "log.txt"
+PARTS = [("seeds", list), ("common", dict), ("method", dict), ("splits", dict), ("rows", list)]  # of a plan's file
+ERROR = re.compile(r"^(?:\S+: )?error: (.*)", re.MULTILINE)  # as the job scripts, and argparse, say what is wrong
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job of the comparison: `options` as the plan asks for them, `resolved` with all defaults filled in."""
+
+    row: str
+    split: str
+    seed: int
+    method: str
+    options: dict[str, Any]
+    resolved: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        return f"{self.row}, {self.split}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        return f"{_slug(self.row)}-{_slug(self.split)}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison: what its file says, how its table is laid out, and its jobs in the order they are run."""
+
+    values: dict[str, Any]
+    layout: Layout
+    runs: tuple[Run, ...]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan, and check every job of it.
+
+    Raises:
+        UserError: the file cannot be read, lacks something, or holds what no job can be made of.
+    """
+    values = read_toml(path, make_dataclass("PlanFile", PARTS))
+    seeds, splits, rows = (values.get(key) for key in ("seeds", "splits", "rows"))
+    for name, value in (("seeds", seeds), ("splits", splits), ("rows", rows)):
+        if not value:
+            raise UserError(f"{path}: it has no {name}; benchmarks/compare.toml shows what a plan looks like")
+    if not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f"{path}: seeds = {seeds} must be different whole numbers")
+    methods = values.get("method", {})
+    _check_keys(methods, METHODS, f"{path}, [method]")
+    for name, value in (*((f"method.{n}", v) for n, v in methods.items()), *splits.items()):
+        _check_type(value, dict, f"{path}: {name}")
+    rows = [_read_row(row, list(splits), str(path)) for row in rows]
+    for names in ([row["name"] for row in rows], list(splits), *(row["splits"] for row in rows)):
+        slugs = [_slug(name) for name in names]
+        if len(set(slugs)) < len(slugs) or "" in slugs:
+            raise UserError(f"{path}: the names {names} must differ in letters or digits, which name their folders")
+
+    def make(row: dict[str, Any], split: str, seed: int) -> Run:
+        parts = (values.get("common", {}), methods.get(row["method"], {}), splits[split], row["options"])
+        options = {name: value for part in parts for name, value in part.items()}
+        place = f"{path}, row {row['name']!r}, split {split}"
+        resolved = {**_resolve(row["method"], options, place), "seed": seed}
+        options = {**options, "min_clients": resolved["min_clients"], "seed": seed}
+        return Run(row["name"], split, seed, row["method"], options, resolved)
+
+    # all rows with the first seed, then all with the second: an interrupted comparison has every row
+    runs = tuple(make(row, split, seed) for seed in seeds for row in rows for split in row["splits"])
+    return Plan(values, Layout({row["name"]: tuple(row["splits"]) for row in rows}, tuple(splits), len(seeds)), runs)
+
+
+def _read_row(row: Any, splits: list[str], path: str) -> dict[str, Any]:
+    _check_type(row, dict, f"{path}: an entry of rows")
+    for key in ("name", "method"):
+        if not isinstance(row.get(key), str):
+            raise UserError(f"{path}: a row's {key} is {row.get(key)!r}; every row needs a text there")
+    place = f"{path}, row {row['name']!r}"
+    row = {"splits": splits, "options": {}, **row}
+    _check_keys(row, ("name", "method", "splits", "options"), place)
+    _check_keys([row["method"]], METHODS, place)
+    _check_type(row["splits"], list, f"{place}: splits")
+    _check_keys(row["splits"], splits, f"{place}, splits")
+    _check_type(row["options"], dict, f"{place}: options")
+    return row
+
+
+def _resolve(method: str, options: dict[str, Any], place: str) -> dict[str, Any]:
+    """Every option of a job with its value, the seed's left at its default."""
+    site, server = METHODS[method].site, METHODS[method].server
+    if "seed" in options:
+        raise UserError(f"{place}: seed = {options['seed']!r} stands among the options; give all seeds at the top")
+    _check_keys(options, [*JOB_OPTIONS, *(item.name for config in (site, server) for item in fields(config))], place)
+    try:
+        job = build(JobConfig, options)
+        options = {"min_clients": job.n_clients, **options}
+        on_job = {name: getattr(job, name) for name in JOB_OPTIONS}
+        return {**on_job, **as_dict(build(server, options)), **as_dict(build(site, options))}
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def _check_keys(keys: Any, known: Any, place: str) -> None:
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise UserError(f"{place}: there is no {key!r}; {hint}")
+
+
+def _check_type(value: Any, wanted: type, place: str) -> None:
+    if not isinstance(value, wanted):
+        raise UserError(f"{place} is {value!r} and must be a {'table' if wanted is dict else 'list'}")
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def job_command(run: Run, folder: Path) -> list[str]:
+    """The command line that runs a job and leaves its results in a folder."""
+    given = {**run.options, "output": folder.absolute()}
+    flags = [f"--{name}={value}".replace("{cache}", str(cache_dir())) for name, value in given.items()]
+    return [sys.executable, str(ROOT / "jobs" / METHODS[run.method].script), *flags]
+
+
+def kept(run: Run, output: Path) -> Result | None:
+    """What a run found, if it has been run, with the options that it has now, and ended well."""
+    folder = output / run.folder
+    try:
+        then = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        # an option that is newer than the run, and not asked for, changes nothing
+        same = then["method"] == run.method and all(run.resolved.get(k) == v for k, v in then["options"].items())
+        if not same or not run.options.keys() <= then["options"].keys():
+            return None
+        return read_result(folder, run.row, run.split, run.seed)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or damaged: it is run anew
+        return None
+
+
+def run_job(run: Run, output: Path, command: Callable[[Run, Path], list[str]] = job_command) -> Result:
+    """Run a job, and keep what is needed of its results.
+
+    Raises:
+        UserError: it failed; its log is kept.
+    """
+    folder = output / run.folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    log = folder / LOG
+    with log.open("wb") as file:
+        # a session of its own: a Ctrl-C at the terminal ends the job by way of this process alone
+        streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file}
+        process = psutil.Popen(command(run, folder), **streams, start_new_session=True)
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            _end(process)
+            raise
+    if status:
+        said = ERROR.search(log.read_text(encoding="utf-8", errors="replace"))
+        raise UserError(said[1] if said else f"it ended with status {status}")
+    result = read_result(folder, run.row, run.split, run.seed)
+    for name in HEAVY:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    asked = {"method": run.method, "asked": run.options, "options": run.resolved}
+    where = {"date": date.today().isoformat(), "machine": machine()}
+    write_json({**asked, **where}, folder / JOB)  # last: it says that the run is finished
+    return result
+
+
+def _end(process: psutil.Popen) -> None:
+    """End a job with all its processes: NVFlare's have groups of their own, so that the job's group is not enough."""
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.terminate()
+    for member in psutil.wait_procs(family, timeout=10)[1]:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def run_all(plan: Plan, todo: Sequence[Run], output: Path, minutes: float, after: Callable[[], Any]) -> int:
+    """Run jobs, a line each, `after` each that ended well; returns how many failed.
+
+    No job is started when `minutes` have passed.
+    """
+    started, n_failed = time.monotonic(), 0
+    print(f"{len(todo)} runs to do, {sum(kept(r, output) is not None for r in plan.runs)} kept in {output}")
+    for number, run in enumerate(todo, 1):
+        if time.monotonic() - started >= 60 * minutes:
+            print(f"{minutes:g} minutes have passed and {len(todo) - number + 1} runs are left: run it again to go on")
+            break
+        print(f"{run.title} …", end=" ", flush=True)
+        try:
+            result = run_job(run, output)
+        except UserError as error:
+            n_failed += 1
+            print(f"failed, {len(todo) - number} left", flush=True)
+            print(f"error: {run.title} failed: {error} (see {output / run.folder / LOG})", file=sys.stderr)
+            continue
+        print(f"accuracy {result.test_accuracy:.3f}, {result.seconds:.0f} s, {len(todo) - number} left", flush=True)
+        after()
+    return n_failed
+
+
+def report(plan: Plan, output: Path, places: Places) -> str | None:
+    """Write the report of the finished runs of a plan (see `write_report`); a UserError if there is none."""
+    found = [(result, output / run.folder) for run in plan.runs if (result := kept(run, output))]
+    if not found:
+        raise UserError(f"{output} has no finished run of this plan; run it without --report first")
+    return write_report(plan.layout, plan.values, found, places)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be made ({error.strerror}); give another folder") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 1 if a run failed, 130 if stopped."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--plan", type=Path, default=SHIPPED_PLAN, help="TOML file (default: benchmarks/compare.toml)")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "compare", help="folder (default: runs/compare)")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="run these rows alone")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run when they have passed")
+    parser.add_argument("--report", action="store_true", help="run nothing: only write table and figure")
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended is to be stopped, as by Ctrl-C
+    try:
+        plan = read_plan(args.plan)
+        _check_keys(args.only or [], list(plan.layout.rows), "--only")
+        places = Places(args.output / "compare.json", args.output / "compare.png")
+        if args.plan.resolve() == SHIPPED_PLAN:
+            places = Places(SHIPPED_PLAN.with_suffix(".json"), ROOT / "figs" / "compare.png", ROOT / "README.md")
+        n_failed = 0
+        if not args.report:
+            _make_folder(args.output)
+            todo = [run for run in plan.runs if run.row in (args.only or plan.layout.rows)]
+            todo = [run for run in todo if kept(run, args.output) is None]
+            n_failed = run_all(plan, todo, args.output, args.minutes, lambda: report(plan, args.output, places))
+        if args.report or any(kept(run, args.output) for run in plan.runs):
+            text = report(plan, args.output, places)
+            print(text or f"table: {places.readme}, figure: {places.figure}, numbers: {places.facts}")
+        return 1 if n_failed else 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nstopped: what is finished is kept in {args.output}; run it again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""The script of LP-FL's sites: what it sets up, what it answers, and a sentence for what a user can correct."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flaretune.config.lpfl import LPFLConfig
+from flaretune.errors import UserError
+from flaretune.flare import lpfl_messages, messages
+from flaretune.flare.lpfl_client import STATE_FILE, LPFLTasks, set_up
+from tests.flare.sending import through_nvflare
+from tests.learnable import write_reviews
+from tests.models_for_tests import save_tiny_model
+
+SCRIPT = Path(__file__).parents[2] / "src" / "lpfl_train.py"
+SITES = ["site-1", "site-2", "site-3"]
+FAMILIES = ["roberta", "llama"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lpfl_client")
+    models = {family: str(save_tiny_model(family, folder / family)) for family in FAMILIES}
+    return {**models, "data": str(write_reviews(folder / "data", n_train=90, n_test=31))}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Where a site keeps the state of its soft labels."""
+    monkeypatch.chdir(tmp_path)
+
+
+def config(folders, family="roberta", **changes) -> LPFLConfig:
+    options = {
+        "model_name": folders[family],
+        "dataset": folders["data"],
+        "k_shot": 9,
+        "unlabelled": 30,
+        "lora_rank": 2,
+        "local_epochs": 1,
+        "dtype": "float32",
+    }
+    return LPFLConfig(**{**options, **changes})
+
+
+def answers(site_config: LPFLConfig):
+    return [set_up(site_config, name, SITES)[1] for name in SITES]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sites_share_the_data_out_and_agree_on_all_the_rest(folders, family):
+    got = answers(config(folders, family, eval_clients="site-3,site-1"))
+    assert sum(a.setup.n_train for a in got) == 18
+    assert sum(a.setup.evaluation.dev_size for a in got) == 18
+    tests = [a.setup.evaluation.test for a in got]
+    assert [None if test is None else test[1] for test in tests] == [15, None, 16]  # 31 test texts, site-3 named first
+    for a in got:  # a new adapter leaves the model as it is
+        np.testing.assert_array_equal(a.setup.zero_shot, a.setup.evaluation.test)
+    assert all(a.setup.settings == got[0].setup.settings for a in got)
+    settings = got[0].setup.settings
+    assert json.loads(json.dumps(settings)) == settings  # plain values: they travel, and go into the artifact
+    assert settings["method"] == "LP-FL"
+    assert settings["model"]["kind"] == {"roberta": "masked", "llama": "causal"}[family]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_initial_adapter_is_the_same_at_all_sites_and_adds_nothing(folders, family):
+    first, *others = answers(config(folders, family))
+    layers = {name.split(".lora_")[0] for name in first.initial}
+    # query and value in both layers: PEFT's choice for both families
+    assert sorted(layer.rsplit(".", 1)[1] for layer in layers) == sorted(
+        {"roberta": ["query", "value"], "llama": ["q_proj", "v_proj"]}[family] * 2
+    )
+    for layer in layers:
+        a, b = first.initial[f"{layer}.lora_A.weight"], first.initial[f"{layer}.lora_B.weight"]
+        assert (a.dtype, b.dtype) == (np.float32, np.float32)
+        assert a.shape == (2, 32)
+        assert b.shape == (16 if family == "llama" and layer.endswith("v_proj") else 32, 2)
+        assert np.all(a != 0)
+        assert np.all(b == 0)
+    assert len(first.initial) == 2 * len(layers)
+    for other in others:
+        assert other.initial.keys() == first.initial.keys()
+        for name, values in first.initial.items():
+            np.testing.assert_array_equal(other.initial[name], values)
+    _, another = set_up(config(folders, family, seed=43), "site-1", SITES)
+    assert all(
+        np.array_equal(another.initial[name], values) == (".lora_B." in name) for name, values in first.initial.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "initial", "parameters"),
+    [({}, "AB", "AB"), ({"freeze_a": 1}, "AB", "B"), ({"tuning": "full"}, "", "model")],
+)
+def test_settings_say_what_is_there_at_the_start_and_what_travels(folders, changes, initial, parameters):
+    answer = set_up(config(folders, **changes), "site-1", SITES)[1]
+    settings = answer.setup.settings
+    assert settings["initial"] == {name: list(values.shape) for name, values in answer.initial.items()}
+    assert {name.split(".lora_")[1][0] for name in answer.initial} == set(initial)
+    if parameters == "model":
+        assert settings["adapter"] == {}
+        assert not [name for name in settings["parameters"] if "lora" in name]
+        assert sum(int(np.prod(shape)) for shape in settings["parameters"].values()) > 20_000
+    else:
+        assert {name.split(".lora_")[1][0] for name in settings["parameters"]} == set(parameters)
+        assert settings["adapter"]["r"] == 2
+
+
+@pytest.mark.parametrize("changes", [{}, {"tuning": "full"}])
+def test_settings_name_no_path_but_the_model_s(folders, tmp_path, changes):
+    own = tmp_path / "own.csv"
+    own.write_text((Path(folders["data"]) / "train.csv").read_text(encoding="utf-8"), encoding="utf-8")
+    paths = {"dataset": "", "data_path": str(own), "unlabelled_path": str(own)}
+    settings = set_up(config(folders, **paths, **changes), "site-1", SITES)[1].setup.settings
+    told = json.dumps(settings)
+    assert "own.csv" not in told
+    assert str(tmp_path) not in told
+    assert settings["model"]["name"] == folders["roberta"]
+    assert folders["roberta"] not in json.dumps({**settings, "model": None})  # which may differ from site to site
+
+
+def test_a_site_s_own_files_are_used_whole_and_its_rest_is_its_test_data(folders, tmp_path):
+    rows = (Path(folders["data"]) / "train.csv").read_text(encoding="utf-8").splitlines()
+    pool = tmp_path / "pool.csv"
+    pool.write_text("\n".join(["sentence", *(row.rsplit(",", 1)[0] for row in rows[1:41])]) + "\n", encoding="utf-8")
+    own = {"dataset": "", "data_path": f"{folders['data']}/train.csv", "k_shot": 10}
+    soft = {"soft_portion": 0.5, "soft_select": "order"}
+    for changes, n_test, n_soft in (
+        ({"unlabelled": 20}, 30, 10),  # of the 90 rows 40 are labelled and 20 lose their labels
+        ({"unlabelled_path": str(pool)}, 50, 20),
+    ):
+        site, answer = set_up(config(folders, **{**own, "unlabelled": 0, **soft, **changes}), "site-1", SITES)
+        assert (answer.setup.n_train, answer.setup.evaluation.dev_size) == (20, 20)
+        assert answer.setup.evaluation.test[1] == n_test
+        trained = site.train(answer.initial, 2, evaluate=False)
+        assert (trained.labelled, trained.soft_labelled) == (20, n_soft)
+        # nobody knows the labels of a real pool
+        assert (trained.soft_labels_right is None) == ("unlabelled_path" in changes)
+
+
+def test_soft_labels_off_learns_from_the_same_labelled_texts_alone(folders):
+    site, answer = set_up(config(folders, soft_labels="off"), "site-1", SITES)
+    trained = site.train(answer.initial, 2, evaluate=False)
+    assert (trained.labelled, trained.soft_labelled, trained.soft_labels_right) == (answer.setup.n_train, 0, None)
+
+
+# ---- the server's tasks ----
+
+
+def ask(tasks: LPFLTasks, kind: str, task, name="site-1"):
+    """What reaches the server of this site's answer, as `site_script` asks it."""
+    task = through_nvflare(task)
+    return through_nvflare(tasks.handlers()[kind](task, name, messages.read_sites(task)))
+
+
+@pytest.mark.usefixtures("as_in_a_job")
+@pytest.mark.parametrize(
+    ("family", "changes"), [("roberta", {}), ("llama", {"freeze_a": 1}), ("roberta", {"tuning": "full"})]
+)
+def test_tasks_are_answered_and_only_what_is_trained_travels(folders, family, changes):
+    tasks = LPFLTasks(config(folders, family, **changes))
+    start = lpfl_messages.read_lpfl_setup_answer(ask(tasks, messages.SETUP, messages.setup_task(SITES)))
+    shapes = {name: tuple(shape) for name, shape in start.setup.settings["parameters"].items()}
+    task = lpfl_messages.train_task(SITES, {n: v for n, v in start.initial.items() if n in shapes}, 1, evaluate=False)
+    trained = lpfl_messages.read_train_answer(ask(tasks, lpfl_messages.TRAIN, task), shapes, None)
+    assert trained.arrays.keys() == shapes.keys()
+    assert any(not np.array_equal(values, start.initial.get(name)) for name, values in trained.arrays.items())
+    assert (trained.labelled, trained.soft_labelled) == (start.setup.n_train, 0)
+    assert np.isfinite(trained.loss)
+
+    task = lpfl_messages.train_task(SITES, trained.arrays, 2, evaluate=True)
+    again = lpfl_messages.read_train_answer(ask(tasks, lpfl_messages.TRAIN, task), shapes, 2)
+    assert again.evaluation.dev_size == start.setup.evaluation.dev_size
+    assert again.soft_labelled > 0
+
+    task = lpfl_messages.evaluate_task(SITES, trained.arrays)
+    evaluated = messages.read_evaluate_answer(ask(tasks, messages.EVALUATE, task), 2)
+    np.testing.assert_array_equal(evaluated.evaluation.test, again.evaluation.test)
+    np.testing.assert_array_equal(evaluated.evaluation.dev, again.evaluation.dev)
+    assert evaluated.evaluation.dev_loss_sum == again.evaluation.dev_loss_sum
+
+
+@pytest.mark.usefixtures("as_in_a_job")
+@pytest.mark.parametrize("changes", [{}, {"freeze_a": 1}, {"tuning": "full"}, {"lora_dropout": 0.3}])
+def test_a_process_that_is_started_anew_answers_as_the_first_one_would(folders, changes):
+    """As the simulator does with fewer threads than clients."""
+    site_config = config(folders, **changes)
+    first = LPFLTasks(site_config)
+    start = lpfl_messages.read_lpfl_setup_answer(ask(first, messages.SETUP, messages.setup_task(SITES)))
+    shapes = {name: tuple(shape) for name, shape in start.setup.settings["parameters"].items()}
+    arrays = {name: values for name, values in start.initial.items() if name in shapes}
+
+    def train(tasks, round_number):
+        task = lpfl_messages.train_task(SITES, arrays, round_number, evaluate=False)
+        return lpfl_messages.read_train_answer(ask(tasks, lpfl_messages.TRAIN, task), shapes, None)
+
+    for round_number in (1, 2):
+        arrays = train(first, round_number).arrays
+    kept = STATE_FILE.read_bytes()
+    expected = train(first, 3)
+    STATE_FILE.write_bytes(kept)  # as it was when the second process takes over
+    got = train(LPFLTasks(site_config), 3)
+    assert (got.labelled, got.soft_labelled, got.soft_labels_right) == (
+        expected.labelled,
+        expected.soft_labelled,
+        expected.soft_labels_right,
+    )
+    assert got.loss == expected.loss
+    for name, values in expected.arrays.items():
+        np.testing.assert_array_equal(got.arrays[name], values)
+
+
+@pytest.mark.usefixtures("as_in_a_job")
+def test_a_new_job_in_the_same_folder_begins_with_no_soft_labels(folders):
+    site_config = config(folders)
+    first = LPFLTasks(site_config)
+    start = lpfl_messages.read_lpfl_setup_answer(ask(first, messages.SETUP, messages.setup_task(SITES)))
+    task = lpfl_messages.train_task(SITES, start.initial, 2, evaluate=False)
+    ask(first, lpfl_messages.TRAIN, task)
+    assert STATE_FILE.is_file()
+    ask(LPFLTasks(site_config), messages.SETUP, messages.setup_task(SITES))
+    assert not STATE_FILE.exists()
+
+
+# ---- mistakes ----
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task_name": "sts2"}, "unknown task 'sts2'; did you mean 'sst2'"),
+        ({"k_shot": 100}, "k = 100 .* the largest k that fits is 22"),
+        ({"unlabelled": 55}, r"--unlabelled 55: besides training and development examples .* has 54 texts"),
+        ({"unlabelled_path": "./nowhere.csv"}, r"nowhere\.csv does not exist"),
+        ({"device": "cuda:7"}, "--device cuda:7"),
+        ({"model_name": "./nowhere"}, "--model_name ./nowhere: there is no such folder"),
+        ({"dataset": "./nowhere"}, "nowhere does not exist"),
+        ({"eval_clients": "nobody"}, "--eval_clients nobody: none of these"),
+        (
+            {"target_modules": "q_proj"},
+            "--target_modules q_proj: no layer of this model has that name; there are dense, key, query, value$",
+        ),
+        ({"target_modules": "query,querry"}, "--target_modules querry: no layer .*there are dense, key, query, value$"),
+        ({"target_modules": "decoder"}, "--target_modules decoder: no layer"),  # the head gets none
+        ({"target_modules": " , "}, "--target_modules ' , ' names nothing; there are dense, key, query, value, auto"),
+    ],
+)
+def test_mistakes_are_answered_with_one_sentence(folders, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        set_up(config(folders, **changes), "site-1", SITES)
+    assert "\n" not in str(caught.value)
+
+
+def test_layers_of_a_causal_model_are_named(folders):
+    with pytest.raises(UserError) as caught:
+        set_up(config(folders, "llama", target_modules="query"), "site-1", SITES)
+    assert str(caught.value) == (
+        "--target_modules query: no layer of this model has that name; "
+        "there are down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    )
+
+
+def test_missing_column_of_the_unlabelled_file(folders, tmp_path):
+    (tmp_path / "pool.csv").write_text("text,label\nfine,1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"pool\.csv has no column 'sentence'; its columns are .'text', 'label'."):
+        set_up(config(folders, unlabelled_path="pool.csv"), "site-1", SITES)
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "sentence"),
+    [
+        (
+            ["--model_name", "x"],
+            1,
+            "--soft_labels on needs unlabelled texts: give --unlabelled N, or --unlabelled_path",
+        ),
+        (
+            ["--soft_labels", "off", "--tuning", "full", "--freeze_a", "1"],
+            1,
+            "--tuning full --freeze_a 1: there is no A",
+        ),
+        (["--unlabelled", "-1"], 1, "--unlabelled -1: must be at least 0"),
+        (["--soft_labels", "off", "--lora_rank", "0"], 1, "--lora_rank 0: must be at least 1"),
+        (["--soft_labels", "off", "--soft_portion", "1.5"], 1, "--soft_portion 1.5: must be at most 1"),
+        (["--soft_labels", "off", "--local_iter", "5"], 2, "unrecognized arguments: --local_iter"),
+    ],
+)
+def test_script_ends_at_once_with_a_sentence_and_a_failing_status(flags, status, sentence):
+    run = subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, text=True, timeout=60)
+    assert run.returncode == status
+    assert sentence in run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
