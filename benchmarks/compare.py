@@ -224,10 +224,7 @@ def _end(process: psutil.Popen) -> None:
 
 
 def run_all(plan: Plan, todo: Sequence[Run], output: Path, minutes: float, after: Callable[[], Any]) -> int:
-    """Run jobs, a line each, `after` each that ended well; returns how many failed.
-
-    No job is started when `minutes` have passed.
-    """
+    """Run jobs until `minutes` have passed, with `after` each that ended well; returns how many failed."""
     started, n_failed = time.monotonic(), 0
     print(f"{len(todo)} runs to do, {sum(kept(r, output) is not None for r in plan.runs)} kept in {output}")
     for number, run in enumerate(todo, 1):

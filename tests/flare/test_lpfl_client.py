@@ -143,6 +143,16 @@ def test_a_site_s_own_files_are_used_whole_and_its_rest_is_its_test_data(folders
         assert (trained.soft_labels_right is None) == ("unlabelled_path" in changes)
 
 
+@pytest.mark.parametrize("iid", [1, 0])
+def test_the_unlabelled_texts_are_shared_out_too(folders, iid):
+    site_config = config(folders, soft_portion=1.0, iid=iid, alpha_dir=5.0)
+    found = [set_up(site_config, name, SITES) for name in SITES]
+    trained = [site.train(answer.initial, 2, evaluate=False) for site, answer in found]
+    assert [t.labelled for t in trained] == [answer.setup.n_train for _, answer in found]
+    assert sum(t.soft_labelled for t in trained) == 30
+    assert all(0 <= t.soft_labels_right <= t.soft_labelled for t in trained if t.soft_labelled)
+
+
 def test_soft_labels_off_learns_from_the_same_labelled_texts_alone(folders):
     site, answer = set_up(config(folders, soft_labels="off"), "site-1", SITES)
     trained = site.train(answer.initial, 2, evaluate=False)

@@ -1,4 +1,4 @@
-"""The server of an LP-FL job: what it averages, keeps, and refuses to go on from."""
+"""The server of an LP-FL job: what it keeps, what it leaves out, and what it refuses to go on from."""
 
 import json
 from dataclasses import replace
@@ -10,81 +10,13 @@ from flaretune.config.lpfl import LPFLConfig
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.lpfl_client import LPFLTasks
-from flaretune.flare.lpfl_controller import LPFLController, average
-from flaretune.lpfl.answers import TrainAnswer
+from flaretune.flare.lpfl_controller import LPFLController
 from flaretune.lpfl.artifact import load_adapter, save_adapter
 from tests.flare.federation import federate
-from tests.flare.sending import COUNTERS
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
 SITES = ["site-1", "site-2", "site-3"]
-
-
-# ---- the average ----
-
-
-def trained(sizes: dict[str, tuple[int, int]], seed: int = 5) -> dict[str, TrainAnswer]:
-    """Answers with random arrays, by site: (labelled, soft-labelled)."""
-    rng = np.random.default_rng(seed)
-    return {
-        site: TrainAnswer(
-            arrays={
-                "lora_A": rng.standard_normal((3, 7)).astype(np.float32),
-                "lora_B": rng.lognormal(0, 5, size=(6, 3)).astype(np.float32),  # from 1e-5 to 1e5
-            },
-            labelled=labelled,
-            soft_labelled=soft,
-            soft_labels_right=None,
-            loss=0.5,
-            counters=COUNTERS,
-            evaluation=None,
-        )
-        for site, (labelled, soft) in sizes.items()
-    }
-
-
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"a": (8, 0), "b": (8, 0)},
-        {"a": (1, 0), "b": (16, 40), "c": (3, 997)},
-        {"a": (0, 5), "b": (7, 0)},
-        {"a": (24, 8)},
-        {f"site-{i}": (i + 1, 3 * i) for i in range(20)},
-    ],
-)
-def test_the_average_is_weighted_by_all_texts_trained_on(sizes):
-    answers = trained(sizes)
-    got = average(answers, 3)
-    weights = np.array([labelled + soft for labelled, soft in sizes.values()], dtype=np.float64)
-    assert list(got) == ["lora_A", "lora_B"]
-    for name, values in got.items():
-        stacked = np.array([a.arrays[name] for a in answers.values()], dtype=np.float64)
-        expected = np.tensordot(weights / weights.sum(), stacked, axes=1)
-        assert values.dtype == np.float32
-        np.testing.assert_allclose(values, expected, rtol=2e-6, atol=1e-7)
-
-
-def test_the_average_has_equal_bits_for_equal_answers_and_leaves_them_as_they_are():
-    sizes = {f"site-{i}": (i + 1, 3 * i) for i in range(7)}
-    answers, before = trained(sizes), trained(sizes)
-    first, second = average(answers, 1), average(answers, 2)
-    third = average(before, 1)
-    for name in first:
-        assert first[name].tobytes() == second[name].tobytes() == third[name].tobytes()
-        for site in sizes:
-            assert answers[site].arrays[name].tobytes() == trained(sizes)[site].arrays[name].tobytes()
-
-
-def test_an_average_of_equal_arrays_is_these():
-    answers = trained({"a": (8, 0)})
-    answers = {site: answers["a"] for site in "abcd"}
-    for name, values in average(answers, 1).items():
-        np.testing.assert_array_equal(values, answers["a"].arrays[name])
-
-
-# ---- a job ----
 
 
 @pytest.fixture(scope="module")
@@ -288,9 +220,10 @@ def test_what_is_each_site_s_own_affair_may_differ(job):
 # ---- going on from an adapter ----
 
 
-def test_a_job_goes_on_where_another_ended(job):
-    _, first = job("first")
-    told, second = job("second", rounds=1, init_adapter=first / "last_adapter")
+@pytest.mark.parametrize("options", [{}, {"freeze_a": 1}, {"tuning": "full"}])
+def test_a_job_goes_on_where_another_ended(job, options):
+    _, first = job("first", **options)
+    told, second = job("second", rounds=1, init_adapter=first / "last_adapter", **options)
     assert told.panics == []
     begun, ended = read_summary(second)["rounds"][0], read_summary(first)["rounds"][-1]
     for key in ("accuracy", "dev_accuracy", "dev_loss", "site_accuracy"):
@@ -298,8 +231,10 @@ def test_a_job_goes_on_where_another_ended(job):
     assert read_summary(second)["zero_shot_accuracy"] == read_summary(first)["zero_shot_accuracy"]
     assert [r["round"] for r in read_summary(second)["rounds"]] == [0, 1]
     _, _, task = told.tasks[1]
-    for name, values in load_adapter(first / "last_adapter").arrays.items():
-        np.testing.assert_array_equal(task.params[name], values)
+    last = load_adapter(first / "last_adapter").arrays
+    for name, values in task.params.items():
+        np.testing.assert_array_equal(values, last[name])
+    assert set(last) - set(task.params) == {name for name in last if options.get("freeze_a") and ".lora_A." in name}
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_fewer_threads_than_clients_give_the_same_numbers(run, folders, tmp_path
     ("flags", "sentence"),
     [
         (["--target_modules", "q_proj,nothing"], "--target_modules nothing: no layer of this model has that name"),
-        (["--learning_rate", "1e30"], "a lower --learning_rate may help"),
+        (["--learning_rate", "1e35", "--lora_alpha", "1e6"], "a lower --learning_rate may help"),
     ],
 )
 def test_mistake_at_the_sites_fails_the_job_with_one_sentence(run, folders, tmp_path, flags, sentence):

@@ -180,6 +180,27 @@ def test_sentences_of_sites_and_server_are_found_in_the_logs(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "round 0: 1 of 2 sites gave a usable setup answer and 2 are needed; without: site-2 (their own logs say why)",
+        "the sites do not agree on the options: alpha is 1.0 at site-1 and 2.0 at site-2; give all sites the same",
+        "--init_adapter: runs/a/best_adapter does not fit this job: x has the shape (2, 8) there and (4, 8) here",
+        "--freeze_a 1: x at site-2 is another than that of the job's start; every site needs the same seed",
+    ],
+)
+def test_whatever_the_server_gives_up_for_is_found_in_its_log(tmp_path, sentence):
+    log = tmp_path / "server" / "simulate_job" / "log.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text(
+        "2026-11-21 14:37:58,309 - ServerRunner - ERROR - [identity=simulator_server, run=simulate_job, "
+        "wf=lpfl_controller, peer=site-2, peer_rc=OK, task_name=setup] - Aborting current RUN due to "
+        f"FATAL_SYSTEM_ERROR received: {sentence}\n",
+        encoding="utf-8",
+    )
+    assert list(error_sentences(tmp_path)) == [("server", sentence)]
+
+
 @pytest.mark.parametrize("make", [make_job, make_training_job])
 def test_results_of_an_earlier_run_are_forgotten_and_other_files_stay(tmp_path, make):
     make(tmp_path / "job")

@@ -123,9 +123,10 @@ class LPFLController(RoundsController):
         whole = answer.initial
         if self.init_adapter:
             found = load_adapter(self.init_adapter).arrays
-            shapes = {name: values.shape for name, values in whole.items()}
+            parameters = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}
+            shapes = {name: values.shape for name, values in whole.items()} or parameters
             theirs = {name: values.shape for name, values in found.items()}
-            if shapes and shapes != theirs:
+            if shapes != theirs:
                 name = next(n for n in sorted({*shapes, *theirs}) if shapes.get(n) != theirs.get(n))
                 raise UserError(
                     f"{self.init_adapter} does not fit this job: {name} has the shape {theirs.get(name)} there and "
@@ -196,6 +197,8 @@ class LPFLController(RoundsController):
 def average(trained: Mapping[str, TrainAnswer], round_number: int) -> dict[str, np.ndarray]:
     """The mean of the sites' arrays, weighted by their numbers of examples (FedAvg), float32."""
     helper = WeightedAggregationHelper()
+    sizes = {site: answer.labelled + answer.soft_labelled for site, answer in trained.items()}
     for site, answer in trained.items():
-        helper.add(answer.arrays, answer.labelled + answer.soft_labelled, site, round_number)
+        # shares, not numbers: float32 times a number of texts may be more than float32 holds
+        helper.add(answer.arrays, sizes[site] / sum(sizes.values()), site, round_number)
     return {name: values.astype(np.float32) for name, values in helper.get_result().items()}

@@ -101,7 +101,8 @@ def adapter_config(model: PeftModel) -> dict[str, Any]:
         values = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
     values.pop("base_model_name_or_path", None)
     values["inference_mode"] = True
-    values["target_modules"] = sorted(values["target_modules"])  # a set, in any order
+    if isinstance(values["target_modules"], list):  # from a set, in any order; a text is a regular expression
+        values["target_modules"] = sorted(values["target_modules"])
     return values
 
 

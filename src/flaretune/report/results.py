@@ -21,7 +21,9 @@ SUMMARY_KEYS = (
     "task", "metric", "sites", "rounds",
 )  # fmt: skip
 _SITE_ERROR = re.compile(r"ERROR flaretune\.site: (.*)")
-_SERVER_ERROR = re.compile(r"(round \d+: \d+ of \d+ sites gave .*|the sites do not agree on .*)")
+_SERVER_ERROR = re.compile(
+    r"(round \d+: \d+ of \d+ sites gave .*|the sites do not agree on .*|--init_adapter: .*|--freeze_a 1: .*)"
+)
 
 RESULT_FILES = (SUMMARY, "best_prompt.safetensors", "config.json", "distribution.npz", "curve.png")
 RESULT_FOLDERS = ("rounds", "best_adapter", "last_adapter", "tb_events")

@@ -1,0 +1,122 @@
+"""The command lines of both methods' jobs, as far as nothing is started."""
+
+from dataclasses import fields
+
+import pytest
+
+from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.config.lpfl import LPFLConfig
+from flaretune.config.options import build
+from flaretune.errors import UserError
+from flaretune.flare import job_cli
+from flaretune.flare.job_cli import FEDBPT, LPFL, main, parse, presets, read_preset
+
+METHODS = [FEDBPT, LPFL]
+
+
+@pytest.fixture(autouse=True)
+def _no_job(monkeypatch, tmp_path):
+    """And a cache folder that is not this machine's."""
+    monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(job_cli, "SimEnv", lambda **_: pytest.fail("a job was about to start"))
+
+
+def test_each_method_has_its_own_presets_and_script():
+    assert presets(FEDBPT) == ["demo", "paper"]
+    assert presets(LPFL) == ["demo"]
+    assert (FEDBPT.script, LPFL.script) == ("fedbpt_job.py", "lpfl_job.py")
+
+
+@pytest.mark.parametrize(("method", "name"), [(method, name) for method in METHODS for name in presets(method)])
+def test_a_preset_s_options_are_taken_and_its_places_filled_in(method, name):
+    options = read_preset(method, name)
+    assert not [value for value in options.values() if isinstance(value, str) and "{" in value]
+    site, server = build(method.site, options), build(method.server, options)
+    assert server.num_rounds == options["num_rounds"]
+    assert site.k_shot == options["k_shot"]
+    assert parse(method, ["--preset", name]) == options
+
+
+def test_flags_override_a_preset():
+    options = parse(LPFL, ["--preset", "demo", "--num_rounds", "2", "--soft_select", "order"])
+    assert (options["num_rounds"], options["soft_select"]) == (2, "order")
+    assert options["k_shot"] == read_preset(LPFL, "demo")["k_shot"]
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "message"),
+    [
+        (FEDBPT, "domo", "--preset domo: there is no such preset; there are demo, paper, or give a .toml file"),
+        (LPFL, "paper", "--preset paper: there is no such preset; there are demo, or give a .toml file"),
+        (LPFL, "./nowhere.toml", "--preset ./nowhere.toml: there is no such preset"),
+    ],
+)
+def test_a_preset_that_is_not_there(method, name, message):
+    with pytest.raises(UserError) as refused:
+        read_preset(method, name)
+    assert str(refused.value).startswith(message)
+
+
+def test_a_preset_with_the_other_method_s_options_is_refused(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('soft_labels = "off"\nn_clients = 3\n', encoding="utf-8")
+    assert parse(LPFL, ["--preset", str(file)]) == {"soft_labels": "off", "n_clients": 3}
+    with pytest.raises(UserError, match="there is no option 'soft_labels'"):
+        parse(FEDBPT, ["--preset", str(file)])
+
+
+def test_published_options_without_a_meaning_are_fedbpt_s_alone(capsys):
+    assert parse(FEDBPT, ["--parallel"]) == {"parallel": ""}
+    with pytest.raises(SystemExit) as stop:
+        parse(LPFL, ["--parallel"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: --parallel" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_help_names_every_option_and_the_presets(method, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        parse(method, ["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: {method.script} [--preset NAME]" in text
+    assert f"Run a job of {method.site.method}, or export it" in text
+    for config in (job_cli.JobConfig, method.site, method.server):
+        for item in fields(config):
+            assert f"--{item.name} " in text
+    assert f"options from a preset ({', '.join(presets(method))}) or a TOML file" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "argv", "message"),
+    [
+        (LPFL, [], "error: --soft_labels on needs unlabelled texts"),
+        (LPFL, ["--soft_labels", "off", "--tuning", "full", "--freeze_a", "1"], "error: --tuning full --freeze_a 1"),
+        (LPFL, ["--soft_labels", "off", "--num_rounds", "0"], "error: --num_rounds 0: must be at least 1"),
+        (FEDBPT, ["--local_popsize", "1"], "error: --local_popsize 1: CMA-ES needs"),
+        (FEDBPT, ["--env", "prod"], "error: --env prod needs --startup_kit"),
+    ],
+)
+def test_mistakes_end_with_a_sentence_and_a_failing_status(method, argv, message, capsys):
+    assert main(method, argv) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "site", "name"),
+    [
+        (FEDBPT, [], FedBPTConfig(), "fedbpt"),
+        (LPFL, ["--unlabelled", "64"], LPFLConfig(unlabelled=64), "lpfl"),
+        (LPFL, ["--unlabelled", "64", "--name", "mine"], LPFLConfig(unlabelled=64), "mine"),
+    ],
+)
+def test_a_job_is_named_after_the_method_and_gets_the_options(method, flags, site, name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(job_cli, "run", lambda *given: asked.append(given) or 0)
+    assert main(method, [*flags, "--num_rounds", "3"]) == 0
+    [(got_method, job, got_site, server)] = asked
+    assert (got_method, job.name, got_site) == (method, name, site)
+    assert server == method.server(num_rounds=3)
