@@ -242,6 +242,11 @@ def test_a_job_goes_on_where_another_ended(job, options):
     [
         ({}, {"lora_rank": 4}, "does not fit this job: .*lora_A.weight has the shape .2, 32. there and .4, 32. at"),
         ({}, {"target_modules": "query"}, "does not fit this job: .*value.lora_A.weight has the shape .* and None at"),
+        (
+            {},
+            {"lora_alpha": 4.0},
+            "does not fit this job: it was trained with --lora_alpha 16.0 and .* told 4.0",
+        ),
         ({"tuning": "full"}, {}, "does not fit this job"),
         ({}, {"tuning": "full"}, "does not fit this job"),
         ({"model_name": "llama"}, {}, "does not fit this job"),

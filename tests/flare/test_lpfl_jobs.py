@@ -1,13 +1,14 @@
 """LP-FL jobs in real NVFlare processes: the template, the recipe, sites that fail, going on from an adapter."""
 
 import json
+import os
 import sys
 
 import numpy as np
 import pytest
 
 from flaretune.lpfl.artifact import load_adapter
-from tests.jobs_for_tests import create_from_template, read_summary
+from tests.jobs_for_tests import REPOSITORY, create_from_template, read_summary
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,8 @@ def test_recipe_with_a_causal_model_and_going_on_from_its_adapter(run, folders, 
     assert "3 labelled" not in first.stdout
     assert len([line for line in first.stdout.splitlines() if " INFO    round " in line]) == 3  # one each, 0 included
     last = tmp_path / "first" / "last_adapter"
-    second = run(*JOB, *model, "--num_rounds", 1, "--output", tmp_path / "second", "--init_adapter", last)
+    here = os.path.relpath(last, REPOSITORY)  # the server's process works in another folder
+    second = run(*JOB, *model, "--num_rounds", 1, "--output", tmp_path / "second", "--init_adapter", here)
     assert second.returncode == 0, second.stdout + second.stderr
     ended, begun = read_summary(tmp_path / "first")["rounds"][-1], read_summary(tmp_path / "second")["rounds"][0]
     assert (begun["accuracy"], begun["dev_loss"]) == (ended["accuracy"], pytest.approx(ended["dev_loss"], rel=1e-5))

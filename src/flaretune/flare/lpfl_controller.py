@@ -119,23 +119,12 @@ class LPFLController(RoundsController):
         Raises:
             UserError: the earlier one does not fit, or frozen parts differ between the sites.
         """
-        (first, answer), *others = answers.items()
-        whole = answer.initial
+        whole = next(iter(answers.values())).initial
         if self.init_adapter:
-            found = load_adapter(self.init_adapter).arrays
-            parameters = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}
-            shapes = {name: values.shape for name, values in whole.items()} or parameters
-            theirs = {name: values.shape for name, values in found.items()}
-            if shapes != theirs:
-                name = next(n for n in sorted({*shapes, *theirs}) if shapes.get(n) != theirs.get(n))
-                raise UserError(
-                    f"{self.init_adapter} does not fit this job: {name} has the shape {theirs.get(name)} there and "
-                    f"{shapes.get(name)} at the sites; start from an adapter of the same model, rank and target modules"
-                )
-            whole = found
+            whole = earlier_arrays(self.init_adapter, self._settings, whole)
         if self._settings["options"]["freeze_a"]:
             moving = travelling(whole, freeze_a=True)
-            for site, other in [(first, answer), *others]:
+            for site, other in answers.items():
                 for name in sorted(set(whole) - set(moving)):
                     if not np.array_equal(whole[name], other.initial[name]):
                         raise UserError(
@@ -202,3 +191,35 @@ def average(trained: Mapping[str, TrainAnswer], round_number: int) -> dict[str, 
         # shares, not numbers: float32 times a number of texts may be more than float32 holds
         helper.add(answer.arrays, sizes[site] / sum(sizes.values()), site, round_number)
     return {name: values.astype(np.float32) for name, values in helper.get_result().items()}
+
+
+def earlier_arrays(
+    folder: str, settings: Mapping[str, Any], initial: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The arrays of an earlier run's adapter, to go on from.
+
+    Args:
+        folder: its adapter folder.
+        settings: what the sites of this job agree on.
+        initial: the new adapter that they would start from; empty where every parameter is trained.
+
+    Raises:
+        UserError: it cannot be read, or is of another model, shape or scale.
+    """
+    earlier = load_adapter(folder)
+    ours = {name: values.shape for name, values in initial.items()}
+    ours = ours or {name: tuple(shape) for name, shape in settings["parameters"].items()}
+    theirs = {name: values.shape for name, values in earlier.arrays.items()}
+    if ours != theirs:
+        name = next(name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name))
+        raise UserError(
+            f"{folder} does not fit this job: {name} has the shape {theirs.get(name)} there and {ours.get(name)} at the "
+            "sites; start from an adapter of the same model, rank and target modules"
+        )
+    told, before = (config.get("lora_alpha") for config in (settings["adapter"], earlier.adapter_config or {}))
+    if told != before:
+        raise UserError(
+            f"{folder} does not fit this job: it was trained with --lora_alpha {before} and the sites were told {told}, "
+            "by which it would be scaled otherwise; give them the same"
+        )
+    return earlier.arrays

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
@@ -42,7 +44,10 @@ class LPFLRecipe(FlaretuneRecipe):
         name: str = "lpfl",
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
     ):
-        controller = LPFLController(**as_dict(server_config or LPFLServerConfig()))
+        server_config = server_config or LPFLServerConfig()
+        if server_config.init_adapter and Path(server_config.init_adapter).exists():  # on this machine, as in SimEnv
+            server_config = replace(server_config, init_adapter=str(Path(server_config.init_adapter).absolute()))
+        controller = LPFLController(**as_dict(server_config))
         tasks = (messages.SETUP, lpfl_messages.TRAIN, messages.EVALUATE)
         # every parameter of a model is more than a message should hold
         inline = site_config.tuning == "lora"
