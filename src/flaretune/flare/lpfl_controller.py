@@ -213,13 +213,13 @@ def earlier_arrays(
     if ours != theirs:
         name = next(name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name))
         raise UserError(
-            f"{folder} does not fit this job: {name} has the shape {theirs.get(name)} there and {ours.get(name)} at the "
-            "sites; start from an adapter of the same model, rank and target modules"
+            f"{folder} does not fit this job: {name} has the shape {theirs.get(name)} there and {ours.get(name)} at "
+            "the sites; start from an adapter of the same model, rank and target modules"
         )
     told, before = (config.get("lora_alpha") for config in (settings["adapter"], earlier.adapter_config or {}))
     if told != before:
         raise UserError(
-            f"{folder} does not fit this job: it was trained with --lora_alpha {before} and the sites were told {told}, "
-            "by which it would be scaled otherwise; give them the same"
+            f"{folder} does not fit this job: it was trained with --lora_alpha {before} and the sites were told "
+            f"{told}, by which it would be scaled otherwise; give them the same"
         )
     return earlier.arrays

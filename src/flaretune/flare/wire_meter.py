@@ -12,10 +12,13 @@ from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.f3.cellnet.defs import CellChannel, MessageHeaderKey
 from nvflare.fuel.f3.cellnet.fqcn import FQCN
 from nvflare.fuel.f3.message import Message
+from nvflare.fuel.f3.streaming.download_service import OBJ_DOWNLOADER_CHANNEL, OBJ_DOWNLOADER_TOPIC
 from nvflare.fuel.f3.streaming.stream_const import STREAM_CHANNEL, STREAM_DATA_TOPIC, StreamHeaderKey
 from nvflare.private.defs import SpecialTaskName
 from nvflare.private.fed.server.server_commands import ServerCommandNames
 
+# Large arrays are fetched piece by piece; a piece is the reply to a request, from whichever side has the array.
+_PIECE = f"{OBJ_DOWNLOADER_CHANNEL}:{OBJ_DOWNLOADER_TOPIC}"
 _NO_TASK = (SpecialTaskName.TRY_AGAIN.encode(), SpecialTaskName.END_RUN.encode())
 
 
@@ -38,22 +41,26 @@ class WireMeter:
         core_cell.add_incoming_filter("*", "*", self._incoming)
 
     def take(self) -> dict[str, tuple[int, int]]:
-        """``{"down": (bytes, messages), "up": (bytes, messages)}``, and start again from zero."""
+        """``{"down": (bytes, messages), "up": (bytes, messages)}``, and start again from zero.
+
+        Pieces of large arrays count as messages of their own.
+        """
         with self._lock:
             taken = {direction: tuple(counted) for direction, counted in self._counted.items()}
             self._counted = {"down": [0, 0], "up": [0, 0]}
         return taken
 
     def _outgoing(self, message: Message) -> None:
-        is_task = message.get_header(StreamHeaderKey.TOPIC) == _topic(ServerCommandNames.GET_TASK)
-        self._count("down", message, is_task and not any(name in _bytes(message) for name in _NO_TASK))
+        topic = message.get_header(StreamHeaderKey.TOPIC)
+        is_task = topic == _topic(ServerCommandNames.GET_TASK) and not any(n in _bytes(message) for n in _NO_TASK)
+        self._count("down", message, is_task or topic == _PIECE)
 
     def _incoming(self, message: Message) -> None:
         is_result = (
             message.get_header(StreamHeaderKey.CHANNEL) == CellChannel.SERVER_COMMAND
             and message.get_header(StreamHeaderKey.TOPIC) == ServerCommandNames.SUBMIT_UPDATE
         )
-        self._count("up", message, is_result)
+        self._count("up", message, is_result or message.get_header(StreamHeaderKey.TOPIC) == _PIECE)
 
     def _count(self, direction: str, message: Message, starts_counted_stream: bool) -> None:
         if (
