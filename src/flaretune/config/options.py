@@ -63,26 +63,27 @@ def add_flags(
     Args:
         parser: gets the flags.
         configs: dataclasses whose fields are made by `option`.
-        groups: sentence that stands under the heading of a group, by its name.
+        groups: sentence that stands under the heading of a group, by its name, in the order in which groups come.
         only: names of the options to add; None for all.
     """
+    headings = groups or {}
+    places = {name: place for place, name in enumerate(headings, start=1)}  # a group of no heading comes first
     made: dict[str, Any] = {}
-    for config in configs:
-        hints = get_type_hints(config)
-        for item in fields(config):
-            if only is not None and item.name not in only:
-                continue
-            name = item.metadata["group"]
-            if name not in made:
-                made[name] = parser.add_argument_group(name, (groups or {}).get(name))
-            default = "" if item.default == "" else f" (default: {item.default})"
-            made[name].add_argument(
-                f"--{item.name}",
-                type=hints[item.name],
-                default=argparse.SUPPRESS,
-                metavar=_metavar(item),
-                help=f"{item.metadata['help']}{default}".replace("%", "%%"),
-            )
+    wanted = [(item, get_type_hints(config)[item.name]) for config in configs for item in fields(config)]
+    for item, kind in sorted(wanted, key=lambda pair: places.get(pair[0].metadata["group"], 0)):
+        if only is not None and item.name not in only:
+            continue
+        name = item.metadata["group"]
+        if name not in made:
+            made[name] = parser.add_argument_group(name, headings.get(name))
+        default = "" if item.default == "" else f" (default: {item.default})"
+        made[name].add_argument(
+            f"--{item.name}",
+            type=kind,
+            default=argparse.SUPPRESS,
+            metavar=_metavar(item),
+            help=f"{item.metadata['help']}{default}".replace("%", "%%"),
+        )
 
 
 def build(config: type[Config], given: Mapping[str, Any]) -> Config:
