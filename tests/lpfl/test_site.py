@@ -61,7 +61,7 @@ def test_training_changes_the_adapter_and_nothing_else(opened, options):
 
 def test_soft_labels_are_the_received_model_s_softmax_and_each_text_moves_once(opened):
     site, tuned = opened(soft_portion=0.5, soft_select="order")
-    seen = []
+    before, seen = {}, []
     for round_number in (1, 2, 3, 4):
         received = site.train({}, round_number, evaluate=False).arrays
         moved = site._pool.indices.tolist()
