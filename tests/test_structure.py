@@ -33,7 +33,7 @@ MAY_IMPORT = {
 }
 TRAINING_LIBRARIES = ("torch", "transformers", "peft")
 # Of lpfl/, what the server and `predict --help` load; the rest trains.
-LPFL_WITHOUT_TORCH = {"soft_labels.py", "artifact.py", "answers.py", "aggregate.py"}
+LPFL_WITHOUT_TORCH = {"soft_labels.py", "artifact.py", "answers.py"}
 
 
 def imports() -> list[tuple[Path, str]]:

@@ -41,7 +41,7 @@ def test_recipe_with_a_causal_model_and_going_on_from_its_adapter(run, folders, 
     model = ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL, "--eval_clients", "all"]
     first = run(*JOB, *model, "--num_rounds", 2, "--output", tmp_path / "first")
     assert first.returncode == 0, first.stdout + first.stderr
-    assert "3 labelled" not in first.stdout
+    assert "12 labelled + 6 soft" in first.stdout  # a quarter of the twelve texts of each of the two sites
     assert len([line for line in first.stdout.splitlines() if " INFO    round " in line]) == 3  # one each, 0 included
     last = tmp_path / "first" / "last_adapter"
     here = os.path.relpath(last, REPOSITORY)  # the server's process works in another folder

@@ -44,7 +44,7 @@ class LPFLConfig(SiteConfig):
     )
     freeze_a: int = option(
         0,
-        "1: A is drawn once and stays, B alone is trained and sent: half the bytes, and averaging is exact (FFA-LoRA)",
+        "1: A stays as it was drawn, B alone is trained and sent: about half the bytes, exact averaging (FFA-LoRA)",
         group=ADAPTER,
         choices=(0, 1),
     )

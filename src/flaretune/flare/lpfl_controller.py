@@ -16,7 +16,6 @@ from flaretune.config.options import build
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.rounds_controller import RoundsController
-from flaretune.lpfl.aggregate import travelling
 from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
 from flaretune.report.run_record import TrainRecord
@@ -32,7 +31,8 @@ class LPFLController(RoundsController):
 
     NVFlare's own `FedAvg` adds results up as they arrive, so that equal seeds need not give equal bits, and takes every
     result that it can add; here answers are checked first and added in the order of the sites, by NVFlare's
-    `WeightedAggregationHelper`.
+    `WeightedAggregationHelper`. Averaging A and B each is not averaging their product B·A, which is what the model adds
+    to its weights; with A frozen and the same everywhere it is: mean(B_k)·A = mean(B_k·A) (FFA-LoRA, arXiv 2403.12313).
 
     Args:
         min_clients: answers that a round needs; more than the job has sites means all of them.
@@ -77,14 +77,14 @@ class LPFLController(RoundsController):
             self.panic(f"--init_adapter: {error}" if self.init_adapter else str(error))
             return
         self.open_folder(setup, BEST_ADAPTER, "adapter")
-        arrays = travelling(self._whole, bool(self._settings["options"]["freeze_a"]))
+        shapes = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}  # of what is trained
+        arrays = {name: values for name, values in self._whole.items() if name in shapes}
         record = self._new_record(0, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
         # a new adapter leaves the model as the sites have evaluated it in the setup; another is evaluated on the way
         evaluated = not self.init_adapter
         if evaluated:
             self._evaluated(record, arrays, {site: a.evaluation for site, a in setup.items()})
         n_counts = self.n_counts()
-        shapes = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}
 
         for round_number in range(1, self.num_rounds + 1):
             started = time.monotonic()
@@ -122,15 +122,13 @@ class LPFLController(RoundsController):
         whole = next(iter(answers.values())).initial
         if self.init_adapter:
             whole = earlier_arrays(self.init_adapter, self._settings, whole)
-        if self._settings["options"]["freeze_a"]:
-            moving = travelling(whole, freeze_a=True)
+        for name in sorted(set(whole) - set(self._settings["parameters"])):  # never sent again: the same everywhere
             for site, other in answers.items():
-                for name in sorted(set(whole) - set(moving)):
-                    if not np.array_equal(whole[name], other.initial[name]):
-                        raise UserError(
-                            f"--freeze_a 1: {name} at {site} is another than that of the job's start; every site needs "
-                            "the same seed, rank and version of PEFT and torch"
-                        )
+                if not np.array_equal(whole[name], other.initial[name]):
+                    raise UserError(
+                        f"--freeze_a 1: {name} at {site} is another than that of the job's start; every site needs "
+                        "the same seed, rank and version of PEFT and torch"
+                    )
         return whole
 
     def _new_record(

@@ -30,7 +30,7 @@ class LPFLRecipe(FlaretuneRecipe):
     Example:
         >>> from nvflare.recipe import SimEnv
         >>> recipe = LPFLRecipe(
-        ...     LPFLConfig(task_file="my_task.toml", model_name="roberta-large"),
+        ...     LPFLConfig(task_file="my_task.toml", model_name="roberta-large", unlabelled=200),
         ...     per_site={"hospital-a": {"data_path": "/data/a.csv"}, "hospital-b": {"data_path": "/data/b.csv"}},
         ... )
         >>> run = recipe.execute(SimEnv(clients=["hospital-a", "hospital-b"]))  # doctest: +SKIP
