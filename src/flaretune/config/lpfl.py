@@ -99,6 +99,10 @@ class LPFLConfig(SiteConfig):
         at_most=1,
     )
 
+    @property
+    def inline_arrays(self) -> bool:
+        return self.tuning == "lora"  # every parameter of a model is more than a message should hold
+
     def __post_init__(self):
         super().__post_init__()
         if self.soft_labels == "on" and not self.unlabelled and not self.unlabelled_path:

@@ -36,6 +36,11 @@ class SiteConfig:
     method: ClassVar[str]  # as people write it
     takes_published_flags: ClassVar[bool] = False  # whether the options in `retired_options` get an answer
 
+    @property
+    def inline_arrays(self) -> bool:
+        """Whether arrays travel in the messages themselves; otherwise as NVFlare's downloads, for large ones."""
+        return True
+
     task_name: str = option("sst2", "a shipped task: `python -m flaretune tasks` lists them", group=TASK)
     task_file: str = option("", "a task of your own, a TOML file, instead of --task_name", group=TASK)
     dataset: str = option(

@@ -49,6 +49,4 @@ class LPFLRecipe(FlaretuneRecipe):
             server_config = replace(server_config, init_adapter=str(Path(server_config.init_adapter).absolute()))
         controller = LPFLController(**as_dict(server_config))
         tasks = (messages.SETUP, lpfl_messages.TRAIN, messages.EVALUATE)
-        # every parameter of a model is more than a message should hold
-        inline = site_config.tuning == "lora"
-        super().__init__(site_config, controller, tasks, name=name, per_site=per_site, inline_arrays=inline)
+        super().__init__(site_config, controller, tasks, name=name, per_site=per_site)

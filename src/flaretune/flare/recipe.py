@@ -40,7 +40,6 @@ class FlaretuneRecipe(Recipe):
         name: of the job.
         per_site: by site name, options of the site's config that differ there, such as ``data_path`` or ``device``.
             If given, the job is deployed to these sites only.
-        inline_arrays: whether arrays travel in the messages themselves; otherwise as downloads, for large ones.
 
     Raises:
         UserError: an option or a site's option is unknown or out of its range.
@@ -54,12 +53,11 @@ class FlaretuneRecipe(Recipe):
         *,
         name: str,
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
-        inline_arrays: bool = True,
     ):
         job = FedJob(name=name, min_clients=controller.min_clients)
         job.to_server(controller, id=f"{type(controller).__name__.removesuffix('Controller').lower()}_controller")
         job.to_server(TBAnalyticsReceiver(), id="tensorboard")
-        self._transfer = {"np_download_chunk_size": 0} if inline_arrays else {}
+        self._transfer = {"np_download_chunk_size": 0} if site_config.inline_arrays else {}
         job.to_server({"server": {"task_request_interval": 0.05}, **self._transfer})
         super().__init__(job)
         self._tasks = list(tasks)

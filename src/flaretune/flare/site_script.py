@@ -55,7 +55,7 @@ def run_script(
         options, sentences = parse_site_flags(config, sys.argv[1:] if argv is None else argv)
         for sentence in sentences:
             log.warning(sentence)
-        _serve(tasks(options))
+        _serve(tasks(options), options.inline_arrays)
         status = 0
     except (UserError, FloatingPointError) as error:
         log.error("%s", error)
@@ -71,10 +71,10 @@ def run_script(
     os._exit(status)
 
 
-def _serve(tasks: HasHandlers) -> None:
+def _serve(tasks: HasHandlers, inline_arrays: bool) -> None:
     """Answer the server's tasks until the job ends."""
-    # Arrays in the message itself: a download of its own would block this site if the server gave up waiting.
-    os.environ.setdefault("NVFLARE_NP_DOWNLOAD_CHUNK_SIZE", "0")
+    if inline_arrays:  # a download would block this site for minutes if the server gave up waiting
+        os.environ.setdefault("NVFLARE_NP_DOWNLOAD_CHUNK_SIZE", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import nvflare.client as flare
 

@@ -68,6 +68,7 @@ def local_train(
         parameters,
         lr=settings.learning_rate or DEFAULT_LEARNING_RATE[settings.tuning],
         weight_decay=settings.weight_decay,
+        fused=True,  # with every parameter trained, a third of the time of a step on a CPU
     )
     rng, steps, loss = np.random.default_rng(seed), 0, 0.0
     steps_an_epoch = math.ceil(len(data.examples) / settings.train_batch_size)
