@@ -17,7 +17,8 @@ from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.fedbpt.artifact import load_prompt
 from flaretune.lpfl.artifact import load_adapter
-from flaretune.models.prompted import PromptedModel, PromptSettings, open_prompted_model
+from flaretune.models.prompt_settings import PromptSettings
+from flaretune.models.prompted import PromptedModel, open_prompted_model
 from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
 from flaretune.tasks import metrics
 from flaretune.tasks.spec import Kind, TaskSpec

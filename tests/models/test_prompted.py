@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.models.prompted import PromptSettings, embedding_std, initial_prompt, open_prompted_model
+from flaretune.models.prompt_settings import PromptSettings
+from flaretune.models.prompted import embedding_std, initial_prompt, open_prompted_model
 from flaretune.seeding import derive_seed
 from flaretune.tasks.spec import load_task
 from tests.models.asking import TEXTS, narrowed

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import DynamicCache
 
 from flaretune.data.encode import Encoded
 from flaretune.models.label_head import at_answers
 from flaretune.models.padding import pad_left, pad_right
+from flaretune.models.rows import Part, rows_of, split_by_part
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,28 @@ class TextCache:
     def nbytes(self) -> int:
         """Memory that the keys and values take, in bytes."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.keys_values.layers)
+
+    @classmethod
+    def join(cls, caches: Sequence[TextCache]) -> TextCache:
+        """Several as one, padded on the left to the same length."""
+        if len(caches) == 1:
+            return caches[0]
+        longest = max(cache.attention.shape[1] for cache in caches)
+        missing = [longest - cache.attention.shape[1] for cache in caches]
+        joined = DynamicCache()
+        for i, layers in enumerate(zip(*(cache.keys_values.layers for cache in caches), strict=True)):
+            keys = [F.pad(layer.keys, (0, 0, n, 0)) for layer, n in zip(layers, missing, strict=True)]
+            values = [F.pad(layer.values, (0, 0, n, 0)) for layer, n in zip(layers, missing, strict=True)]
+            joined.update(torch.cat(keys), torch.cat(values), i)
+        attention = [F.pad(cache.attention, (n, 0)) for cache, n in zip(caches, missing, strict=True)]
+        return cls(joined, torch.cat(attention))
+
+    def rows(self, example_of: torch.Tensor) -> DynamicCache:
+        """A copy for a forward pass: the keys and values of the row's example for each row, int64 (R,)."""
+        cache = DynamicCache()
+        for i, layer in enumerate(self.keys_values.layers):
+            cache.update(layer.keys[example_of], layer.values[example_of], i)
+        return cache
 
 
 class CausalLM:
@@ -96,36 +119,38 @@ class CausalLM:
         Returns:
             float32, shape (λ, B, C).
         """
-        n_candidates, n_prompt, _ = prompts.shape
-        n_examples, device = len(examples), prompts.device
+        return self.joint_label_logits([Part(prompts, examples, text)])[0]
+
+    def joint_label_logits(self, parts: Sequence[Part]) -> list[torch.Tensor]:
+        """The same for several questions in one forward pass: for each part float32, shape (λ, B, C)."""
+        rows = rows_of(parts, example_major=True)
+        n_prompt, device = rows.prompts.shape[1], rows.prompts.device
         embed = self._model.get_input_embeddings()
-        before_ids, before = pad_left([e.ids[: e.insert] for e in examples], self._pad_id, device)
-        after_ids, after = pad_right([e.ids[e.insert :] for e in examples], self._pad_id, device)
-        answers = torch.tensor([e.answer - e.insert for e in examples], device=device) + n_prompt
+        before_ids, before = pad_left([e.ids[: e.insert] for e in rows.examples], self._pad_id, device)
+        after_ids, after = pad_right([e.ids[e.insert :] for e in rows.examples], self._pad_id, device)
+        answers = torch.tensor([e.answer - e.insert for e in rows.examples], device=device) + n_prompt
 
         with torch.inference_mode():
-            # rows are example-major: example 0 with every candidate, then example 1, …
-            rows = prompts.to(self._model.dtype).repeat(n_examples, 1, 1)  # (Bλ, n, D)
-            pieces = [rows, embed(after_ids).repeat_interleave(n_candidates, dim=0)]
-            attention = torch.cat([before, before.new_ones(n_examples, n_prompt), after], dim=1)
+            prompts = rows.prompts.to(self._model.dtype)[rows.prompt_of]  # (R, n, D)
+            pieces = [prompts, embed(after_ids)[rows.example_of]]
+            attention = torch.cat([before, before.new_ones(len(before), n_prompt), after], dim=1)
             positions = _positions(attention)
             cache = None
-            if text is not None:
-                cache = copy.deepcopy(text.keys_values)
-                cache.batch_repeat_interleave(n_candidates)
+            if parts[0].text is not None:
+                cache = TextCache.join([part.text for part in parts]).rows(rows.example_of)
                 positions = positions[:, before.shape[1] :]
             else:
-                pieces.insert(0, embed(before_ids).repeat_interleave(n_candidates, dim=0))
+                pieces.insert(0, embed(before_ids)[rows.example_of])
                 answers = answers + before.shape[1]
             logits = self._model(
                 inputs_embeds=torch.cat(pieces, dim=1),
-                attention_mask=attention.repeat_interleave(n_candidates, dim=0),
-                position_ids=positions.repeat_interleave(n_candidates, dim=0),
+                attention_mask=attention[rows.example_of],
+                position_ids=positions[rows.example_of],
                 past_key_values=cache,
                 use_cache=cache is not None,
-            ).logits  # (Bλ, columns, C)
-        logits = at_answers(logits, answers.repeat_interleave(n_candidates))
-        return logits.view(n_examples, n_candidates, -1).transpose(0, 1)
+            ).logits  # (R, columns, C)
+        logits = at_answers(logits, answers[rows.example_of])
+        return split_by_part(logits, parts, example_major=True)
 
 
 def _positions(attention: torch.Tensor) -> torch.Tensor:

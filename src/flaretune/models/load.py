@@ -9,7 +9,6 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -19,8 +18,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 
 from flaretune.data.tokens import plain_ids, text_ids
 from flaretune.errors import UserError
+from flaretune.tasks.spec import Kind
 
-ModelKind = Literal["masked", "causal"]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 # A model that brings its own code is refused: without this, transformers asks at the terminal whether to run it.
@@ -32,7 +31,7 @@ class Pretrained:
     """A frozen model in evaluation mode with its tokenizer."""
 
     name: str
-    kind: ModelKind
+    kind: Kind
     model: torch.nn.Module
     tokenizer: object
     device: torch.device
@@ -115,7 +114,7 @@ def _read_config(name: str, source: str):
         raise UserError(f"--model_name {name or repr(name)}: {wrong} ({reason(error)}); {advice}") from error
 
 
-def _kind_of(config, name: str) -> ModelKind:
+def _kind_of(config, name: str) -> Kind:
     architecture = (getattr(config, "architectures", None) or [""])[0]
     if architecture.endswith(("ForMaskedLM", "ForPreTraining")) and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
         return "masked"
@@ -127,7 +126,7 @@ def _kind_of(config, name: str) -> ModelKind:
     )
 
 
-def _read_model(name: str, source: str, kind: ModelKind, dtype: str) -> torch.nn.Module:
+def _read_model(name: str, source: str, kind: Kind, dtype: str) -> torch.nn.Module:
     auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
     try:
         model, report = auto_class.from_pretrained(

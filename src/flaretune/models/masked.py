@@ -11,6 +11,7 @@ from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
 from flaretune.models.label_head import at_answers
 from flaretune.models.padding import pad_right
+from flaretune.models.rows import Part, rows_of, split_by_part
 
 
 class MaskedLM:
@@ -68,28 +69,31 @@ class MaskedLM:
         Returns:
             float32, shape (λ, B, C).
         """
-        n_candidates, n_prompt, _ = prompts.shape
-        device = prompts.device
-        ids, attention = pad_right([e.ids for e in examples], self._pad_id, device)  # (B, L)
-        answers = torch.tensor([e.answer for e in examples], device=device)
-        ids, attention = ids.repeat(n_candidates, 1), attention.repeat(n_candidates, 1)  # (λB, L)
-        answers = answers.repeat(n_candidates)
-        rows = prompts.to(self._model.dtype).repeat_interleave(len(examples), dim=0)  # (λB, n, D)
-        if self._mode == "cat":
-            attention = torch.cat([attention.new_ones(len(rows), n_prompt), attention], dim=1)
-            answers = answers + n_prompt
-        insert = examples[0].insert
+        return self.joint_label_logits([Part(prompts, examples)])[0]
 
-        def inject(_module, _args, embedded):  # embedded: (λB, L, D)
+    def joint_label_logits(self, parts: Sequence[Part]) -> list[torch.Tensor]:
+        """The same for several questions in one forward pass: for each part float32, shape (λ, B, C)."""
+        rows = rows_of(parts, example_major=False)
+        n_prompt, device = rows.prompts.shape[1], rows.prompts.device
+        ids, attention = pad_right([e.ids for e in rows.examples], self._pad_id, device)  # (E, L)
+        answers = torch.tensor([e.answer for e in rows.examples], device=device)
+        ids, attention, answers = ids[rows.example_of], attention[rows.example_of], answers[rows.example_of]  # (R, L)
+        prompts = rows.prompts.to(self._model.dtype)[rows.prompt_of]  # (R, n, D)
+        if self._mode == "cat":
+            attention = torch.cat([attention.new_ones(len(prompts), n_prompt), attention], dim=1)
+            answers = answers + n_prompt
+        insert = rows.examples[0].insert
+
+        def inject(_module, _args, embedded):  # embedded: (R, L, D)
             if self._mode == "cat":
-                return torch.cat([rows, embedded], dim=1)
-            embedded[:, insert : insert + n_prompt] += rows
+                return torch.cat([prompts, embedded], dim=1)
+            embedded[:, insert : insert + n_prompt] += prompts
             return embedded
 
         handle = self._embeddings.register_forward_hook(inject)
         try:
             with torch.inference_mode():
-                logits = self._model(input_ids=ids, attention_mask=attention).logits  # (λB, L or n + L, C)
+                logits = self._model(input_ids=ids, attention_mask=attention).logits  # (R, L or n + L, C)
         finally:
             handle.remove()
-        return at_answers(logits, answers).view(n_candidates, len(examples), -1)
+        return split_by_part(at_answers(logits, answers), parts, example_major=False)

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from flaretune.data.encode import Encoder
 from flaretune.data.load import Examples
+from flaretune.data.perturb import perturb, replaceable_ids
 from flaretune.errors import UserError
 from flaretune.models.black_box import BlackBox, TextSet
 from flaretune.models.causal import CausalLM
 from flaretune.models.label_head import narrow_to_label_words
 from flaretune.models.load import Pretrained, load_pretrained, reason
 from flaretune.models.masked import MaskedLM
+from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.models.soft_prompt import SoftPrompt
 from flaretune.models.verbalizer import label_word_ids
 from flaretune.seeding import derive_seed
 from flaretune.tasks.spec import TaskSpec
-
-
-@dataclass(frozen=True)
-class PromptSettings:
-    """What, with a model and a task, turns a search point into answers. Saved with every prompt.
-
-    Attributes are the options of the same names in `config.FedBPTConfig`; `sigma` is the initial step size,
-    which the projection is scaled by.
-    """
-
-    n_prompt_tokens: int
-    intrinsic_dim: int
-    cat_or_add: str
-    prompt_position: str
-    init_prompt: str
-    alpha: float
-    sigma: float
-    seed: int
-    zero_lm_bias: int
 
 
 @dataclass(frozen=True)
@@ -62,14 +47,33 @@ class PromptedModel:
     plain_encoder: Encoder
     plain_black_box: BlackBox
 
+    @property
+    def facts(self) -> ModelFacts:
+        """What the sites of a job must agree on."""
+        family = self.pretrained.model.config.model_type
+        return ModelFacts(self.pretrained.name, self.pretrained.kind, family, self.black_box.hidden_size)
+
     def register(self, examples: Examples, reuse: bool = True) -> TextSet:
         """Encode examples and register them with the black box (see `BlackBox.register`)."""
         return self.black_box.register([self.encoder.encode(texts) for texts in examples.texts], reuse)
 
+    def register_perturbed(self, examples: Examples, rate: float, seed: int) -> TextSet:
+        """The same of the examples with tokens replaced at random (see `data.perturb.perturb`)."""
+        rng = np.random.default_rng(seed)
+        encoded = [self.encoder.encode(texts) for texts in examples.texts]
+        return self.black_box.register([perturb(e, rate, self._replaceable, rng) for e in encoded])
+
+    @cached_property
+    def _replaceable(self) -> np.ndarray:
+        return replaceable_ids(self.pretrained.tokenizer)
+
+    def register_plain(self, examples: Examples) -> TextSet:
+        """Encode examples without any prompt and register them with the plain black box."""
+        return self.plain_black_box.register([self.plain_encoder.encode(t) for t in examples.texts], reuse=False)
+
     def zero_shot_logits(self, examples: Examples) -> np.ndarray:
         """Label-word logits of the model and the template alone, float32, shape (N, C)."""
-        texts = self.plain_black_box.register([self.plain_encoder.encode(t) for t in examples.texts], reuse=False)
-        return self.plain_black_box.label_logits(np.zeros((1, 1)), texts)[0]
+        return self.plain_black_box.label_logits(np.zeros((1, 1)), self.register_plain(examples))[0]
 
 
 def open_prompted_model(
@@ -93,7 +97,13 @@ def open_prompted_model(
     Raises:
         UserError: the model, the task's label words or the prompt's size do not fit together.
     """
-    pretrained = load_pretrained(model_name, dtype, device)
+    return prompt_model(load_pretrained(model_name, dtype, device), spec, settings, batch_size, cache_mb)
+
+
+def prompt_model(
+    pretrained: Pretrained, spec: TaskSpec, settings: PromptSettings, batch_size: int = 0, cache_mb: int = 0
+) -> PromptedModel:
+    """Make a black box for a task of a loaded model, whose head is replaced; see `open_prompted_model`."""
     tokenizer, model = pretrained.tokenizer, pretrained.model
     narrow_to_label_words(
         model,
@@ -122,7 +132,7 @@ def open_prompted_model(
         pretrained.device,
     )
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
-    _try_out(lm, prompt, encoder, model_name, type(model).__name__)
+    _try_out(lm, prompt, encoder, pretrained.name, type(model).__name__)
     batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 8)
     return PromptedModel(
         pretrained,
@@ -133,6 +143,13 @@ def open_prompted_model(
         Encoder(tokenizer, spec, pretrained.kind, plain_mode, 0, limit),
         BlackBox(plain_lm, no_prompt, batch_size),
     )
+
+
+def share_weights(pretrained: Pretrained) -> Pretrained:
+    """Another model of the same weights, in the same memory, whose head can be replaced without touching this one's."""
+    weights = [*pretrained.model.parameters(), *pretrained.model.buffers()]
+    shared = {id(tensor): tensor for tensor in weights}
+    return replace(pretrained, model=copy.deepcopy(pretrained.model, shared))
 
 
 def _try_out(lm: MaskedLM | CausalLM, prompt: SoftPrompt, encoder: Encoder, model_name: str, model_class: str) -> None:

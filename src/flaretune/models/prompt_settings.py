@@ -1,0 +1,43 @@
+"""What describes a prompted model without loading it: this module needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flaretune.tasks.spec import Kind
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """What, with a model and a task, turns a search point into answers. Saved with every prompt.
+
+    Attributes are the options of the same names in `config.FedBPTConfig`; `sigma` is the initial step size,
+    which the projection is scaled by.
+    """
+
+    n_prompt_tokens: int
+    intrinsic_dim: int
+    cat_or_add: str
+    prompt_position: str
+    init_prompt: str
+    alpha: float
+    sigma: float
+    seed: int
+    zero_lm_bias: int
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the sites of a job must agree on, and `--llama_causal` asks for.
+
+    Attributes:
+        name: hub id or folder.
+        kind: masked or causal.
+        model_type: the architecture family, as transformers calls it.
+        hidden_size: D, the size of a prompt vector.
+    """
+
+    name: str
+    kind: Kind
+    model_type: str
+    hidden_size: int
