@@ -26,10 +26,12 @@ MAY_IMPORT = {
     "models": BASE | {"tasks", "data"},
     "fedbpt": BASE | {"tasks", "data", "models"},
     "lpfl": BASE | {"tasks", "data", "models"},
+    "service": BASE | {"tasks", "data", "models"},
     "predict": BASE | {"tasks", "data", "models"} | METHODS,
     "report": BASE | {"tasks", "fedbpt"},
-    "flare": BASE | {"tasks", "data", "models", "report"} | METHODS,
-    "__main__": BASE | {"tasks", "data", "models", "report", "predict", "demo_assets"} | METHODS,
+    "flare": BASE | {"tasks", "data", "models", "service", "report"} | METHODS,
+    "bench": BASE | {"tasks", "data", "models", "service", "report", "flare"} | METHODS,
+    "__main__": BASE | {"tasks", "data", "models", "service", "report", "predict", "demo_assets", "bench"} | METHODS,
 }
 TRAINING_LIBRARIES = ("torch", "transformers", "peft")
 # Of lpfl/, what the server and `predict --help` load; the rest trains.
@@ -72,6 +74,16 @@ def test_every_part_has_its_place_in_the_flow():
 
 def test_only_flare_imports_nvflare():
     assert {part_of(file) for file, module in imports() if module.split(".")[0] == "nvflare"} == {"flare"}
+
+
+# Of models/ and service/, what a client of the service loads.
+CLIENT_WITHOUT_TORCH = {"models/prompt_settings.py", "service/client.py", "service/protocol.py", "service/launch.py"}
+
+
+def test_a_client_of_the_service_needs_no_torch():
+    users = {str(file.relative_to(PACKAGE)) for file, module in imports() if module.split(".")[0] in TRAINING_LIBRARIES}
+    assert all((PACKAGE / name).is_file() for name in CLIENT_WITHOUT_TORCH)
+    assert not users & CLIENT_WITHOUT_TORCH
 
 
 def test_search_and_tasks_need_no_torch():

@@ -190,3 +190,42 @@ def test_fewer_threads_than_clients_give_the_same_numbers(run, folders, tmp_path
         summaries.append(read_summary(output))
     for name in ("accuracy", "dev_accuracy", "dev_loss", "fitness", "sigma", "sites"):
         assert [r[name] for r in summaries[0]["rounds"]] == [r[name] for r in summaries[1]["rounds"]]
+
+
+def test_one_model_for_all_clients_gives_the_same_numbers(run, folders, tmp_path):
+    """--share_lm, with fewer threads than clients: each turn is a new process, which loads no model."""
+    common = [
+        *[sys.executable, "jobs/fedbpt_job.py", "--dataset", folders["data"], "--model_name", folders["llama"]],
+        *[*SMALL, "--num_rounds", 2, "--eval_clients", "all", "--n_clients", 3, "--perturb", 1, "--batch_size", 4],
+    ]
+    alone = run(*common, "--output", tmp_path / "alone")
+    shared = run(*common, "--output", tmp_path / "shared", "--share_lm", 1, "--threads", 2)
+    assert (alone.returncode, shared.returncode) == (0, 0), alone.stdout + shared.stdout + shared.stderr
+    expected, found = (read_summary(tmp_path / name) for name in ("alone", "shared"))
+    for key in ("test_accuracy", "zero_shot_accuracy", "dev_accuracy", "queries", "example_forwards"):
+        assert found[key] == expected[key]
+    assert [r["site_fitness"] for r in found["rounds"]] == [r["site_fitness"] for r in expected["rounds"]]
+    points = [load_prompt(tmp_path / name / "best_prompt.safetensors").point for name in ("alone", "shared")]
+    assert np.array_equal(*points)
+    assert found["memory_mb"] < expected["memory_mb"] / 2  # no torch in a client
+    assert "answers at http://127.0.0.1" in (tmp_path / "shared" / "service.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--share_lm", 1, "--lm", "http://127.0.0.1:1"], "leave one of them out"),
+        (["--lm", "http://127.0.0.1:1"], "FLARETUNE_LM_TOKEN"),
+        (
+            ["--share_lm", 1, "--model_name", "/nowhere"],
+            "did not start: --model_name /nowhere: there is no such",
+        ),
+    ],
+)
+def test_a_service_that_is_not_there_is_one_clear_sentence(run, folders, tmp_path, flags, sentence):
+    model = [] if "--model_name" in flags else ["--model_name", folders["llama"]]
+    command = [sys.executable, "jobs/fedbpt_job.py", "--dataset", folders["data"], *model, *SMALL, "--n_clients", 1]
+    done = run(*command, "--output", tmp_path / "out", *flags)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

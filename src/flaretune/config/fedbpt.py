@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +24,12 @@ class FedBPTConfig(SiteConfig):
         "accepted for the published command line; the data is shared out over the clients that the job has",
         group=TASK,
         at_least=0,
+    )
+    lm: str = option(
+        "local",
+        "local: this site loads the model itself; or the address of a service that has it loaded, such as "
+        "http://127.0.0.1:8765 (python -m flaretune serve)",
+        group=MODEL,
     )
     cache_mb: int = option(
         1024, "MiB for the computed part in front of a suffix prompt (causal models); 0: none", group=MODEL, at_least=0
@@ -93,6 +100,13 @@ class FedBPTConfig(SiteConfig):
         if self.local_popsize == 1:
             raise UserError(
                 "--local_popsize 1: CMA-ES needs at least 2 candidates in a generation (or 0 for its default)"
+            )
+        if self.lm != "local" and not re.fullmatch(r"https?://[^\s/]+/?", self.lm):
+            raise UserError(f"--lm {self.lm}: must be local, or the address of a service such as http://127.0.0.1:8765")
+        if self.lm != "local" and (self.device != "auto" or self.batch_size):
+            raise UserError(
+                "--device and --batch_size are the service's where --lm names one: give them to "
+                "`python -m flaretune serve`"
             )
         if self.loss_type == "perf" and self.perturb:
             raise UserError(

@@ -28,6 +28,12 @@ def option(
     return field(default=default, metadata={"help": help, "group": group, **limits})
 
 
+def same_option(config: type, name: str, **other: Any) -> Any:
+    """The option that another config has under this name; `other` replaces its help, group or limits."""
+    item = next(item for item in fields(config) if item.name == name)
+    return field(default=item.default, metadata={**item.metadata, **other})
+
+
 def check_fields(config: Any) -> None:
     """Check every option of a config against its type, choices and limits.
 

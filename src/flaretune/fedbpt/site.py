@@ -83,8 +83,8 @@ class FedBPTSite:
         perturbed,
         settings: SearchSettings,
     ):
+        self.spec = spec
         self._name = name
-        self._spec = spec
         self._black_box = black_box
         self._train = train
         self._dev = dev
@@ -97,7 +97,7 @@ class FedBPTSite:
         """Evaluate the initial prompt, and report what the sites of a job must agree on."""
         zero_shot = None
         if zero_shot_logits is not None:
-            zero_shot = count_right(self._spec, zero_shot_logits, self._test.labels)
+            zero_shot = count_right(self.spec, zero_shot_logits, self._test.labels)
         answer = self.evaluate(np.zeros(self._settings.intrinsic_dim))
         return SetupAnswer(agreement, len(self._train.labels), zero_shot, answer.evaluation, answer.counters)
 
@@ -138,8 +138,8 @@ class FedBPTSite:
                 s.loss_type,
                 self._black_box.label_logits(points, data.texts),
                 data.labels,
-                self._spec.metric,
-                self._spec.positive_class,
+                self.spec.metric,
+                self.spec.positive_class,
             )
 
         plain = on(self._train)
@@ -156,6 +156,6 @@ class FedBPTSite:
     def _evaluate_on(self, point: np.ndarray, data: Labelled) -> tuple[np.ndarray, float]:
         """Counts of the metric and summed cross entropy."""
         if len(data.labels) == 0:
-            return metrics.count(self._spec.metric, data.labels, data.labels, self._spec.positive_class), 0.0
+            return metrics.count(self.spec.metric, data.labels, data.labels, self.spec.positive_class), 0.0
         logits = self._black_box.label_logits(point[None], data.texts)[0]
-        return count_right(self._spec, logits, data.labels), cross_entropy_sum(logits, data.labels)
+        return count_right(self.spec, logits, data.labels), cross_entropy_sum(logits, data.labels)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.config.options import as_dict, build
+from flaretune.config.service import TOKEN_VARIABLE
 from flaretune.errors import UserError
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.site_script import LOCAL_OPTIONS, Handler, load_data, read_task, run_script, settings_of
+from flaretune.models.prompt_settings import PromptSettings
+from flaretune.service.client import RemotePromptedModel, open_remote_model
 
 if TYPE_CHECKING:
     from nvflare.app_common.abstract.fl_model import FLModel
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from flaretune.fedbpt.site import FedBPTSite
     from flaretune.models.prompted import PromptedModel
     from flaretune.tasks.evaluation import SetupAnswer
+    from flaretune.tasks.spec import TaskSpec
 
 log = logging.getLogger("flaretune.site")
 
@@ -62,21 +68,19 @@ def set_up(config: FedBPTConfig, name: str, sites: Sequence[str]) -> tuple[FedBP
     """Open a site, and evaluate the model alone and the initial prompt; see `open_site`."""
     started = time.monotonic()
     site, prompted, data = open_site(config, name, sites)
-    settings = settings_of(
-        config,
-        (*LOCAL_OPTIONS, "cache_mb", "llama_causal"),
-        prompted.spec,
-        prompted.pretrained,
-        prompted.black_box.hidden_size,
-    )
+    facts = prompted.facts
+    local = (*LOCAL_OPTIONS, "cache_mb", "llama_causal", "lm")
+    settings = settings_of(config, local, site.spec, facts.kind, facts.hidden_size)
     zero_shot = None if data.test is None else prompted.zero_shot_logits(data.test)
     answer = site.setup({**settings, "popsize": config.popsize}, zero_shot)
     seconds = time.monotonic() - started  # of loading too
     return site, replace(answer, counters=replace(answer.counters, seconds=seconds))
 
 
-def open_site(config: FedBPTConfig, name: str, sites: Sequence[str]) -> tuple[FedBPTSite, PromptedModel, SiteData]:
-    """Load data and model.
+def open_site(
+    config: FedBPTConfig, name: str, sites: Sequence[str]
+) -> tuple[FedBPTSite, PromptedModel | RemotePromptedModel, SiteData]:
+    """Load data, and the model or find the service that has it.
 
     Args:
         config: the site's options.
@@ -86,44 +90,44 @@ def open_site(config: FedBPTConfig, name: str, sites: Sequence[str]) -> tuple[Fe
     Raises:
         UserError: whatever the user can correct.
     """
-    # torch and transformers take seconds to import: only now that NVFlare knows this process
-    import numpy as np
-
-    from flaretune.data.perturb import perturb, replaceable_ids
     from flaretune.fedbpt.site import FedBPTSite, Labelled, SearchSettings
-    from flaretune.models.prompted import PromptSettings, open_prompted_model
 
     if config.num_users and config.num_users != len(sites):
         log.warning(
             "--num_users %d, but the job has %d sites: the data is shared out over those", config.num_users, len(sites)
         )
     spec, data = load_data(config, name, sites)
-    prompted = open_prompted_model(
+    prompted = _open_model(config, spec)
+    if not config.llama_causal and prompted.facts.model_type == "llama":
+        raise UserError("--llama_causal 0: LLaMA answers as a causal language model only; leave the option at 1")
+    site = FedBPTSite(
+        name,
+        spec,
+        prompted.black_box,
+        Labelled(prompted.register(data.train), data.train.labels),
+        Labelled(prompted.register(data.dev), data.dev.labels),
+        None if data.test is None else Labelled(prompted.register(data.test), data.test.labels),
+        partial(prompted.register_perturbed, data.train, config.perturb_rate) if config.perturb else None,
+        build(SearchSettings, {**as_dict(config), "popsize": config.popsize}),
+    )
+    return site, prompted, data
+
+
+def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemotePromptedModel:
+    """The model in this process, or that of a service, where this process needs neither torch nor weights."""
+    settings = build(PromptSettings, as_dict(config))
+    if config.lm != "local":
+        token = os.environ.get(TOKEN_VARIABLE, "")
+        return open_remote_model(config.lm, token, spec, config.model_name, config.dtype, settings)
+    # torch and transformers take seconds to import: only now that NVFlare knows this process
+    from flaretune.models.prompted import open_prompted_model
+
+    return open_prompted_model(
         spec,
         config.model_name,
-        build(PromptSettings, as_dict(config)),
+        settings,
         dtype=config.dtype,
         device=config.device,
         batch_size=config.batch_size,
         cache_mb=config.cache_mb,
     )
-    if not config.llama_causal and prompted.pretrained.model.config.model_type == "llama":
-        raise UserError("--llama_causal 0: LLaMA answers as a causal language model only; leave the option at 1")
-    encoded = [prompted.encoder.encode(texts) for texts in data.train.texts]
-    black_box = prompted.black_box
-
-    def perturbed(seed: int):
-        rng, vocabulary = np.random.default_rng(seed), replaceable_ids(prompted.pretrained.tokenizer)
-        return black_box.register([perturb(e, config.perturb_rate, vocabulary, rng) for e in encoded])
-
-    site = FedBPTSite(
-        name,
-        spec,
-        black_box,
-        Labelled(black_box.register(encoded), data.train.labels),
-        Labelled(prompted.register(data.dev), data.dev.labels),
-        None if data.test is None else Labelled(prompted.register(data.test), data.test.labels),
-        perturbed if config.perturb else None,
-        build(SearchSettings, {**as_dict(config), "popsize": config.popsize}),
-    )
-    return site, prompted, data

@@ -15,11 +15,13 @@ from typing import Any
 from flaretune.cache import cache_dir
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
-from flaretune.config.options import add_flags, build, check_fields, option
+from flaretune.config.options import add_flags, as_dict, build, check_fields, option
+from flaretune.config.service import ServiceConfig
 from flaretune.config.shared import GROUPS, ServerConfig, SiteConfig
 from flaretune.errors import UserError
 from flaretune.report.results import collect_results, error_sentences, forget_results, tell_results
 from flaretune.retired_options import add_retired_flags, answer_retired
+from flaretune.service.launch import running_service
 from flaretune.toml_file import read_toml
 
 EXPORTING = "--export" in sys.argv  # looked up before NVFlare takes it
@@ -53,6 +55,12 @@ class JobConfig:
     gpu: str = option("", "simulator: GPUs for the clients, e.g. 0,1", group="job")
     sites: str = option("", "a TOML file with a table of options for each site that has its own", group="job")
     startup_kit: str = option("", "prod: folder of the administrator's startup kit", group="job")
+    share_lm: int = option(
+        0,
+        "FedBPT in the simulator or poc: 1 loads the model once, in a service that all clients ask",
+        group="job",
+        choices=(0, 1),
+    )
     output: str = option("", "folder for results; default runs/NAME", group="job")
     timeout: float = option(0.0, "poc, prod: seconds to wait for the job's end; 0: no limit", group="job", at_least=0)
     verbose: int = option(0, "1: show NVFlare's own log lines too", group="job", choices=(0, 1))
@@ -137,6 +145,30 @@ def _preset_folder(method: Method) -> Path:
 
 
 def run(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
+    """Run or export the job, with a service for its model if it shares one; returns the exit status."""
+    if not job.share_lm:
+        return run_job(method, job, site, server)
+    if not isinstance(site, FedBPTConfig):
+        raise UserError(
+            "--share_lm 1 is for FedBPT, which only asks the model; the sites of LP-FL each train their own"
+        )
+    if job.env == "prod" or EXPORTING:
+        raise UserError(
+            "--share_lm 1 is for jobs that run on this machine; for others run `python -m flaretune serve` on each "
+            "machine and give --lm"
+        )
+    if site.lm != "local":
+        raise UserError(f"--share_lm 1 starts a service, and --lm {site.lm} names one; leave one of them out")
+    service = build(ServiceConfig, as_dict(site))
+    with running_service(service, _output(job) / "service.log") as url:
+        return run_job(method, job, replace(site, lm=url, device="auto", batch_size=0), server)
+
+
+def _output(job: JobConfig) -> Path:
+    return Path(job.output or f"runs/{job.name}")
+
+
+def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
     """Run or export the job, and collect its results; returns the exit status."""
     clients = [name.strip() for name in job.clients.split(",") if name.strip()]
     per_site = read_toml(Path(job.sites), tables_of=method.site) if job.sites else None
@@ -147,7 +179,7 @@ def run(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig) 
     if job.env == "poc" and server.min_clients == 1:
         server = replace(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
     recipe = method.recipe(site, server, name=job.name, per_site=per_site)
-    output = Path(job.output or f"runs/{job.name}")
+    output = _output(job)
     logs = output / "workspace" / job.name
     if job.env != "prod":
         _share_this_machine(job.threads or n_clients)

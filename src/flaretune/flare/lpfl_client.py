@@ -64,7 +64,7 @@ def set_up(
     started = time.monotonic()
     site, tuned = open_site(config, name, sites, state_file)
     local = (*LOCAL_OPTIONS, "unlabelled_path", "gradient_checkpointing", "gradient_accumulation")
-    settings = settings_of(config, local, tuned.label_model.spec, tuned.pretrained, tuned.hidden_size)
+    settings = settings_of(config, local, tuned.label_model.spec, tuned.pretrained.kind, tuned.hidden_size)
     more = {
         "adapter": tuned.adapter_config or {},
         "initial": {name: list(values.shape) for name, values in tuned.initial.items()},

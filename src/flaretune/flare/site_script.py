@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from nvflare.app_common.abstract.fl_model import FLModel
 
     from flaretune.data.site_data import SiteData
-    from flaretune.models.load import Pretrained
-    from flaretune.tasks.spec import TaskSpec
+    from flaretune.tasks.spec import Kind, TaskSpec
 
 log = logging.getLogger("flaretune.site")
 
@@ -102,7 +101,7 @@ def read_task(reader: Callable[[FLModel], Any], task: FLModel) -> Any:
 
 
 def settings_of(
-    config: SiteConfig, local_options: Sequence[str], spec: TaskSpec, pretrained: Pretrained, hidden_size: int
+    config: SiteConfig, local_options: Sequence[str], spec: TaskSpec, kind: Kind, hidden_size: int
 ) -> dict[str, Any]:
     """What the sites of a job must agree on, for the setup answer; plain JSON values without paths of data.
 
@@ -110,7 +109,7 @@ def settings_of(
         config: the site's options.
         local_options: those that may differ from site to site.
         spec: the task.
-        pretrained: the model.
+        kind: of the model.
         hidden_size: of its embeddings.
     """
     from flaretune.tasks.spec import task_table
@@ -120,7 +119,7 @@ def settings_of(
         "method": config.method,
         "options": {item.name: getattr(config, item.name) for item in fields(config) if item.name not in local_options},
         "task": {"name": spec.name, **task},
-        "model": {"name": config.model_name, "kind": pretrained.kind, "hidden_size": hidden_size},
+        "model": {"name": config.model_name, "kind": kind, "hidden_size": hidden_size},
     }
 
 
@@ -141,11 +140,13 @@ def load_data(config: SiteConfig, name: str, sites: Sequence[str], unlabelled: i
         UserError: whatever the user can correct.
     """
     from flaretune.data.site_data import Split, own_data, share_of_common_set
-    from flaretune.models.load import resolve_device
     from flaretune.tasks.spec import load_task
 
     spec = load_task(config.task)
-    resolve_device(config.device)  # before the data is read: what is wrong is said at once
+    if config.device != "auto":  # before the data is read: what is wrong is said at once
+        from flaretune.models.load import resolve_device
+
+        resolve_device(config.device)
     evaluators = evaluation_sites(config.eval_clients, sites)
     if config.data_path:
         return spec, own_data(

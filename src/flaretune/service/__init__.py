@@ -1,0 +1,1 @@
+"""One model for many clients: a service that answers FedBPT's questions over HTTP, and its client."""

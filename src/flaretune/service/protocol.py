@@ -1,0 +1,135 @@
+"""What client and service say to each other: JSON, one kind of message each way.
+
+Black box and texts are named by a hash of what they are (a *handle*). Their contents travel when the service asks for
+them, so that a service that was restarted, or another of its workers, goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from flaretune.models.prompt_settings import PromptSettings
+from flaretune.tasks.spec import TaskSpec, task_table
+
+VERSION = 1
+ASK_PATH, HEALTH_PATH = "/ask", "/health"
+
+
+@dataclass(frozen=True)
+class Named:
+    """Something with a handle; `content` is plain JSON values, None where only the handle was sent."""
+
+    handle: str
+    content: dict[str, Any] | None
+
+    def message(self, in_full: bool) -> dict[str, Any]:
+        """For a message, with its content or without."""
+        return {"handle": self.handle, "content": self.content if in_full else None}
+
+
+def named(content: Mapping[str, Any]) -> Named:
+    """Give a handle to a content: the sha256 of its JSON."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    return Named(hashlib.sha256(text.encode()).hexdigest(), dict(content))
+
+
+def black_box_content(model_name: str, dtype: str, spec: TaskSpec, settings: PromptSettings) -> dict[str, Any]:
+    """What a black box is made of, without the task's data source, which stays at the site."""
+    task = {key: value for key, value in task_table(spec).items() if key != "source"}
+    return {
+        "model_name": model_name,
+        "dtype": dtype,
+        "task": {"name": spec.name, **task},
+        "settings": asdict(settings),
+    }
+
+
+def texts_content(
+    texts: Sequence[Mapping[str, str]], columns: Sequence[str], *, prompt: bool, perturbed: tuple[float, int] | None
+) -> dict[str, Any]:
+    """Texts to register: no labels.
+
+    Args:
+        texts: of each example, text column → text.
+        columns: those that the task uses.
+        prompt: False for the model and the template alone.
+        perturbed: rate and seed of `PromptedModel.register_perturbed`, or None.
+    """
+    rows = [[row[column] for column in columns] for row in texts]
+    return {"columns": list(columns), "rows": rows, "prompt": prompt, "perturbed": list(perturbed or [])}
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """A message to the service.
+
+    Attributes:
+        black_box: which.
+        texts: which; None asks only what model there is.
+        points: float64, shape (λ, d); None without texts.
+    """
+
+    black_box: Named
+    texts: Named | None
+    points: np.ndarray | None
+
+
+def ask_message(ask: Ask, in_full: bool) -> dict[str, Any]:
+    """As JSON values; `in_full` with the contents of black box and texts."""
+    return {
+        "version": VERSION,
+        "black_box": ask.black_box.message(in_full),
+        "texts": ask.texts.message(in_full) if ask.texts else None,
+        "points": ask.points.tolist() if ask.points is not None else None,
+    }
+
+
+def read_ask(message: Any) -> Ask:
+    """Read a message to the service.
+
+    Raises:
+        ValueError: it is none; says what is wrong.
+    """
+    try:
+        if message["version"] != VERSION:
+            raise ValueError(f"it is of version {message['version']!r}, and this service speaks version {VERSION}")
+        points = None if message["points"] is None else np.array(message["points"], dtype=np.float64)
+        texts = None if message["texts"] is None else _read_named(message["texts"])
+        ask = Ask(_read_named(message["black_box"]), texts, points)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it lacks an entry or has one of another type ({error})") from error
+    if (ask.texts is None) != (points is None):
+        raise ValueError("it has texts without points, or points without texts")
+    if points is not None and (points.ndim != 2 or points.size == 0 or not np.all(np.isfinite(points))):
+        raise ValueError(f"its points, of shape {points.shape}, must be rows of finite numbers")
+    return ask
+
+
+def _read_named(entry: Mapping[str, Any]) -> Named:
+    handle, content = entry["handle"], entry["content"]
+    if content is not None and named(content).handle != handle:
+        raise ValueError("a content does not have the sha256 that names it")
+    return Named(str(handle), content)
+
+
+def logits_message(logits: np.ndarray) -> list:
+    """Label-word logits, float32 (λ, N, C), as JSON values, which hold float32 exactly."""
+    return logits.astype(np.float64).tolist()
+
+
+def read_logits(values: Any, shape: tuple[int, int, int]) -> np.ndarray:
+    """Read an answer back, float32.
+
+    Raises:
+        ValueError: it has another shape than the question.
+    """
+    logits = np.array(values, dtype=np.float32)
+    if logits.shape != shape:
+        raise ValueError(f"it holds numbers of shape {logits.shape}, and the question was of shape {shape}")
+    return logits
