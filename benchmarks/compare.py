@@ -26,9 +26,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import psutil  # comes with NVFlare
-from compare_report import JOB, Layout, Places, Result, machine, read_result, write_report
+import psutil
+from compare_report import JOB, Layout, Places, Result, read_result, write_report
 
+from flaretune.bench.machine import machine
 from flaretune.cache import cache_dir
 from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError

@@ -5,17 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import re
-import shutil
 import statistics
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-
-import psutil  # comes with NVFlare
 
 from flaretune.errors import UserError
 from flaretune.report.results import read_summary
@@ -129,18 +123,6 @@ def write_report(
     partial.write_bytes(readme.encode())
     os.replace(partial, places.readme)
     return None
-
-
-def machine() -> str:
-    """Cores, processor, memory and GPUs of this machine, in words."""
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8") if info.is_file() else "")
-    words = [f"{len(os.sched_getaffinity(0))} cores of {model[1] if model else platform.processor()}"]
-    words.append(f"{psutil.virtual_memory().total / 2**30:.0f} GiB")
-    if shutil.which("nvidia-smi"):
-        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        words += subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
-    return ", ".join(words)
 
 
 def _each_once(words: Iterable[str]) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +16,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flaretune.bench.cli import add_bench
 from flaretune.config.options import add_flags, build
+from flaretune.config.service import GROUPS as SERVICE_GROUPS
+from flaretune.config.service import TOKEN_VARIABLE, ServiceConfig
 from flaretune.config.shared import SiteConfig
 from flaretune.errors import UserError
 
@@ -74,6 +79,11 @@ def make_parser() -> argparse.ArgumentParser:
     command = add("tasks", tasks, "list the tasks that are shipped, or show the file of one")
     command.add_argument("action", nargs="?", choices=["list", "show"], default="list", help="(default: list)")
     command.add_argument("name", nargs="?", metavar="NAME", help="show: a shipped task, or a task file of your own")
+
+    command = add("serve", serve, "load a model once for all FedBPT clients on this machine, which ask it with --lm")
+    add_flags(command, ServiceConfig, groups=SERVICE_GROUPS)
+
+    add_bench(add("bench", None, "measure speed, messages and memory on this machine"))
 
     add("fetch", fetch, "fetch the demo's model and sentences, once")
     return parser
@@ -169,6 +179,20 @@ def tasks(args: argparse.Namespace) -> None:
     names = available_tasks()
     for name in names:
         print(f"{name:<{max(map(len, names))}}  {load_task(name).description}")
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Run the language-model service until it is told to stop; ends the process."""
+    from flaretune.service.server import serve as run_service
+
+    config = build(ServiceConfig, vars(args))
+    token = os.environ.get(TOKEN_VARIABLE)
+    if not token:
+        token = secrets.token_urlsafe(24)
+        print(f"clients need this in their environment: {TOKEN_VARIABLE}={token}", flush=True)
+    status = run_service(config, token)
+    sys.stdout.flush()
+    os._exit(status)  # LitServe's HTTP thread would keep the process
 
 
 def fetch(args: argparse.Namespace) -> None:
