@@ -188,7 +188,7 @@ def average(trained: Mapping[str, TrainAnswer], round_number: int) -> dict[str, 
     for site, answer in trained.items():
         # shares, not numbers: float32 times a number of texts may be more than float32 holds
         helper.add(answer.arrays, sizes[site] / sum(sizes.values()), site, round_number)
-    return {name: values.astype(np.float32) for name, values in helper.get_result().items()}
+    return {name: values.astype(np.float32, copy=False) for name, values in helper.get_result().items()}
 
 
 def earlier_arrays(
