@@ -3,8 +3,8 @@
     python benchmarks/compare.py               # Ctrl-C stops it; the same command goes on where it was
     python benchmarks/compare.py --report      # only the table and the figure, of the runs that are there
 
-Finished runs are kept in the output folder. The shipped plan's results go into benchmarks/compare.json, the README
-(between its `compare` markers) and figs/compare.png; those of a plan of your own into the output folder.
+Finished runs are kept in the output folder. The results of the plans that lie here go into a JSON file beside them, the
+README (between the markers of the plan's name) and figs/; those of a plan of your own into the output folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from flaretune.toml_file import read_toml
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED_PLAN = Path(__file__).resolve().with_name("compare.toml")
 METHODS = {"lpfl": LPFL, "fedbpt": FEDBPT}
-JOB_OPTIONS = ("n_clients", "threads", "gpu")  # those of JobConfig that a plan may set
+JOB_OPTIONS = ("n_clients", "threads", "gpu", "share_lm")  # those of JobConfig that a plan may set
 HEAVY = ("workspace", "best_adapter", "last_adapter", "rounds", "tb_events")  # of a finished run: removed
 LOG = "log.txt"
 PARTS = [("seeds", list), ("common", dict), ("method", dict), ("splits", dict), ("rows", list)]  # of a plan's file
@@ -264,18 +264,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 1 if a run failed, 130 if stopped."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--plan", type=Path, default=SHIPPED_PLAN, help="TOML file (default: benchmarks/compare.toml)")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "compare", help="folder (default: runs/compare)")
+    parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/NAME of the plan)")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="run these rows alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run when they have passed")
     parser.add_argument("--report", action="store_true", help="run nothing: only write table and figure")
     args = parser.parse_args(argv)
+    args.output = args.output or ROOT / "runs" / args.plan.stem
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended is to be stopped, as by Ctrl-C
     try:
         plan = read_plan(args.plan)
         _check_keys(args.only or [], list(plan.layout.rows), "--only")
         places = Places(args.output / "compare.json", args.output / "compare.png")
-        if args.plan.resolve() == SHIPPED_PLAN:
-            places = Places(SHIPPED_PLAN.with_suffix(".json"), ROOT / "figs" / "compare.png", ROOT / "README.md")
+        if args.plan.resolve().parent == SHIPPED_PLAN.parent:
+            name = args.plan.stem
+            places = Places(args.plan.with_suffix(".json"), ROOT / "figs" / f"{name}.png", ROOT / "README.md", name)
         n_failed = 0
         if not args.report:
             _make_folder(args.output)

@@ -83,6 +83,7 @@ class Places:
     facts: Path
     figure: Path
     readme: Path | None = None
+    marker: str = "compare"  # the name in the README's markers
 
 
 def write_report(
@@ -116,7 +117,7 @@ def write_report(
     if places.readme is None:
         return text
     # as bytes, so that its line ends stay as they are
-    readme = between_markers(places.readme.read_bytes().decode(), "compare", text)
+    readme = between_markers(places.readme.read_bytes().decode(), places.marker, text)
     if readme is None:
         return text
     partial = places.readme.with_name("README.md.partial")

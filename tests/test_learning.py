@@ -47,8 +47,9 @@ def federate(site_config: FedBPTConfig, rounds: int) -> tuple[list[float], np.nd
     sites = [set_up(site_config, name, SITES) for name in SITES]
     accuracy = [_accuracy([answer.evaluation for _, answer in sites])]
     search = GlobalSearch(site_config.intrinsic_dim, site_config.sigma, site_config.popsize, seed=1)
+    limit = site_config.prompt_norm_threshold if site_config.norm_prompt else None
     for round_number in range(1, rounds + 1):
-        task = fedbpt_messages.search_task(SITES, search.distribution, "diagonal", round_number, evaluate=False)
+        task = fedbpt_messages.search_task(SITES, search.distribution, "diagonal", round_number, False, limit)
         answers = []
         for site, _ in sites:
             reply = fedbpt_messages.search_answer(site.search(*fedbpt_messages.read_search_task(task)))

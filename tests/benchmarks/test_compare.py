@@ -20,7 +20,7 @@ from compare_report import Layout, Result  # noqa: E402
 
 from flaretune.config.options import build  # noqa: E402
 from flaretune.errors import UserError  # noqa: E402
-from flaretune.flare.job_cli import FEDBPT, LPFL, parse  # noqa: E402
+from flaretune.flare.job_cli import FEDBPT, LPFL, parse, read_preset  # noqa: E402, read_preset
 
 PLAN = """
 seeds = [3, 1]
@@ -222,6 +222,21 @@ def test_the_shipped_plan_has_the_rows_of_the_issue_and_flags_that_the_jobs_take
         if run.row in changed:
             name, value = changed[run.row]
             assert getattr(site, name) == value
+
+
+def test_the_rows_of_the_search_study_ask_equally_many_candidates():
+    plan = compare.read_plan(compare.SHIPPED_PLAN.with_name("search.toml"))
+    assert len(set(plan.values["seeds"])) >= 3
+    for run in plan.runs:
+        o = run.resolved
+        on_texts = 2 if o["perturb"] else 1
+        assert o["local_popsize"] * o["local_iter"] * o["num_rounds"] * on_texts == 480, run.title
+    first, *others = [run for run in plan.runs if run.seed == plan.values["seeds"][0] and run.split == "IID"]
+    demo = read_preset(FEDBPT, "demo")
+    assert all(first.resolved[name] == demo[name] for name in first.resolved if name in demo and name != "seed")
+    for run in others:  # which differ from it, each in something else
+        changed = {name for name, value in run.resolved.items() if value != first.resolved[name]}
+        assert changed, run.title
 
 
 # --- the runs
@@ -473,17 +488,17 @@ def test_the_shipped_plan_s_table_goes_into_the_readme(fake_job, tmp_path, monke
     plan = write_plan(tmp_path)
     (tmp_path / "figs").mkdir()
     readme = tmp_path / "README.md"
-    readme.write_bytes("# Ä\r\n<!-- compare: begin -->\nold\n<!-- compare: end -->\nrest".encode())
+    readme.write_bytes("# Ä\r\n<!-- plan: begin -->\nold\n<!-- plan: end -->\nrest".encode())
     monkeypatch.setattr(compare, "ROOT", tmp_path)
     monkeypatch.setattr(compare, "SHIPPED_PLAN", plan)
     argv = ["--plan", str(plan), "--output", str(tmp_path / "out"), "--only", "LP-FL"]
     assert compare.main(argv) == 0
     text = readme.read_bytes().decode()
-    assert text.startswith("# Ä\r\n<!-- compare: begin -->\n|  | accuracy, IID |")
-    assert text.endswith("\n<!-- compare: end -->\nrest")
+    assert text.startswith("# Ä\r\n<!-- plan: begin -->\n|  | accuracy, IID |")
+    assert text.endswith("\n<!-- plan: end -->\nrest")
     assert "old" not in text
     assert (tmp_path / "plan.json").is_file()
-    assert (tmp_path / "figs" / "compare.png").is_file()
+    assert (tmp_path / "figs" / "plan.png").is_file()
     assert "| LP-FL |" not in capsys.readouterr().out
     readme.write_text("no markers", encoding="utf-8")
     assert compare.main([*argv, "--report"]) == 0

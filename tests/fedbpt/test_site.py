@@ -34,9 +34,6 @@ def a_site(black_box, perturbed=None, **changes):
         "local_seeds": "fixed",
         "loss_type": "ce",
         "bound": 0.0,
-        "norm_prompt": 0,
-        "prompt_norm_threshold": 15.0,
-        "prompt_norm_threshold_upper": 20.0,
         "intrinsic_dim": 3,
         "seed": 5,
     }
@@ -104,15 +101,8 @@ def test_local_seeds(local_seeds, same_round, same_site):
     assert np.array_equal(reference, first_points("site-2", 1)) == bool(same_site)
 
 
-def test_norm_limit_grows_by_one_a_round_while_the_mean_is_short():
+@pytest.mark.parametrize("limit", [2.0, 3.5])
+def test_points_are_no_longer_than_the_server_says(limit):
     black_box = FirstCoordinate()
-    site = a_site(black_box, norm_prompt=1, prompt_norm_threshold=1.0, prompt_norm_threshold_upper=3.0)
-
-    def longest(mean):
-        black_box.asked.clear()
-        site.search(Distribution(mean, 50.0), 1, evaluate=False)
-        return max(np.linalg.norm(points, axis=1).max() for points, _ in black_box.asked)
-
-    assert longest(np.zeros(3)) == pytest.approx(2.0)
-    assert longest(np.zeros(3)) == pytest.approx(3.0)
-    assert longest(np.array([9.0, 0.0, 0.0])) == pytest.approx(3.0)  # long enough: the limit stays
+    a_site(black_box).search(Distribution(np.zeros(3), 50.0), 1, evaluate=False, norm_limit=limit)
+    assert max(np.linalg.norm(points, axis=1).max() for points, _ in black_box.asked) == pytest.approx(limit)

@@ -44,6 +44,13 @@ def read_summary(folder):
     return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
+def test_the_server_tells_how_long_a_vector_may_be(job):
+    told, _ = job(norm_prompt=1, prompt_norm_threshold=1.0, prompt_norm_threshold_upper=0.5)
+    searches = [fedbpt_messages.read_search_task(m) for task, _, m in told.tasks if task == fedbpt_messages.SEARCH]
+    assert [task[3] for task in searches] == [2.0, 2.0]  # 1 more while the mean is shorter than 0.5: once
+    assert np.linalg.norm(searches[0][0].mean) < 0.5 < np.linalg.norm(searches[1][0].mean)
+
+
 def test_a_job_keeps_its_rounds_and_the_mean_of_the_best_one(job):
     told, folder = job()
     assert told.panics == []

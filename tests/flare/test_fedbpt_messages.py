@@ -15,9 +15,11 @@ pytestmark = pytest.mark.usefixtures("as_in_a_job")
 @pytest.mark.parametrize("form", ["full", "diagonal", "identity"])
 def test_search_both_ways(form):
     sent = Distribution(np.linspace(-1, 1, 20), 0.875, np.full(20, 1.5))
-    got, round_number, evaluate = fedbpt_messages.read_search_task(
-        through_nvflare(fedbpt_messages.search_task(["a", "b"], sent, form, 7, True))
+    got, round_number, evaluate, norm_limit = fedbpt_messages.read_search_task(
+        through_nvflare(fedbpt_messages.search_task(["a", "b"], sent, form, 7, True, 16.5))
     )
+    assert norm_limit == 16.5
+    assert fedbpt_messages.read_search_task(fedbpt_messages.search_task(["a"], sent, form, 7, True))[3] is None
     np.testing.assert_allclose(got.mean, sent.mean, rtol=1e-6)
     assert (got.sigma, round_number, evaluate) == (0.875, 7, True)
     np.testing.assert_allclose(np.diag(got.covariance_matrix()), 1.0 if form == "identity" else 1.5)
@@ -80,7 +82,7 @@ def test_search_answers_that_are_refused(name, value, message):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("schema", 1, "message schema 1, expected 2: update the older side"),
+        ("schema", 1, "message schema 1, expected 3: update the older side"),
         ("queries", -1, "'queries' is -1, expected a whole number"),
         ("n_train", "many", "'n_train' is 'many', expected a whole number"),
         ("seconds", float("nan"), "'seconds' is nan, expected a number"),

@@ -149,7 +149,7 @@ def test_numbers_that_float32_cannot_hold_are_refused(big):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"schema": 1}, "message schema 1, expected 2: update the older side"),
+        ({"schema": 1}, "message schema 1, expected 3: update the older side"),
         ({"labelled": 0, "soft_labelled": 0}, "it trained on no examples"),
         ({"labelled": -1}, "'labelled' is -1, expected a whole number"),
         ({"labelled": 8.0}, "'labelled' is 8.0, expected a whole number"),
@@ -183,7 +183,7 @@ def test_a_message_of_something_else_is_refused():
     task = lpfl_messages.train_task(SITES, arrays(), 1, True)
     task.meta["flaretune"]["schema"] = 1
     for read in (lpfl_messages.read_train_task, lpfl_messages.read_evaluate_task):
-        with pytest.raises(ValueError, match="message schema 1, expected 2"):
+        with pytest.raises(ValueError, match="message schema 1, expected 3"):
             read(through_nvflare(task))
 
 

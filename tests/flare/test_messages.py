@@ -54,8 +54,8 @@ def test_evaluation_comes_back():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("schema", 1, "message schema 1, expected 2: update the older side"),
-        ("schema", None, "message schema None, expected 2: update the older side"),
+        ("schema", 1, "message schema 1, expected 3: update the older side"),
+        ("schema", None, "message schema None, expected 3: update the older side"),
         ("queries", -1, "'queries' is -1, expected a whole number"),
         ("queries", True, "'queries' is True, expected a whole number"),
         ("example_forwards", 2.5, "'example_forwards' is 2.5, expected a whole number"),

@@ -89,7 +89,7 @@ def test_evaluation_sites_that_are_not_in_the_job(caplog):
 def test_a_message_of_another_version_is_answered_with_a_sentence():
     message = messages.setup_task(SITES)
     message.meta["flaretune"]["schema"] = 99
-    with pytest.raises(UserError, match=r"message schema 99, expected 2.*server and sites need the same version"):
+    with pytest.raises(UserError, match=r"message schema 99, expected 3.*server and sites need the same version"):
         read_task(messages.read_sites, message)
 
 

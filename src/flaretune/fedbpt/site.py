@@ -51,9 +51,6 @@ class SearchSettings:
     local_seeds: str
     loss_type: str
     bound: float
-    norm_prompt: int
-    prompt_norm_threshold: float
-    prompt_norm_threshold_upper: float
     intrinsic_dim: int
     seed: int
 
@@ -91,7 +88,6 @@ class FedBPTSite:
         self._test = test
         self._perturbed = perturbed
         self._settings = settings
-        self._norm_limit = settings.prompt_norm_threshold if settings.norm_prompt else None
 
     def setup(self, agreement: dict[str, Any], zero_shot_logits: np.ndarray | None) -> SetupAnswer:
         """Evaluate the initial prompt, and report what the sites of a job must agree on."""
@@ -101,14 +97,21 @@ class FedBPTSite:
         answer = self.evaluate(np.zeros(self._settings.intrinsic_dim))
         return SetupAnswer(agreement, len(self._train.labels), zero_shot, answer.evaluation, answer.counters)
 
-    def search(self, distribution: Distribution, round_number: int, evaluate: bool) -> SearchAnswer:
-        """Search from the server's distribution for a round (paper, Algorithm 1); if asked, evaluate its mean first."""
+    def search(
+        self, distribution: Distribution, round_number: int, evaluate: bool, norm_limit: float | None = None
+    ) -> SearchAnswer:
+        """Search from the server's distribution for a round (paper, Algorithm 1).
+
+        Args:
+            distribution: where to start.
+            round_number: the first is 1.
+            evaluate: whether to evaluate its mean first.
+            norm_limit: the longest that a searched vector may be; None for no limit.
+        """
         started = time.monotonic()
         evaluation = self.evaluate(distribution.mean).evaluation if evaluate else None
         forwards = self._black_box.example_forwards
         s = self._settings
-        if self._norm_limit is not None and np.linalg.norm(distribution.mean) < s.prompt_norm_threshold_upper:
-            self._norm_limit += 1
         result = local_search(
             distribution,
             self._objective(round_number),
@@ -116,7 +119,7 @@ class FedBPTSite:
             popsize=s.popsize,
             seed=self._search_seed(round_number),
             bound=s.bound,
-            norm_limit=self._norm_limit,
+            norm_limit=norm_limit,
         )
         counters = Counters(result.queries, self._black_box.example_forwards - forwards, time.monotonic() - started)
         return SearchAnswer(result, len(self._train.labels), counters, evaluation)

@@ -15,6 +15,7 @@ from flaretune.config.options import build
 from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.artifact import PromptArtifact, save_prompt
 from flaretune.fedbpt.global_update import GlobalSearch
+from flaretune.fedbpt.local_search import grown_norm_limit
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.report.run_record import SearchRecord
@@ -83,12 +84,15 @@ class FedBPTController(RoundsController):
         record = self._new_record(0, search, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
         self._evaluated(record, search, {site: a.evaluation for site, a in setup.items()})
 
+        # told by the server, since a site's process may be started anew in the middle of a job
+        norm_limit = options["prompt_norm_threshold"] if options["norm_prompt"] else None
         for round_number in range(1, self.num_rounds + 1):
             started = time.monotonic()
             evaluate = round_number > 1  # the initial prompt was evaluated in the setup
-            task = fedbpt_messages.search_task(
-                self.shares, search.distribution, self.covariance, round_number, evaluate
-            )
+            start = search.distribution
+            if norm_limit is not None:
+                norm_limit = grown_norm_limit(norm_limit, start.mean, options["prompt_norm_threshold_upper"])
+            task = fedbpt_messages.search_task(self.shares, start, self.covariance, round_number, evaluate, norm_limit)
             read = partial(fedbpt_messages.read_search_answer, dim=dim, n_counts=n_counts if evaluate else None)
             found = self.ask(fedbpt_messages.SEARCH, task, round_number, read)
             if found is None:

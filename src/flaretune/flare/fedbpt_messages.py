@@ -22,20 +22,31 @@ from flaretune.flare.messages import (
     read_evaluation,
     read_meta,
     read_natural,
+    read_number,
 )
 
 SEARCH = "search"
 
 
-def search_task(sites: list[str], distribution: Distribution, form: str, round_number: int, evaluate: bool) -> FLModel:
-    """Where to search from, and whether to evaluate its mean on the way."""
+def search_task(
+    sites: list[str],
+    distribution: Distribution,
+    form: str,
+    round_number: int,
+    evaluate: bool,
+    norm_limit: float | None = None,
+) -> FLModel:
+    """Where to search from, whether to evaluate its mean on the way, and how long a searched vector may be."""
     fields = {"sites": sites, "round": round_number, "evaluate": evaluate}
+    if norm_limit is not None:
+        fields["norm_limit"] = float(norm_limit)
     return message(wire.pack(distribution, form), fields)
 
 
-def read_search_task(model: FLModel) -> tuple[Distribution, int, bool]:
+def read_search_task(model: FLModel) -> tuple[Distribution, int, bool, float | None]:
     meta = read_meta(model)
-    return wire.unpack(model.params), int(meta["round"]), bool(meta["evaluate"])
+    norm_limit = read_number(meta, "norm_limit") if "norm_limit" in meta else None
+    return wire.unpack(model.params), int(meta["round"]), bool(meta["evaluate"]), norm_limit
 
 
 def search_answer(answer: SearchAnswer) -> FLModel:

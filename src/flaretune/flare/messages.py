@@ -17,7 +17,7 @@ from nvflare.app_common.abstract.fl_model import FLModel
 
 from flaretune.tasks.evaluation import Counters, EvaluateAnswer, Evaluation, SetupAnswer
 
-SCHEMA = 2
+SCHEMA = 3
 SETUP, EVALUATE = "setup", "evaluate"
 _META = "flaretune"
 
