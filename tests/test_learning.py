@@ -46,10 +46,13 @@ def federate(site_config: FedBPTConfig, rounds: int) -> tuple[list[float], np.nd
     """Test accuracy at the start and after each round, and the final mean; every message as it would travel."""
     sites = [set_up(site_config, name, SITES) for name in SITES]
     accuracy = [_accuracy([answer.evaluation for _, answer in sites])]
-    search = GlobalSearch(site_config.intrinsic_dim, site_config.sigma, site_config.popsize, seed=1)
-    limit = site_config.prompt_norm_threshold if site_config.norm_prompt else None
+    limits = {"norm_limit": site_config.prompt_norm_threshold} if site_config.norm_prompt else {}
+    limits["norm_limit_upper"] = site_config.prompt_norm_threshold_upper
+    search = GlobalSearch(site_config.intrinsic_dim, site_config.sigma, site_config.popsize, seed=1, **limits)
     for round_number in range(1, rounds + 1):
-        task = fedbpt_messages.search_task(SITES, search.distribution, "diagonal", round_number, False, limit)
+        task = fedbpt_messages.search_task(
+            SITES, search.distribution, "diagonal", round_number, False, search.norm_limit
+        )
         answers = []
         for site, _ in sites:
             reply = fedbpt_messages.search_answer(site.search(*fedbpt_messages.read_search_task(task)))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from flaretune.fedbpt.distribution import Distribution
-from flaretune.fedbpt.local_search import grown_norm_limit, limit_norm, local_search
+from flaretune.fedbpt.local_search import limit_norm, local_search
 
 D = 12
 
@@ -91,11 +91,6 @@ def test_bound_keeps_every_point_inside():
 
     local_search(Distribution(np.zeros(D), 1.0), recording, generations=10, popsize=6, seed=1, bound=0.5)
     assert np.abs(np.concatenate(seen)).max() <= 0.5 + 1e-12
-
-
-@pytest.mark.parametrize(("length", "expected"), [(0.0, 16.0), (19.9, 16.0), (20.0, 15.0), (30.0, 15.0)])
-def test_the_limit_grows_while_the_mean_is_short(length, expected):
-    assert grown_norm_limit(15.0, np.array([0.0, length]), upper=20.0) == expected
 
 
 def test_norm_limit_shortens_points_and_mean():

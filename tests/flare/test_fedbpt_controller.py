@@ -7,7 +7,7 @@ import pytest
 
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.fedbpt.artifact import load_prompt
-from flaretune.flare import fedbpt_messages, messages
+from flaretune.flare import fedbpt_messages, messages, rounds_controller
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
 from tests.flare.federation import federate
@@ -30,10 +30,11 @@ def folders(tmp_path_factory):
 def job(folders, tmp_path, monkeypatch, as_in_a_job):
     """Run a job of two rounds in this process; returns what was said, and the folder of its results."""
 
-    def run(name="results", change=None, min_clients=1, **options):
+    def run(name="results", change=None, min_clients=1, rounds=2, server=None, **options):
         small = {"n_prompt_tokens": 3, "intrinsic_dim": 6, "k_shot": 9, "local_iter": 2, "dtype": "float32"}
         config = FedBPTConfig(**{**folders, **small, "local_seeds": "round", "eval_clients": "all", **options})
-        controller = FedBPTController(num_rounds=2, min_clients=min_clients, seed=config.seed, covariance="diagonal")
+        asked = {"seed": config.seed, "covariance": "diagonal", **(server or {})}
+        controller = FedBPTController(num_rounds=rounds, min_clients=min_clients, **asked)
         sites = {site: FedBPTTasks(config) for site in SITES}
         return federate(controller, sites, tmp_path / name, monkeypatch, change), tmp_path / name
 
@@ -110,3 +111,76 @@ def test_what_cannot_be_read_is_left_out(job, caplog):
     assert told.panics == [
         "round 1: 2 of 3 sites gave a usable search answer and 3 are needed; without: site-2 (their own logs say why)"
     ]
+
+
+# ---- going on ----
+
+
+def no_answers_from(round_number):
+    """The server is stopped in this round."""
+    return lambda site, task, n, answer: None if n >= round_number else answer
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return {"checkpoint": str(tmp_path / "kept")}
+
+
+@pytest.mark.parametrize("options", [{}, {"norm_prompt": 1, "prompt_norm_threshold": 1.0}, {"perturb": 1}])
+@pytest.mark.parametrize("stopped_in", [1, 2, 4])
+def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, kept, options, stopped_in):
+    _, whole = job("whole", rounds=4, **options)
+    stopped, _ = job("stopped", no_answers_from(stopped_in), rounds=4, server=kept, **options)
+    assert len(stopped.panics) == 1
+    told, folder = job("on", rounds=4, server=kept, **options)
+    assert told.panics == []
+    assert [n for task, n, _ in told.tasks if task == fedbpt_messages.SEARCH] == list(range(stopped_in, 5))
+    expected, found = read_summary(whole), read_summary(folder)
+    for key in ("test_accuracy", "dev_accuracy", "best_round", "zero_shot_accuracy", "queries", "example_forwards"):
+        assert found[key] == expected[key]
+    for key in ("round", "accuracy", "dev_accuracy", "dev_loss", "fitness", "sigma", "site_fitness"):
+        assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]
+    points = [load_prompt(results / "best_prompt.safetensors").point for results in (whole, folder)]
+    assert np.array_equal(*points)
+    for name in ("distribution.npz", "rounds/round_0001.npz", "rounds/round_0004.npz"):
+        with np.load(whole / name) as arrays, np.load(folder / name) as again:
+            assert all(np.array_equal(arrays[key], again[key]) for key in arrays)
+    assert {n for tag, _, n in told.scalars if tag == "dev_accuracy"} == {0, 1, 2, 3, 4}  # TensorBoard has all rounds
+
+
+def test_a_finished_run_can_be_made_longer(job, kept):
+    _, whole = job("whole", rounds=3)
+    job("short", rounds=2, server=kept)
+    told, folder = job("on", rounds=3, server=kept)
+    assert [n for task, n, _ in told.tasks if task == fedbpt_messages.SEARCH] == [3]
+    assert read_summary(folder)["test_accuracy"] == read_summary(whole)["test_accuracy"]
+    told, _ = job("less", rounds=1, server=kept)
+    assert "finished round 3, and --num_rounds is 1" in told.panics[0]
+
+
+@pytest.mark.parametrize(
+    ("server", "options", "sentence"),
+    [
+        ({}, {"intrinsic_dim": 7}, "options, intrinsic_dim is 6 there and 7 here"),
+        ({}, {"seed": 5}, "options, seed is 42 there and 5 here"),
+        ({"covariance": "full"}, {}, "server, covariance is 'diagonal' there and 'full' here"),
+    ],
+)
+def test_a_run_with_other_settings_is_not_taken_up(job, kept, server, options, sentence):
+    job("first", rounds=1, server=kept)
+    told, _ = job("second", rounds=2, server={**kept, **server}, **options)
+    assert len(told.panics) == 1
+    assert sentence in told.panics[0]
+    assert [task for task, _, _ in told.tasks] == [messages.SETUP]
+
+
+def test_a_full_disk_does_not_stop_the_run(job, kept, monkeypatch, caplog):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(rounds_controller, "save_checkpoint", full)
+    told, folder = job(rounds=2, server=kept)
+    assert told.panics == []
+    assert [r["round"] for r in read_summary(folder)["rounds"]] == [0, 1, 2]
+    assert "round 1: no checkpoint could be written" in caplog.text
+    assert "No space left on device" in caplog.text

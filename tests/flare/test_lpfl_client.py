@@ -11,7 +11,7 @@ import pytest
 from flaretune.config.lpfl import LPFLConfig
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
-from flaretune.flare.lpfl_client import STATE_FILE, LPFLTasks, set_up
+from flaretune.flare.lpfl_client import STATES, LPFLTasks, set_up
 from tests.flare.sending import through_nvflare
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
@@ -211,9 +211,9 @@ def test_a_process_that_is_started_anew_answers_as_the_first_one_would(folders, 
 
     for round_number in (1, 2):
         arrays = train(first, round_number).arrays
-    kept = STATE_FILE.read_bytes()
     expected = train(first, 3)
-    STATE_FILE.write_bytes(kept)  # as it was when the second process takes over
+    for file in STATES.rglob("*_00003.safetensors"):  # as it was when the second process takes over
+        file.unlink()
     got = train(LPFLTasks(site_config), 3)
     assert (got.labelled, got.soft_labelled, got.soft_labels_right) == (
         expected.labelled,
@@ -232,9 +232,9 @@ def test_a_new_job_in_the_same_folder_begins_with_no_soft_labels(folders):
     start = lpfl_messages.read_lpfl_setup_answer(ask(first, messages.SETUP, messages.setup_task(SITES)))
     task = lpfl_messages.train_task(SITES, start.initial, 2, evaluate=False)
     ask(first, lpfl_messages.TRAIN, task)
-    assert STATE_FILE.is_file()
+    assert [file.name for file in STATES.rglob("*.safetensors")] == ["soft_labels_00002.safetensors"]
     ask(LPFLTasks(site_config), messages.SETUP, messages.setup_task(SITES))
-    assert not STATE_FILE.exists()
+    assert not list(STATES.rglob("*.safetensors"))
 
 
 # ---- mistakes ----

@@ -1,6 +1,7 @@
 """The server of an LP-FL job: what it keeps, what it leaves out, and what it refuses to go on from."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -29,9 +30,13 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def job(folders, tmp_path, monkeypatch, as_in_a_job):
     """Run a job in this process; returns what was said, and the folder of its results."""
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "workspace" / "job" / "app").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "workspace" / "job" / "app")
 
-    def run(name="results", *, rounds=2, change=None, init_adapter="", min_clients=1, site_options=None, **options):
+    def run(
+        name="results", *, rounds=2, change=None, init_adapter="", min_clients=1, site_options=None, checkpoint="",
+        **options,
+    ):  # fmt: skip
         common = {
             "model_name": folders["roberta"],
             "dataset": folders["data"],
@@ -44,7 +49,8 @@ def job(folders, tmp_path, monkeypatch, as_in_a_job):
             **options,
         }
         sites = {site: LPFLTasks(LPFLConfig(**{**common, **(site_options or {}).get(site, {})})) for site in SITES}
-        controller = LPFLController(num_rounds=rounds, min_clients=min_clients, init_adapter=str(init_adapter))
+        server = {"init_adapter": str(init_adapter), "checkpoint": str(checkpoint)}
+        controller = LPFLController(num_rounds=rounds, min_clients=min_clients, **server)
         return federate(controller, sites, tmp_path / name, monkeypatch, change), tmp_path / name
 
     return run
@@ -299,3 +305,45 @@ def test_frozen_parts_must_be_the_same_at_all_sites(job):
     assert " at site-3 is another than that of the job's start; every site needs the same seed" in panic
     told, _ = job(change=other_a)  # where A is trained, all start from the first site's
     assert told.panics == []
+
+
+# ---- going on ----
+
+
+FULL = {"tuning": "full", "soft_labels": "off"}
+
+
+def no_answers_from(round_number):
+    """The server is stopped in this round."""
+    return lambda site, task, n, answer: None if n >= round_number else answer
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"soft_refresh": 1}, {"freeze_a": 1}, {"tuning": "full", "soft_labels": "off"}]
+)
+@pytest.mark.parametrize("stopped_in", [1, 2, 4])
+def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, tmp_path, options, stopped_in):
+    _, whole = job("whole", rounds=4, **options)
+    stopped, _ = job("stopped", rounds=4, change=no_answers_from(stopped_in), checkpoint=tmp_path / "kept", **options)
+    assert len(stopped.panics) == 1
+    told, folder = job("on", rounds=4, checkpoint=tmp_path / "kept", **options)
+    assert told.panics == []
+    rounds = [n for task, n, _ in told.tasks if task == lpfl_messages.TRAIN]
+    assert rounds == list(range(stopped_in, 5))
+    expected, found = read_summary(whole), read_summary(folder)
+    for key in ("test_accuracy", "dev_accuracy", "best_round", "zero_shot_accuracy", "labelled", "soft_labelled"):
+        assert found[key] == expected[key]
+    for key in ("round", "accuracy", "dev_accuracy", "dev_loss", "train_loss", "soft_label_agreement", "site_loss"):
+        assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]
+    for name in ("best_adapter", "last_adapter"):
+        arrays, again = load_adapter(whole / name).arrays, load_adapter(folder / name).arrays
+        assert arrays.keys() == again.keys()
+        assert all(np.array_equal(arrays[key], again[key]) for key in arrays)
+    assert {n for tag, _, n in told.scalars if tag == "dev_accuracy"} == {0, 1, 2, 3, 4}  # TensorBoard has all rounds
+
+
+def test_a_site_without_its_soft_labels_says_so(job, tmp_path):
+    job("stopped", rounds=4, change=no_answers_from(4), checkpoint=tmp_path / "kept")
+    shutil.rmtree(tmp_path / "workspace" / "flaretune_runs")
+    with pytest.raises(UserError, match="goes on after round 3, but this site has no soft labels of that run"):
+        job("on", rounds=4, checkpoint=tmp_path / "kept")

@@ -9,6 +9,7 @@ import torch
 
 from flaretune.config.lpfl import LPFLConfig
 from flaretune.flare.lpfl_client import open_site
+from flaretune.lpfl.kept_states import KeptStates
 from flaretune.lpfl.local_train import TrainingSet, local_train
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
@@ -28,7 +29,7 @@ def opened(folders, tmp_path):
     def open_it(family="roberta", name="site-1", **options):
         config = {"k_shot": 6, "unlabelled": 24, "dtype": "float32", "lora_rank": 2, **options}
         config = LPFLConfig(model_name=folders[family], dataset=folders["data"], **config)
-        return open_site(config, name, SITES, tmp_path / f"{name}.npz")
+        return open_site(config, name, SITES, KeptStates(tmp_path / name))
 
     return open_it
 

@@ -106,6 +106,13 @@ class ServerConfig:
         3600, "the same for the first answer, for which sites load model and data", group=SERVER, at_least=1
     )
 
+    checkpoint: str = option(
+        "",
+        "folder on the server that the run is kept in after every round; a job that is told the same folder goes on "
+        "from there",
+        group=SERVER,
+    )
+
     def __post_init__(self):
         check_fields(self)
 

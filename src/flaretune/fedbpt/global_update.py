@@ -22,6 +22,12 @@ class GlobalSearch:
         seed: of the server's CMA-ES, which draws points only to keep pycma's order of calls.
         bound: see `start_strategy`.
         sigma_floor: the sites' step size never falls below this; 0 switches the floor off.
+        norm_limit: the longest that a searched vector may be, which grows by 1 a round, the first included; None for
+            no limit.
+        norm_limit_upper: it stops growing when the mean is this long.
+
+    Attributes:
+        norm_limit: that of the next round.
     """
 
     def __init__(
@@ -32,6 +38,8 @@ class GlobalSearch:
         seed: int,
         bound: float = 0.0,
         sigma_floor: float = 0.0,
+        norm_limit: float | None = None,
+        norm_limit_upper: float = 0.0,
     ):
         self._seed = seed
         self._bound = bound
@@ -41,6 +49,9 @@ class GlobalSearch:
         self._start = Distribution(np.zeros(dim), float(sigma0))
         self._strategy: cma.CMAEvolutionStrategy | None = None
         self._parents = 0
+        self.norm_limit = norm_limit
+        self._norm_limit_upper = norm_limit_upper
+        self._grow_norm_limit()
 
     @property
     def distribution(self) -> Distribution:
@@ -69,7 +80,12 @@ class GlobalSearch:
             strategy.ask()  # tell wants it; the points are not used
             strategy.tell(list(np.asarray(means, dtype=np.float64)), np.asarray(fitness, dtype=np.float64).tolist())
         self._local_sigma = max(self._local_sigma * strategy.sigma / pooled_sigma, self._sigma_floor)
+        self._grow_norm_limit()
         return self.distribution
+
+    def _grow_norm_limit(self) -> None:
+        if self.norm_limit is not None and np.linalg.norm(self.distribution.mean) < self._norm_limit_upper:
+            self.norm_limit += 1
 
     def _strategy_for(self, parents: int) -> cma.CMAEvolutionStrategy:
         """The server's strategy, set to recombine as many means as there are answers."""

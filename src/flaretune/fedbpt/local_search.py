@@ -71,11 +71,6 @@ def local_search(
     return LocalResult(mean[0], fitness, sigma_square_sum, queries + 1)
 
 
-def grown_norm_limit(limit: float, mean: np.ndarray, upper: float) -> float:
-    """The limit of a round, given that of the round before: 1 more while the global mean is shorter than `upper`."""
-    return limit + 1 if np.linalg.norm(mean) < upper else limit
-
-
 def limit_norm(points: np.ndarray, limit: float | None) -> np.ndarray:
     """Scale the points, shape (λ, d), whose Euclidean length exceeds `limit` down to it."""
     if limit is None:

@@ -12,10 +12,10 @@ import numpy as np
 
 from flaretune.config.fedbpt import FedBPTServerConfig
 from flaretune.config.options import build
+from flaretune.errors import UserError
 from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.artifact import PromptArtifact, save_prompt
 from flaretune.fedbpt.global_update import GlobalSearch
-from flaretune.fedbpt.local_search import grown_norm_limit
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.report.run_record import SearchRecord
@@ -38,6 +38,7 @@ class FedBPTController(RoundsController):
         sigma_floor: the sites' step size never falls below this; 0 for no floor.
         round_timeout: seconds after which a task goes on without the sites that have not answered.
         setup_timeout: the same for the first task, in which sites load model and data.
+        checkpoint: folder that the run is kept in after every round; "" for none.
 
     Raises:
         UserError: an argument is out of its range.
@@ -52,6 +53,7 @@ class FedBPTController(RoundsController):
         sigma_floor: float = FedBPTServerConfig.sigma_floor,
         round_timeout: int = FedBPTServerConfig.round_timeout,
         setup_timeout: int = FedBPTServerConfig.setup_timeout,
+        checkpoint: str = FedBPTServerConfig.checkpoint,
     ):
         super().__init__(FedBPTServerConfig)
         self.min_clients = min_clients
@@ -61,11 +63,17 @@ class FedBPTController(RoundsController):
         self.sigma_floor = sigma_floor
         self.round_timeout = round_timeout
         self.setup_timeout = setup_timeout
+        self.checkpoint = checkpoint
         build(FedBPTServerConfig, vars(self))  # checks the values
+        # of all rounds: the sites that answered, and what they did
+        self._answered: list[list[str]] = []
+        self._answers: dict[str, np.ndarray] = {}
 
     def run(self) -> None:
         """Set the sites up, then search round by round."""
         self.begin()
+        if not self.find_checkpoint():
+            return
         setup = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, messages.read_setup_answer)
         if setup is None or not self.agree(setup):
             return
@@ -80,19 +88,27 @@ class FedBPTController(RoundsController):
             seed=self.seed,
             bound=options["bound"],
             sigma_floor=self.sigma_floor,
+            norm_limit=options["prompt_norm_threshold"] if options["norm_prompt"] else None,
+            norm_limit_upper=options["prompt_norm_threshold_upper"],
         )
-        record = self._new_record(0, search, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
-        self._evaluated(record, search, {site: a.evaluation for site, a in setup.items()})
+        server = {name: getattr(self, name) for name in ("seed", "covariance", "sigma_floor")}
+        try:
+            record = self.go_on(SearchRecord, self._settings, server)
+        except UserError as error:
+            self.panic(str(error))
+            return
+        if record is None:
+            record = self._new_record(0, search, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
+            self._evaluated(record, search, {site: a.evaluation for site, a in setup.items()})
+        else:
+            self._replay(search)
 
-        # told by the server, since a site's process may be started anew in the middle of a job
-        norm_limit = options["prompt_norm_threshold"] if options["norm_prompt"] else None
-        for round_number in range(1, self.num_rounds + 1):
+        for round_number in range(record.round + 1, self.num_rounds + 1):
             started = time.monotonic()
             evaluate = round_number > 1  # the initial prompt was evaluated in the setup
-            start = search.distribution
-            if norm_limit is not None:
-                norm_limit = grown_norm_limit(norm_limit, start.mean, options["prompt_norm_threshold_upper"])
-            task = fedbpt_messages.search_task(self.shares, start, self.covariance, round_number, evaluate, norm_limit)
+            task = fedbpt_messages.search_task(
+                self.shares, search.distribution, self.covariance, round_number, evaluate, search.norm_limit
+            )
             read = partial(fedbpt_messages.read_search_answer, dim=dim, n_counts=n_counts if evaluate else None)
             found = self.ask(fedbpt_messages.SEARCH, task, round_number, read)
             if found is None:
@@ -102,6 +118,7 @@ class FedBPTController(RoundsController):
             self._update(search, found, round_number)
             counters = {site: a.counters for site, a in found.items()}
             record = self._new_record(round_number, search, found, counters, started)
+            self.keep_checkpoint(record, self._answers, answered=self._answered)
 
         started = time.monotonic()
         task = fedbpt_messages.evaluate_task(self.shares, search.distribution.mean)
@@ -114,12 +131,23 @@ class FedBPTController(RoundsController):
         log.info("done: results in %s", self.results_folder())
 
     def _update(self, search: GlobalSearch, found: Mapping[str, SearchAnswer], round_number: int) -> None:
-        """Move the search distribution by the sites' answers, and keep both."""
-        means = np.array([a.result.mean for a in found.values()])
-        fitness = np.array([a.result.fitness for a in found.values()])
-        square_sums = np.array([a.result.sigma_square_sum for a in found.values()])
-        keep_answers(self.results_folder(), round_number, list(found), means, fitness, square_sums)
-        keep_distribution(self.results_folder(), search.update(means, fitness, square_sums))
+        """Move the search distribution by the sites' answers."""
+        results = [a.result for a in found.values()]
+        values = ([r.mean for r in results], [r.fitness for r in results], [r.sigma_square_sum for r in results])
+        self._move(search, round_number, list(found), *map(np.array, values))
+
+    def _replay(self, search: GlobalSearch) -> None:
+        """Move the search distribution by the answers of an earlier run: CMA-ES is deterministic."""
+        for round_number, sites in enumerate(self._earlier.state["answered"], start=1):
+            values = (self._earlier.arrays[name] for name in _names(round_number))
+            self._move(search, round_number, sites, *values)
+
+    def _move(self, search: GlobalSearch, round_number: int, sites: list[str], *values: np.ndarray) -> None:
+        """Move the search distribution by means, fitness and summed squared step sizes, and keep all."""
+        self._answered.append(sites)
+        self._answers |= dict(zip(_names(round_number), values, strict=True))
+        keep_answers(self.results_folder(), round_number, sites, *values)
+        keep_distribution(self.results_folder(), search.update(*values))
 
     def _new_record(
         self,
@@ -153,3 +181,8 @@ class FedBPTController(RoundsController):
             return True
 
         self.finish(record, evaluations, save)
+
+
+def _names(round_number: int) -> list[str]:
+    """What a round's means, fitness and summed squared step sizes are kept as."""
+    return [f"{round_number:05d}.{name}" for name in ("means", "fitness", "sigma_square_sums")]

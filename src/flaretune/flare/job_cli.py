@@ -178,6 +178,8 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
     n_clients = len(clients) or job.n_clients
     if job.env == "poc" and server.min_clients == 1:
         server = replace(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
+    if server.checkpoint and job.env != "prod":  # on this machine, whatever folder its server runs in
+        server = replace(server, checkpoint=str(Path(server.checkpoint).expanduser().absolute()))
     recipe = method.recipe(site, server, name=job.name, per_site=per_site)
     output = _output(job)
     logs = output / "workspace" / job.name

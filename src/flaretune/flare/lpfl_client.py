@@ -13,6 +13,7 @@ from flaretune.config.options import as_dict, build
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.site_script import LOCAL_OPTIONS, Handler, load_data, read_task, run_script, settings_of
 from flaretune.lpfl.answers import LPFLSetupAnswer
+from flaretune.lpfl.kept_states import KeptStates
 
 if TYPE_CHECKING:
     from nvflare.app_common.abstract.fl_model import FLModel
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from flaretune.lpfl.site import LPFLSite
     from flaretune.models.tuned import TunedModel
 
-STATE_FILE = Path("flaretune_soft_labels.npz")  # in the site's run folder of the job
+STATES = Path("flaretune_soft_labels")  # in the folder that the script runs in, which is the job's
+# The site's own workspace, above the folders of its jobs: what is kept there outlives a job.
+WORKSPACE = Path("..", "..")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,31 +41,38 @@ class LPFLTasks:
     def handlers(self) -> dict[str, Handler]:
         return {messages.SETUP: self._setup, lpfl_messages.TRAIN: self._train, messages.EVALUATE: self._evaluate}
 
-    def _setup(self, _task: FLModel, name: str, sites: list[str]) -> FLModel:
-        self._site, answer = set_up(self._config, name, sites)
+    def _setup(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
+        _, after_round = read_task(messages.read_run, task)
+        self._site, answer = set_up(self._config, name, sites, _states(task, name), after_round)
         return lpfl_messages.lpfl_setup_answer(answer)
 
     def _train(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         received = read_task(lpfl_messages.read_train_task, task)
-        return lpfl_messages.train_answer(self._opened(name, sites).train(*received))
+        return lpfl_messages.train_answer(self._opened(task, name, sites).train(*received))
 
     def _evaluate(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         arrays = read_task(lpfl_messages.read_evaluate_task, task)
-        return messages.evaluate_answer(self._opened(name, sites).evaluate(arrays))
+        return messages.evaluate_answer(self._opened(task, name, sites).evaluate(arrays))
 
-    def _opened(self, name: str, sites: list[str]) -> LPFLSite:
+    def _opened(self, task: FLModel, name: str, sites: list[str]) -> LPFLSite:
         if self._site is None:  # this process was started anew, as the simulator does with fewer threads than clients
-            self._site = open_site(self._config, name, sites)[0]
+            self._site = open_site(self._config, name, sites, _states(task, name))[0]
             self._site.take_over()
         return self._site
 
 
+def _states(task: FLModel, name: str) -> KeptStates:
+    """Where this site keeps its soft labels: with the job, or, where the server keeps the run, beyond it."""
+    run, _ = read_task(messages.read_run, task)
+    return KeptStates((WORKSPACE / "flaretune_runs" / run if run else STATES) / name)
+
+
 def set_up(
-    config: LPFLConfig, name: str, sites: Sequence[str], state_file: Path = STATE_FILE
+    config: LPFLConfig, name: str, sites: Sequence[str], states: KeptStates | None = None, after_round: int = 0
 ) -> tuple[LPFLSite, LPFLSetupAnswer]:
-    """Open a site, and evaluate the pretrained model; see `open_site`."""
+    """Open a site, and evaluate the pretrained model; see `open_site` and `LPFLSite.setup`."""
     started = time.monotonic()
-    site, tuned = open_site(config, name, sites, state_file)
+    site, tuned = open_site(config, name, sites, states)
     local = (*LOCAL_OPTIONS, "unlabelled_path", "gradient_checkpointing", "gradient_accumulation")
     settings = settings_of(config, local, tuned.label_model.spec, tuned.pretrained.kind, tuned.hidden_size)
     more = {
@@ -70,13 +80,13 @@ def set_up(
         "initial": {name: list(values.shape) for name, values in tuned.initial.items()},
         "parameters": {name: list(shape) for name, shape in tuned.parameters.shapes().items()},
     }
-    answer = site.setup({**settings, **more})
+    answer = site.setup({**settings, **more}, after_round)
     counters = replace(answer.setup.counters, seconds=time.monotonic() - started)  # of loading too
     return site, replace(answer, setup=replace(answer.setup, counters=counters))
 
 
 def open_site(
-    config: LPFLConfig, name: str, sites: Sequence[str], state_file: Path = STATE_FILE
+    config: LPFLConfig, name: str, sites: Sequence[str], states: KeptStates | None = None
 ) -> tuple[LPFLSite, TunedModel]:
     """Load data and model.
 
@@ -84,7 +94,7 @@ def open_site(
         config: the site's options.
         name: the site's name.
         sites: names of all sites of the job, in the order of their shares.
-        state_file: see `LPFLSite`.
+        states: see `LPFLSite`; None for those of the job.
 
     Raises:
         UserError: whatever the user can correct.
@@ -117,4 +127,4 @@ def open_site(
         pool.truth,
     )
     settings, soft = build(LearnSettings, options), build(SoftLabelSettings, options)
-    return LPFLSite(name, tuned, texts, settings, soft, state_file), tuned
+    return LPFLSite(name, tuned, texts, settings, soft, states or KeptStates(STATES / name)), tuned

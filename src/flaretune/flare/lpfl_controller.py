@@ -40,6 +40,7 @@ class LPFLController(RoundsController):
         round_timeout: seconds after which a task goes on without the sites that have not answered.
         setup_timeout: the same for the first task, in which sites load model and data.
         init_adapter: adapter folder on the server to go on from; "" for a new adapter.
+        checkpoint: folder that the run is kept in after every round; "" for none.
 
     Raises:
         UserError: an argument is out of its range, or there is no such adapter.
@@ -52,6 +53,7 @@ class LPFLController(RoundsController):
         round_timeout: int = LPFLServerConfig.round_timeout,
         setup_timeout: int = LPFLServerConfig.setup_timeout,
         init_adapter: str = LPFLServerConfig.init_adapter,
+        checkpoint: str = LPFLServerConfig.checkpoint,
     ):
         super().__init__(LPFLServerConfig)
         self.min_clients = min_clients
@@ -59,11 +61,14 @@ class LPFLController(RoundsController):
         self.round_timeout = round_timeout
         self.setup_timeout = setup_timeout
         self.init_adapter = init_adapter
+        self.checkpoint = checkpoint
         build(LPFLServerConfig, vars(self))  # checks the values
 
     def run(self) -> None:
         """Set the sites up, then train round by round."""
         self.begin()
+        if not self.find_checkpoint():
+            return
         answers = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, lpfl_messages.read_lpfl_setup_answer)
         if answers is None:
             return
@@ -79,14 +84,22 @@ class LPFLController(RoundsController):
         self.open_folder(setup, BEST_ADAPTER, "adapter")
         shapes = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}  # of what is trained
         arrays = {name: values for name, values in self._whole.items() if name in shapes}
-        record = self._new_record(0, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
+        try:
+            record = self.go_on(TrainRecord, self._settings, {})
+        except UserError as error:
+            self.panic(str(error))
+            return
         # a new adapter leaves the model as the sites have evaluated it in the setup; another is evaluated on the way
-        evaluated = not self.init_adapter
+        evaluated = record is None and not self.init_adapter
+        if record is None:
+            record = self._new_record(0, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
+        else:
+            arrays = self._earlier.arrays
         if evaluated:
             self._evaluated(record, arrays, {site: a.evaluation for site, a in setup.items()})
         n_counts = self.n_counts()
 
-        for round_number in range(1, self.num_rounds + 1):
+        for round_number in range(record.round + 1, self.num_rounds + 1):
             started = time.monotonic()
             task = lpfl_messages.train_task(self.shares, arrays, round_number, not evaluated)
             read = partial(lpfl_messages.read_train_answer, shapes=shapes, n_counts=None if evaluated else n_counts)
@@ -101,6 +114,7 @@ class LPFLController(RoundsController):
             record = self._new_record(round_number, trained, counters, started)
             del trained
             evaluated = False
+            self.keep_checkpoint(record, arrays)
 
         started = time.monotonic()
         task = lpfl_messages.evaluate_task(self.shares, arrays)

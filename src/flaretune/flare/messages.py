@@ -9,6 +9,7 @@ tells its settings. ``evaluate``: a site counts right answers, for what the last
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,20 @@ _META = "flaretune"
 def setup_task(sites: list[str]) -> FLModel:
     """Names of the sites of the job, in the order of their shares of a common data set."""
     return message({}, {"sites": sites})
+
+
+def tell_run(model: FLModel, run: str, after_round: int) -> None:
+    """Add to any task which run it belongs to and, in the setup, after which round the run goes on."""
+    model.meta[_META] |= {"run": run, "after_round": after_round}
+
+
+def read_run(model: FLModel) -> tuple[str, int]:
+    """The run's name, "" for one that nobody keeps, and after which round it goes on: 0 for a new one."""
+    meta = read_meta(model)
+    run = str(meta.get("run", ""))
+    if not re.fullmatch(r"[0-9a-f]{0,64}", run):
+        raise ValueError(f"the run's name {run!r} is none that a server gives")
+    return run, int(meta.get("after_round", 0))
 
 
 def read_sites(model: FLModel) -> list[str]:

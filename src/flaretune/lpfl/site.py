@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flaretune.data.encode import Encoded
+from flaretune.errors import UserError
 from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+from flaretune.lpfl.kept_states import KeptStates
 from flaretune.lpfl.local_train import TrainingSet, TrainSettings, local_train
 from flaretune.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
 from flaretune.models.tuned import TunedModel
@@ -74,7 +75,7 @@ class LPFLSite:
         texts: its data.
         settings: how it learns.
         soft_settings: how its pool is labelled.
-        state_file: where the pool's state is kept for a process that takes over in the middle of a job.
+        states: where the pool's states are kept for whoever takes over.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class LPFLSite:
         texts: SiteTexts,
         settings: LearnSettings,
         soft_settings: SoftLabelSettings,
-        state_file: Path,
+        states: KeptStates,
     ):
         self._name = name
         self._model = tuned.label_model
@@ -93,13 +94,24 @@ class LPFLSite:
         self._spec = tuned.label_model.spec
         self._texts = texts
         self._settings = settings
-        self._state_file = state_file
+        self._states = states
         n_pool = len(texts.pool) if settings.soft_labels == "on" else 0
         self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings, name)
 
-    def setup(self, agreement: dict[str, Any]) -> LPFLSetupAnswer:
-        """Begin a job: evaluate the pretrained model, which a new adapter leaves as it is."""
-        self._state_file.unlink(missing_ok=True)  # of an earlier job in this folder
+    def setup(self, agreement: dict[str, Any], after_round: int = 0) -> LPFLSetupAnswer:
+        """Begin a job: evaluate the pretrained model, which a new adapter leaves as it is.
+
+        Args:
+            agreement: what the sites of a job must agree on.
+            after_round: of the run that the job goes on with; 0 for a new one.
+
+        Raises:
+            UserError: the job goes on, and this site has not kept what it needs for that.
+        """
+        if after_round:
+            self._restore(after_round)
+        else:
+            self._states.clear()  # of an earlier job in this folder
         if self._settings.soft_labels == "on" and not len(self._texts.pool):
             log.warning("this site has no unlabelled texts: it learns from its labelled ones alone")
         answer = self._timed_evaluation()
@@ -147,9 +159,21 @@ class LPFLSite:
 
     def take_over(self) -> None:
         """Go on where another process of this site stopped."""
-        if self._state_file.is_file():
-            with np.load(self._state_file, allow_pickle=False) as state:
-                self._pool.restore(dict(state))
+        state = self._states.load()
+        if state is not None:
+            self._pool.restore(state)
+
+    def _restore(self, after_round: int) -> None:
+        """Go on after a round of an earlier job; the first that labels texts is the second."""
+        if self._settings.soft_labels == "off" or not len(self._texts.pool) or after_round < 2:
+            return
+        state = self._states.load(after_round)
+        if state is None:
+            raise UserError(
+                f"the job goes on after round {after_round}, but this site has no soft labels of that run: start anew "
+                "with another --checkpoint"
+            )
+        self._pool.restore(state)
 
     def _knows_truth(self) -> bool:
         return self._texts.truth is not None
@@ -163,9 +187,7 @@ class LPFLSite:
             self._pool.label(wanted, logits, round_number)
         except ValueError as error:
             raise FloatingPointError(str(error)) from error
-        partial = self._state_file.with_name(f"{self._state_file.stem}.partial.npz")
-        np.savez(partial, **self._pool.state())
-        partial.replace(self._state_file)
+        self._states.save(round_number, self._pool.state())
 
     def _training_set(self) -> TrainingSet:
         train, soft = self._texts.train, self._pool.indices

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ class RunFolder:
         self._best: RoundRecord | None = None
         self._is_saved = False
         folder.mkdir(parents=True, exist_ok=True)
+        self._seconds_before = 0.0  # of earlier parts of a run that goes on
         config = {"server": dict(server), **settings, "sites": self._sites, "versions": versions()}
         write_json(config, folder / "config.json")
 
@@ -66,7 +69,7 @@ class RunFolder:
             self._rounds,
             self._best.round,
             self._zero_shot,
-            self._rounds[0].seconds + time.monotonic() - self._started,
+            self._seconds(),
             method=self._settings["method"],
             artifact=self._artifact,
             artifact_kind=self._artifact_kind,
@@ -78,6 +81,44 @@ class RunFolder:
         )
         write_json(values, self._folder / "summary.json")
         return is_best
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, plain JSON values."""
+        return {
+            "rounds": [asdict(record) for record in self._rounds],
+            "best_round": self._best.round if self._best and self._is_saved else None,
+            "zero_shot": self._zero_shot,
+            "seconds": self._seconds(),
+        }
+
+    @property
+    def artifact(self) -> Path | None:
+        """The artifact of the best round; None if there is none yet."""
+        return self._folder / self._artifact if self._is_saved else None
+
+    def restore(self, state: Mapping[str, Any], kind: type[RoundRecord], artifact: Path | None) -> list[RoundRecord]:
+        """Go on where another folder of the same run stopped.
+
+        Args:
+            state: what its `state` gave.
+            kind: class of the records.
+            artifact: its artifact, which is copied.
+
+        Returns:
+            The records of its rounds.
+        """
+        self._rounds = [kind(**record) for record in state["rounds"]]
+        self._best = next((r for r in self._rounds if r.round == state["best_round"]), None)
+        self._zero_shot = state["zero_shot"]
+        self._seconds_before = state["seconds"] - self._rounds[0].seconds
+        self._is_saved = artifact is not None
+        if artifact is not None:
+            copy = shutil.copytree if artifact.is_dir() else shutil.copyfile
+            copy(artifact, self._folder / self._artifact)
+        return list(self._rounds)
+
+    def _seconds(self) -> float:
+        return self._seconds_before + self._rounds[0].seconds + time.monotonic() - self._started
 
     def result_of(self, record: RoundRecord) -> dict[str, Any]:
         """What an artifact says of the round that it is from."""
