@@ -12,17 +12,22 @@ from typing import Any
 REPOSITORY = Path(__file__).parents[1]
 
 
-def command_in(folder: Path):
-    """A function that runs a command in the repository, with this Python first in PATH and a home in `folder`."""
+def environment_in(folder: Path) -> dict[str, str]:
+    """An environment with this Python first in PATH and a home in `folder`."""
     home = folder / "home"
-    home.mkdir()
-    environment = {
+    home.mkdir(exist_ok=True)
+    return {
         **os.environ,
         "HOME": str(home),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "NVFLARE_POC_WORKSPACE": str(folder / "poc"),
     }
+
+
+def command_in(folder: Path):
+    """A function that runs a command in the repository; see `environment_in`."""
+    environment = environment_in(folder)
 
     def command(*argv: Any, timeout: float = 400) -> subprocess.CompletedProcess:
         return subprocess.run(

@@ -2,7 +2,7 @@ import pytest
 from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.decomposers import common_decomposers
 
-from tests.jobs_for_tests import command_in
+from tests.jobs_for_tests import command_in, environment_in
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
@@ -21,6 +21,12 @@ def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
     models = {family: str(save_tiny_model(family, folder / family)) for family in ("roberta", "llama", "gpt2")}
     return {**models, "data": str(write_reviews(folder / "data", n_train=900, n_test=40))}
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Of processes that a test starts; see `environment_in`."""
+    return environment_in(tmp_path)
 
 
 @pytest.fixture

@@ -26,6 +26,12 @@ class LPFLConfig(SiteConfig):
     unlabelled_path: str = option(
         "", "this site's own unlabelled file instead (CSV, JSONL, Parquet with the text columns)", group=TASK
     )
+    state_dir: str = option(
+        "",
+        "folder at this site for the soft labels of a run that the server keeps with --checkpoint; default: in the "
+        "site's NVFlare workspace",
+        group=TASK,
+    )
 
     tuning: str = option(
         "lora", "LoRA adapters (LP-FL), or every parameter (FP-FL)", group=ADAPTER, choices=("lora", "full")

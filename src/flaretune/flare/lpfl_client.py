@@ -43,7 +43,7 @@ class LPFLTasks:
 
     def _setup(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         _, after_round = read_task(messages.read_run, task)
-        self._site, answer = set_up(self._config, name, sites, _states(task, name), after_round)
+        self._site, answer = set_up(self._config, name, sites, self._states(task, name), after_round)
         return lpfl_messages.lpfl_setup_answer(answer)
 
     def _train(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
@@ -56,15 +56,15 @@ class LPFLTasks:
 
     def _opened(self, task: FLModel, name: str, sites: list[str]) -> LPFLSite:
         if self._site is None:  # this process was started anew, as the simulator does with fewer threads than clients
-            self._site = open_site(self._config, name, sites, _states(task, name))[0]
+            self._site = open_site(self._config, name, sites, self._states(task, name))[0]
             self._site.take_over()
         return self._site
 
-
-def _states(task: FLModel, name: str) -> KeptStates:
-    """Where this site keeps its soft labels: with the job, or, where the server keeps the run, beyond it."""
-    run, _ = read_task(messages.read_run, task)
-    return KeptStates((WORKSPACE / "flaretune_runs" / run if run else STATES) / name)
+    def _states(self, task: FLModel, name: str) -> KeptStates:
+        """Where this site keeps its soft labels: with the job, or, where the server keeps the run, beyond it."""
+        run, _ = read_task(messages.read_run, task)
+        beyond = Path(self._config.state_dir).expanduser() if self._config.state_dir else WORKSPACE / "flaretune_runs"
+        return KeptStates((beyond / run if run else STATES) / name)
 
 
 def set_up(
@@ -73,7 +73,7 @@ def set_up(
     """Open a site, and evaluate the pretrained model; see `open_site` and `LPFLSite.setup`."""
     started = time.monotonic()
     site, tuned = open_site(config, name, sites, states)
-    local = (*LOCAL_OPTIONS, "unlabelled_path", "gradient_checkpointing", "gradient_accumulation")
+    local = (*LOCAL_OPTIONS, "unlabelled_path", "state_dir", "gradient_checkpointing", "gradient_accumulation")
     settings = settings_of(config, local, tuned.label_model.spec, tuned.pretrained.kind, tuned.hidden_size)
     more = {
         "adapter": tuned.adapter_config or {},

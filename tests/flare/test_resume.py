@@ -1,0 +1,70 @@
+"""Runs that are killed in real NVFlare processes, and go on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+
+from flaretune.fedbpt.artifact import load_prompt
+from flaretune.lpfl.artifact import load_adapter
+from tests.jobs_for_tests import REPOSITORY, read_summary
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["--k_shot", "12", "--dtype", "float32", "--eval_clients", "all", "--num_rounds", "5"]
+METHODS = {
+    "fedbpt": ["--n_prompt_tokens", "3", "--intrinsic_dim", "12", "--local_iter", "2", "--covariance", "diagonal"],
+    "lpfl": ["--unlabelled", "48", "--lora_rank", "2", "--local_steps", "2"],
+}
+
+
+def kill_after_round(command, round_number, environment) -> None:
+    """Start a job and kill all its processes once it has told of a round."""
+    process = psutil.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if f"round {round_number}/" in line:
+            break
+    else:
+        raise AssertionError("".join(said))
+    family = [*process.children(recursive=True), process]
+    for member in family:
+        member.send_signal(signal.SIGKILL)
+    assert not psutil.wait_procs(family, timeout=30)[1]
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("method", ["fedbpt", "lpfl"])
+def test_a_killed_job_goes_on_with_the_numbers_of_one_that_was_not(run, environment, folders, tmp_path, method):
+    command = [sys.executable, f"jobs/{method}_job.py", "--dataset", folders["data"], "--n_clients", "2"]
+    command += ["--model_name", folders["roberta"], *SMALL, *METHODS[method]]
+    kept = ["--checkpoint", str(tmp_path / "kept"), "--output", str(tmp_path / "run")]
+    kill_after_round([*command, *kept], 2, environment)
+    assert not (tmp_path / "run" / "summary.json").exists()
+    newest = sorted(path.name for path in (tmp_path / "kept").glob("round_*"))[-1]
+    assert newest >= "round_00002"
+
+    on = run(*command, *kept)
+    assert on.returncode == 0, on.stdout + on.stderr
+    assert f"going on after round {int(newest.removeprefix('round_'))} of the run in" in on.stdout
+    whole = run(*command, "--output", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    found, expected = (read_summary(tmp_path / name) for name in ("run", "whole"))
+    for key in ("test_accuracy", "dev_accuracy", "best_round", "zero_shot_accuracy"):
+        assert found[key] == expected[key]
+    keys = {"fedbpt": ("sigma", "site_fitness"), "lpfl": ("train_loss", "soft_labelled", "soft_label_agreement")}
+    for key in ("round", "accuracy", "dev_accuracy", *keys[method]):
+        assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]
+    if method == "fedbpt":
+        assert np.array_equal(*(load_prompt(tmp_path / n / "best_prompt.safetensors").point for n in ("run", "whole")))
+    else:
+        arrays, again = (load_adapter(tmp_path / n / "last_adapter").arrays for n in ("run", "whole"))
+        assert all(np.array_equal(arrays[name], again[name]) for name in arrays)
