@@ -31,7 +31,9 @@ MAY_IMPORT = {
     "report": BASE | {"tasks", "fedbpt"},
     "flare": BASE | {"tasks", "data", "models", "service", "report"} | METHODS,
     "bench": BASE | {"tasks", "data", "models", "service", "report", "flare"} | METHODS,
-    "__main__": BASE | {"tasks", "data", "models", "service", "report", "predict", "demo_assets", "bench"} | METHODS,
+    "__main__": BASE
+    | {"tasks", "data", "models", "service", "report", "predict", "demo_assets", "bench", "flare"}
+    | METHODS,
 }
 TRAINING_LIBRARIES = ("torch", "transformers", "peft")
 # Of lpfl/, what the server and `predict --help` load; the rest trains.

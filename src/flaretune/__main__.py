@@ -1,6 +1,7 @@
 """`python -m flaretune`: use what a job has found, look at a run, see the tasks, fetch the demo's assets.
 
-Commands import what they need when they run, so that `tasks` or `--help` need not wait for torch. None needs NVFlare.
+Commands import what they need when they run, so that `tasks` or `--help` need not wait for torch. Only `watch` and
+`bench round | wire | memory` need NVFlare.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. (argparse itself exits, with 2, after a wrong flag.)"""
     args = make_parser().parse_args(argv)
     try:
-        args.command(args)
+        return args.command(args) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+    except KeyboardInterrupt:
+        return 130
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -79,6 +81,14 @@ def make_parser() -> argparse.ArgumentParser:
     command = add("tasks", tasks, "list the tasks that are shipped, or show the file of one")
     command.add_argument("action", nargs="?", choices=["list", "show"], default="list", help="(default: list)")
     command.add_argument("name", nargs="?", metavar="NAME", help="show: a shipped task, or a task file of your own")
+
+    command = add("watch", watch, "see how far a job of a federation is, round by round")
+    command.add_argument("job_id", nargs="?", default="", metavar="JOB_ID", help="(default: the one submitted last)")
+    command.add_argument("--startup_kit", required=True, metavar="FOLDER", help="of an administrator")
+    command.add_argument("--username", default="admin@nvidia.com", help="the administrator's (default: %(default)s)")
+    command.add_argument("--interval", type=float, default=5.0, metavar="X", help="seconds between looks (default: 5)")
+    command.add_argument("--once", action="store_true", help="look once")
+    command.add_argument("--json", action="store_true", help="print a JSON object a look")
 
     command = add("serve", serve, "load a model once for all FedBPT clients on this machine, which ask it with --lm")
     add_flags(command, ServiceConfig, groups=SERVICE_GROUPS)
@@ -179,6 +189,13 @@ def tasks(args: argparse.Namespace) -> None:
     names = available_tasks()
     for name in names:
         print(f"{name:<{max(map(len, names))}}  {load_task(name).description}")
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Print a running job's rounds until it ends; returns the exit status."""
+    from flaretune.flare.watch import watch as watch_job
+
+    return watch_job(args.startup_kit, args.username, args.job_id, args.interval, args.json, args.once)
 
 
 def serve(args: argparse.Namespace) -> None:

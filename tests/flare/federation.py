@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 from nvflare.app_common.abstract.fl_model import FLModel
 
 from flaretune.flare import rounds_controller
+from flaretune.flare.progress import Progress
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.flare.site_script import HasHandlers
 from tests.flare.sending import through_nvflare
@@ -56,8 +56,8 @@ def federate(
     told = Told()
 
     def begin() -> None:
-        controller._job_started = time.monotonic()
         controller._sites = controller._shares = list(sites)
+        controller._progress = Progress(list(sites), controller.num_rounds, dict)
         controller._needed = min(controller.min_clients, len(sites))
         controller._meter = SimpleNamespace(take=lambda: {"down": (1000 * len(sites), 1), "up": (500 * len(sites), 1)})
 

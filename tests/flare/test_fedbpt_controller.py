@@ -7,9 +7,10 @@ import pytest
 
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.fedbpt.artifact import load_prompt
-from flaretune.flare import fedbpt_messages, messages, rounds_controller
+from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
+from flaretune.report import kept_run
 from tests.flare.federation import federate
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
@@ -178,7 +179,7 @@ def test_a_full_disk_does_not_stop_the_run(job, kept, monkeypatch, caplog):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rounds_controller, "save_checkpoint", full)
+    monkeypatch.setattr(kept_run, "save_checkpoint", full)
     told, folder = job(rounds=2, server=kept)
     assert told.panics == []
     assert [r["round"] for r in read_summary(folder)["rounds"]] == [0, 1, 2]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -163,16 +164,29 @@ def test_sites_that_were_told_different_things_do_not_start(run, folders, tmp_pa
     assert "the sites do not agree on the options: alpha is 1.0 at site-1 and 2.0 at site-2" in done.stderr
 
 
-def test_proof_of_concept_federation(run, folders, tmp_path):
-    """A server and two sites as processes of their own, over mutual TLS; results come back by download."""
+def test_proof_of_concept_federation(run, environment, folders, tmp_path):
+    """A server and two sites as processes of their own, over mutual TLS, watched; results come back by download."""
     output = tmp_path / "out"
-    done = run(
-        *[sys.executable, "jobs/fedbpt_job.py", "--env", "poc", "--n_clients", 2, "--model_name", folders["roberta"]],
-        *["--dataset", folders["data"], "--output", output, *SMALL, "--num_rounds", 2, "--timeout", 300],
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    command = [sys.executable, "jobs/fedbpt_job.py", "--env", "poc", "--n_clients", "2", "--output", str(output)]
+    command += ["--model_name", folders["roberta"], "--dataset", folders["data"], *SMALL, "--num_rounds", "40"]
+    files = {"stdout": (tmp_path / "said").open("wb"), "stderr": subprocess.STDOUT}
+    job = subprocess.Popen([*command, "--timeout", "300"], cwd=REPOSITORY, env=environment, **files)
+    watched = []
+    while job.poll() is None:
+        for kit in (tmp_path / "poc").glob("*/prod_00/admin@nvidia.com"):
+            looked = run(sys.executable, "-m", "flaretune", "watch", "--startup_kit", kit, "--once", "--json")
+            watched += [json.loads(looked.stdout)] if looked.returncode == 0 else []
+    said = (tmp_path / "said").read_text(encoding="utf-8")
+    assert job.returncode == 0, said[-3000:]
+    seen = [look for look in watched if look["rounds"]]
+    assert seen, watched
+    assert set(seen[-1]["sites"]) == {"site-1", "site-2"}
+    assert all(ago is not None and ago < 60 for ago in seen[-1]["sites"].values())
     summary = read_summary(output)
-    assert [r["sites"] for r in summary["rounds"]] == [["site-1", "site-2"]] * 3
+    assert [r["sites"] for r in summary["rounds"]] == [["site-1", "site-2"]] * 41
+    for look in seen:
+        shown = [(r["round"], r["accuracy"], r["bytes_up"]) for r in look["rounds"]]
+        assert shown == [(r["round"], r["accuracy"], r["bytes_up"]) for r in summary["rounds"]][: len(shown)]
     assert summary["bytes_up_per_client_round"] > 1000
     assert load_prompt(summary["artifact"]).point.shape == (12,)
 

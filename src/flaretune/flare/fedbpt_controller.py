@@ -12,7 +12,6 @@ import numpy as np
 
 from flaretune.config.fedbpt import FedBPTServerConfig
 from flaretune.config.options import build
-from flaretune.errors import UserError
 from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.artifact import PromptArtifact, save_prompt
 from flaretune.fedbpt.global_update import GlobalSearch
@@ -69,11 +68,8 @@ class FedBPTController(RoundsController):
         self._answered: list[list[str]] = []
         self._answers: dict[str, np.ndarray] = {}
 
-    def run(self) -> None:
-        """Set the sites up, then search round by round."""
-        self.begin()
-        if not self.find_checkpoint():
-            return
+    def run_rounds(self) -> None:
+        """Set the sites up, then search round by round; see `RoundsController.run_rounds`."""
         setup = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, messages.read_setup_answer)
         if setup is None or not self.agree(setup):
             return
@@ -92,11 +88,7 @@ class FedBPTController(RoundsController):
             norm_limit_upper=options["prompt_norm_threshold_upper"],
         )
         server = {name: getattr(self, name) for name in ("seed", "covariance", "sigma_floor")}
-        try:
-            record = self.go_on(SearchRecord, self._settings, server)
-        except UserError as error:
-            self.panic(str(error))
-            return
+        record = self.go_on(SearchRecord, server)
         if record is None:
             record = self._new_record(0, search, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
             self._evaluated(record, search, {site: a.evaluation for site, a in setup.items()})
@@ -118,7 +110,7 @@ class FedBPTController(RoundsController):
             self._update(search, found, round_number)
             counters = {site: a.counters for site, a in found.items()}
             record = self._new_record(round_number, search, found, counters, started)
-            self.keep_checkpoint(record, self._answers, answered=self._answered)
+            self.kept.keep(record, self.folder, self._answers, answered=self._answered)
 
         started = time.monotonic()
         task = fedbpt_messages.evaluate_task(self.shares, search.distribution.mean)
@@ -138,8 +130,8 @@ class FedBPTController(RoundsController):
 
     def _replay(self, search: GlobalSearch) -> None:
         """Move the search distribution by the answers of an earlier run: CMA-ES is deterministic."""
-        for round_number, sites in enumerate(self._earlier.state["answered"], start=1):
-            values = (self._earlier.arrays[name] for name in _names(round_number))
+        for round_number, sites in enumerate(self.kept.earlier.state["answered"], start=1):
+            values = (self.kept.earlier.arrays[name] for name in _names(round_number))
             self._move(search, round_number, sites, *values)
 
     def _move(self, search: GlobalSearch, round_number: int, sites: list[str], *values: np.ndarray) -> None:

@@ -64,11 +64,8 @@ class LPFLController(RoundsController):
         self.checkpoint = checkpoint
         build(LPFLServerConfig, vars(self))  # checks the values
 
-    def run(self) -> None:
-        """Set the sites up, then train round by round."""
-        self.begin()
-        if not self.find_checkpoint():
-            return
+    def run_rounds(self) -> None:
+        """Set the sites up, then train round by round; see `RoundsController.run_rounds`."""
         answers = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, lpfl_messages.read_lpfl_setup_answer)
         if answers is None:
             return
@@ -76,25 +73,17 @@ class LPFLController(RoundsController):
         if not self.agree(setup):
             return
         self._settings = next(iter(setup.values())).settings
-        try:
-            self._whole = self._start(answers)
-        except UserError as error:
-            self.panic(f"--init_adapter: {error}" if self.init_adapter else str(error))
-            return
+        self._whole = self._start(answers)
         self.open_folder(setup, BEST_ADAPTER, "adapter")
         shapes = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}  # of what is trained
         arrays = {name: values for name, values in self._whole.items() if name in shapes}
-        try:
-            record = self.go_on(TrainRecord, self._settings, {})
-        except UserError as error:
-            self.panic(str(error))
-            return
+        record = self.go_on(TrainRecord, {})
         # a new adapter leaves the model as the sites have evaluated it in the setup; another is evaluated on the way
         evaluated = record is None and not self.init_adapter
         if record is None:
             record = self._new_record(0, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
         else:
-            arrays = self._earlier.arrays
+            arrays = self.kept.earlier.arrays
         if evaluated:
             self._evaluated(record, arrays, {site: a.evaluation for site, a in setup.items()})
         n_counts = self.n_counts()
@@ -114,7 +103,7 @@ class LPFLController(RoundsController):
             record = self._new_record(round_number, trained, counters, started)
             del trained
             evaluated = False
-            self.keep_checkpoint(record, arrays)
+            self.kept.keep(record, self.folder, arrays)
 
         started = time.monotonic()
         task = lpfl_messages.evaluate_task(self.shares, arrays)
@@ -135,7 +124,10 @@ class LPFLController(RoundsController):
         """
         whole = next(iter(answers.values())).initial
         if self.init_adapter:
-            whole = earlier_arrays(self.init_adapter, self._settings, whole)
+            try:
+                whole = earlier_arrays(self.init_adapter, self._settings, whole)
+            except UserError as error:
+                raise UserError(f"--init_adapter: {error}") from error
         for name in sorted(set(whole) - set(self._settings["parameters"])):  # never sent again: the same everywhere
             for site, other in answers.items():
                 if not np.array_equal(whole[name], other.initial[name]):

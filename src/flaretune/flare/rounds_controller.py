@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +19,9 @@ from flaretune.config.options import as_dict, build
 from flaretune.config.shared import ServerConfig
 from flaretune.errors import UserError
 from flaretune.flare import messages
+from flaretune.flare.progress import TOPIC, Progress
 from flaretune.flare.wire_meter import WireMeter
-from flaretune.report.checkpoint import Checkpoint, check_settings, load_checkpoint, save_checkpoint
+from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
 from flaretune.report.run_record import RoundRecord, scalars
 from flaretune.tasks import metrics
@@ -43,7 +42,7 @@ class RoundsController(ModelController):
     round, not two.
 
     Subclasses set every argument of theirs as an attribute of the same name, from which NVFlare's job export reads it
-    back, and implement `run`.
+    back, and implement `run_rounds`.
 
     Args:
         config: the class that says which of the attributes are options, and checks their values.
@@ -58,12 +57,27 @@ class RoundsController(ModelController):
     def __init__(self, config: type[ServerConfig]):
         super().__init__(persistor_id="", ignore_result_error=True)
         self._config = config
-        self._run = ""  # name of a run that is kept, by which sites find what they have kept of it
-        self._earlier: Checkpoint | None = None  # where it goes on
+
+    def run(self) -> None:
+        """Run the job; what its user can correct ends it with one sentence."""
+        self._job_started = time.monotonic()
+        try:
+            self.kept = KeptRun(self.checkpoint, self.num_rounds)
+            self.begin()
+            self.run_rounds()
+        except UserError as error:
+            self.panic(str(error))
+
+    def run_rounds(self) -> None:
+        """Set the sites up, then work round by round.
+
+        Raises:
+            UserError: whatever the user can correct.
+        """
+        raise NotImplementedError
 
     def begin(self) -> None:
-        """Look at who is there, and start to count bytes."""
-        self._job_started = time.monotonic()
+        """Look at who is there, start to count bytes, and let others look how far the job is."""
         self._sites = sorted((client.name for client in self.engine.get_clients()), key=_natural_order)
         self._shares = list(self._sites)  # whose place is the number of their share of a common data set
         self._needed = min(self.min_clients, len(self._sites))
@@ -72,6 +86,8 @@ class RoundsController(ModelController):
                 "min_clients %d, but the job has %d sites: all of them are needed", self.min_clients, self._needed
             )
         self._meter = WireMeter(self.fl_ctx.get_job_id(), self.engine.get_cell().core_cell)
+        self._progress = Progress(self._sites, self.num_rounds, lambda: self._meter.last_heard)
+        self.engine.register_app_command(TOPIC, self._progress.tell)
         # Half a second at the end of every task by default, and the argument for it has no effect.
         if hasattr(self.communicator, "_task_check_period"):
             self.communicator._task_check_period = 0.02
@@ -93,8 +109,9 @@ class RoundsController(ModelController):
             The answers in the order of the sites; None if the job was aborted or has failed for want of answers.
         """
         message.current_round, message.total_rounds = round_number, self.num_rounds
-        if self._run:
-            messages.tell_run(message, self._run, self._earlier.round if self._earlier else 0)
+        if self.kept.name:
+            messages.tell_run(message, self.kept.name, self.kept.after_round)
+        self._progress.asking(task, round_number)
         results = self.broadcast_model(
             data=message,
             task_name=task,
@@ -154,78 +171,26 @@ class RoundsController(ModelController):
             artifact_kind=artifact_kind,
         )
 
-    def find_checkpoint(self) -> bool:
-        """Look whether the job goes on with an earlier run; False if that is wanted and cannot be: the job has failed.
-
-        Before the setup, in which sites look for what they have kept of that run.
-        """
-        if not self.checkpoint:
-            return True
-        try:
-            self._earlier = load_checkpoint(Path(self.checkpoint))
-        except UserError as error:
-            self.panic(str(error))
-            return False
-        self._run = self._earlier.run if self._earlier else secrets.token_hex(8)
-        if self._earlier and self._earlier.round > self.num_rounds:
-            self.panic(
-                f"--checkpoint {self.checkpoint}: the run there has finished round {self._earlier.round}, and "
-                f"--num_rounds is {self.num_rounds}; give more rounds, or another folder"
-            )
-            return False
-        return True
-
-    def go_on(self, kind: type[Record], settings: Mapping[str, Any], server: Mapping[str, Any]) -> Record | None:
-        """Restore the results of an earlier run, after `open_folder`.
+    def go_on(self, kind: type[Record], server: Mapping[str, Any]) -> Record | None:
+        """Restore the results of an earlier part of the run, after `open_folder`.
 
         Args:
             kind: class of the records.
-            settings: what the sites agree on.
             server: options of the server that must be the same.
 
         Returns:
             The record of its last round, which is finished but for its evaluation; None for a new run.
 
         Raises:
-            UserError: it has other settings.
+            UserError: it was made with other settings.
         """
-        model = {key: value for key, value in settings["model"].items() if key != "name"}  # differs from site to site
-        self._kept_settings = {
-            "options": settings["options"],
-            "task": settings["task"],
-            "model": model,
-            "server": dict(server),
-        }
-        if self._earlier is None:
+        self.kept.begin(self.folder.settings, server, self._shares)
+        if self.kept.earlier is None:
             return None
-        check_settings(Path(self.checkpoint), self._earlier.settings, self._kept_settings)
-        if self._earlier.state["shares"] != self._shares:
-            log.warning(
-                "the run had the sites %s and now has %s: shares of a common data set are other ones",
-                ", ".join(self._earlier.state["shares"]),
-                ", ".join(self._shares),
-            )
-        for record in self.folder.restore(self._earlier.state["folder"], kind, self._earlier.artifact):
+        state = self.kept.earlier.state
+        for record in self.folder.restore(state["results"], kind, self.kept.earlier.artifact):
             self._show(record)
-        log.info("going on after round %d of the run in %s", self._earlier.round, self.checkpoint)
-        return kind(**self._earlier.state["record"])
-
-    def keep_checkpoint(self, record: RoundRecord, arrays: Mapping[str, np.ndarray], **more: Any) -> None:
-        """Keep the run after a round that is finished but for its evaluation; `more` is added to the state."""
-        if not self._run:
-            return
-        state = {"folder": self.folder.state(), "record": asdict(record), "shares": self._shares, **more}
-        checkpoint = Checkpoint(self._run, record.round, self._kept_settings, state, dict(arrays), self.folder.artifact)
-        try:
-            save_checkpoint(Path(self.checkpoint), checkpoint)
-        except OSError as error:
-            log.warning(
-                "round %d: no checkpoint could be written to %s (%s): the run goes on, and if it is stopped it will be "
-                "taken up after an earlier round",
-                record.round,
-                self.checkpoint,
-                error.strerror or error,
-            )
+        return kind(**state["record"])
 
     def measure(self, answers: Mapping[str, Counters], started: float) -> dict[str, Any]:
         """What a round took: entries of a `RoundRecord`.
@@ -274,7 +239,8 @@ class RoundsController(ModelController):
         log.info(record.line(self.num_rounds, len(self._shares), is_best))
 
     def _show(self, record: RoundRecord) -> None:
-        """Tell a round's numbers to TensorBoard, or whatever receives analytics on the server."""
+        """Tell a round's numbers to who watches, and to TensorBoard or whatever receives analytics on the server."""
+        self._progress.finished(record)
         with self.engine.new_context() as fl_ctx:
             for tag, value in scalars(record).items():
                 dxo = create_analytic_dxo(tag, value, AnalyticsDataType.SCALAR, global_step=record.round)

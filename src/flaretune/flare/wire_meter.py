@@ -7,6 +7,7 @@ so what it adds up are the serialised messages that travelled, and not the polls
 from __future__ import annotations
 
 import threading
+import time
 
 from nvflare.fuel.f3.cellnet.core_cell import CoreCell
 from nvflare.fuel.f3.cellnet.defs import CellChannel, MessageHeaderKey
@@ -28,6 +29,9 @@ class WireMeter:
     Args:
         job_id: the job whose messages are counted.
         core_cell: of the server's process, where the job has no cell of its own.
+
+    Attributes:
+        last_heard: by site, when a message of its job last arrived, in seconds since 1970.
     """
 
     def __init__(self, job_id: str, core_cell: CoreCell):
@@ -36,6 +40,7 @@ class WireMeter:
         self._lock = threading.Lock()
         self._counted = {"down": [0, 0], "up": [0, 0]}  # bytes, messages
         self._streams: dict[str, set] = {"down": set(), "up": set()}
+        self.last_heard: dict[str, float] = {}
         # For all channels, next to NVFlare's own filters: one for this channel alone would hide those.
         core_cell.add_outgoing_request_filter("*", "*", self._outgoing)
         core_cell.add_incoming_filter("*", "*", self._incoming)
@@ -56,6 +61,8 @@ class WireMeter:
         self._count("down", message, is_task or topic == _PIECE)
 
     def _incoming(self, message: Message) -> None:
+        origin = str(message.get_header(MessageHeaderKey.ORIGIN, ""))
+        self.last_heard[FQCN.split(origin)[0]] = time.time()
         is_result = (
             message.get_header(StreamHeaderKey.CHANNEL) == CellChannel.SERVER_COMMAND
             and message.get_header(StreamHeaderKey.TOPIC) == ServerCommandNames.SUBMIT_UPDATE

@@ -36,7 +36,7 @@ class RunFolder:
         artifact_kind: str,
     ):
         self._folder = folder
-        self._settings = settings
+        self.settings = settings
         self._sites = list(sites)
         self._zero_shot = zero_shot
         self._artifact, self._artifact_kind = artifact, artifact_kind
@@ -70,12 +70,12 @@ class RunFolder:
             self._best.round,
             self._zero_shot,
             self._seconds(),
-            method=self._settings["method"],
+            method=self.settings["method"],
             artifact=self._artifact,
             artifact_kind=self._artifact_kind,
-            task=self._settings["task"]["name"],
-            metric=self._settings["task"]["metric"],
-            model=self._settings["model"],
+            task=self.settings["task"]["name"],
+            metric=self.settings["task"]["metric"],
+            model=self.settings["model"],
             sites=self._sites,
             **more,
         )

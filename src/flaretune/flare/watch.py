@@ -1,0 +1,113 @@
+"""`python -m flaretune watch`: how far a job is, asked of a federation's server as its administrator."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from nvflare.apis.job_def import JobMetaKey
+from nvflare.fuel.flare_api.api_spec import JobNotRunning, NoConnection
+from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
+
+from flaretune.errors import UserError
+from flaretune.flare.progress import TOPIC
+
+WAITING = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")  # what a job's status begins with until it has ended
+
+
+def watch(startup_kit: str, username: str, job_id: str, interval: float, as_json: bool, once: bool) -> int:
+    """Print a line for every finished round of a job until it ends.
+
+    Args:
+        startup_kit: folder of the administrator's startup kit.
+        username: the administrator's name.
+        job_id: which job; "" for the one that was submitted last.
+        interval: seconds between looks.
+        as_json: print what is known as one JSON object a look, instead of lines.
+        once: look once.
+
+    Returns:
+        The exit status: 0 for a job that ended well, or that was looked at once.
+
+    Raises:
+        UserError: no such folder, no server, or no job.
+    """
+    if not Path(startup_kit).is_dir():
+        raise UserError(f"--startup_kit {startup_kit}: there is no such folder; give that of an administrator")
+    logging.getLogger("nvflare").setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(sys.stderr):  # it says that it connects, which is no JSON
+            session = new_secure_session(username, startup_kit)
+    except (NoConnection, RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"--startup_kit {startup_kit}: no session with its server ({error})") from error
+    try:
+        job_id = job_id or _newest(session)
+        told = 0
+        while True:
+            seen = look(session, job_id)
+            if as_json:
+                print(json.dumps(seen), flush=True)
+            else:
+                for line in lines(seen, told):
+                    print(line, flush=True)
+                told = len(seen["rounds"])
+            if once or not seen["status"].startswith(WAITING):
+                return 0 if once or seen["status"].startswith("FINISHED:COMPLETED") else 1
+            time.sleep(interval)
+    finally:
+        session.close()
+
+
+def _newest(session: Session) -> str:
+    jobs = session.list_jobs()
+    if not jobs:
+        raise UserError("the server has no job; submit one first")
+    return max(jobs, key=lambda job: job.get(JobMetaKey.SUBMIT_TIME_ISO.value, ""))[JobMetaKey.JOB_ID.value]
+
+
+def look(session: Session, job_id: str) -> dict[str, Any]:
+    """What the server knows of a job: its name and status, and of a running one what `Progress.tell` gives."""
+    try:
+        meta = session.get_job_meta(job_id)
+    except Exception as error:  # NVFlare has an exception of its own for each thing that may be wrong with it
+        raise UserError(f"job {job_id}: {error or type(error).__name__}") from error
+    status = str(meta.get(JobMetaKey.STATUS.value))
+    seen = {"job_id": job_id, "name": meta.get(JobMetaKey.JOB_NAME.value), "status": status, "rounds": [], "sites": {}}
+    if status == "RUNNING":
+        try:
+            return {**seen, **session.do_app_command(job_id, TOPIC, {})}
+        except JobNotRunning:  # it has just ended
+            return seen
+        except Exception as error:  # it has not come so far as to answer
+            seen["waiting"] = str(error) or type(error).__name__
+    return seen
+
+
+def lines(seen: dict[str, Any], told: int) -> list[str]:
+    """What a person reads of a look, those of the first `told` rounds left out."""
+    found = []
+    for record in seen["rounds"][told:]:
+        test, dev = (
+            "  -  " if record[name] is None else f"{record[name]:.3f}" for name in ("accuracy", "dev_accuracy")
+        )
+        found.append(
+            f"round {record['round']}/{seen['num_rounds']}  accuracy {test}  dev {dev}  "
+            f"{record['bytes_down'] / 1e3:,.1f} kB down, "
+            f"{record['bytes_up'] / 1e3:,.1f} kB up  {record['seconds']:.1f} s  {len(record['sites'])} sites"
+        )
+    if seen["sites"]:
+        heard = ", ".join(
+            f"{site} {'never' if ago is None else f'{ago:.0f} s ago'}" for site, ago in seen["sites"].items()
+        )
+        found.append(
+            f"{seen['name']} ({seen['job_id'][:8]}): {seen['task']} of round {seen['round']} since "
+            f"{seen['asked_seconds_ago']:.0f} s; heard of {heard}"
+        )
+    else:
+        found.append(f"{seen['name']} ({seen['job_id'][:8]}): {seen['status']}")
+    return found

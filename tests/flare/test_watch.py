@@ -1,0 +1,124 @@
+"""What is shown of a running job; test_jobs.py watches a real one."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from nvflare.fuel.flare_api.api_spec import JobNotFound, JobNotRunning
+
+from flaretune.errors import UserError
+from flaretune.flare import watch as watching
+from flaretune.flare.progress import TOPIC, Progress
+from flaretune.report.run_record import SearchRecord
+
+
+def a_record(round_number, accuracy=0.75):
+    return SearchRecord(
+        round=round_number, seconds=3.0, overhead_seconds=0.5, sites=["a", "b"], bytes_down=2700.0, bytes_up=3100.0,
+        queries=80, example_forwards=2560, memory_mb=900.0, accuracy=accuracy, dev_accuracy=None,
+    )  # fmt: skip
+
+
+def test_progress_is_plain_values_of_now():
+    progress = Progress(["a", "b", "c"], 12, lambda: {"a": time.time() - 5, "b": time.time()})
+    progress.asking("setup", 0)
+    progress.finished(a_record(0))
+    progress.asking("search", 1)
+    told = progress.tell()
+    assert (told["task"], told["round"], told["num_rounds"]) == ("search", 1, 12)
+    assert told["sites"]["a"] == pytest.approx(5, abs=2)
+    assert told["sites"]["b"] == pytest.approx(0, abs=2)
+    assert told["sites"]["c"] is None
+    assert [r["round"] for r in told["rounds"]] == [0]
+    assert told["asked_seconds_ago"] >= 0
+
+
+class Session:
+    """An administrator's session with a server that answers from a script."""
+
+    def __init__(self, *looks):
+        self.looks = list(looks)
+        self.closed = False
+
+    def list_jobs(self):
+        return [{"job_id": "old", "submit_time_iso": "2026-01-01"}, {"job_id": "new", "submit_time_iso": "2026-01-02"}]
+
+    def get_job_meta(self, job_id):
+        if job_id != "new":
+            raise JobNotFound("no such job")
+        return {"name": "reviews", "status": self.looks[0][0]}
+
+    def do_app_command(self, job_id, topic, data):
+        assert (job_id, topic) == ("new", TOPIC)
+        told = self.looks[0][1]
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    def close(self):
+        self.closed = True
+
+
+def running(*rounds):
+    progress = Progress(["a"], 2, dict)
+    for record in rounds:
+        progress.finished(record)
+    return ("RUNNING", progress.tell())
+
+
+@pytest.fixture
+def watched(monkeypatch, tmp_path):
+    """Watch a scripted job; returns the exit status and the session."""
+
+    def run(*looks, job_id="", as_json=False, once=False):
+        session = Session(*looks)
+        monkeypatch.setattr(watching, "new_secure_session", lambda username, kit: session)
+        pause = SimpleNamespace(sleep=lambda seconds: session.looks.pop(0))
+        monkeypatch.setattr(watching, "time", pause)
+        return watching.watch(str(tmp_path), "admin@nvidia.com", job_id, 5, as_json, once), session
+
+    return run
+
+
+def test_every_round_is_told_once_until_the_job_ends(watched, capsys):
+    status, session = watched(
+        ("DISPATCHED", None), running(), running(a_record(0)), running(a_record(0), a_record(1, None)),
+        ("RUNNING", JobNotRunning("it has just ended")), ("FINISHED:COMPLETED", None),
+    )  # fmt: skip
+    assert status == 0
+    assert session.closed
+    said = capsys.readouterr().out.splitlines()
+    rounds = [line for line in said if line.startswith("round ")]
+    assert [line.split()[1] for line in rounds] == ["0/2", "1/2"]
+    assert "accuracy 0.750" in rounds[0]
+    assert "2.7 kB down, 3.1 kB up" in rounds[0]
+    assert "accuracy   -  " in rounds[1]
+    assert said[0] == "reviews (new): DISPATCHED"
+    assert said[-1] == "reviews (new): FINISHED:COMPLETED"
+    assert any("heard of a never" in line for line in said)
+
+
+@pytest.mark.parametrize("ended", ["FINISHED:EXECUTION_EXCEPTION", "FINISHED:ABORTED", "FAILED_TO_RUN"])
+def test_a_job_that_ended_otherwise_is_no_success(watched, ended):
+    assert watched((ended, None))[0] == 1
+
+
+def test_once(watched, capsys):
+    assert watched(running(a_record(0)), once=True)[0] == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_mistakes_are_one_sentence(watched, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="job gone: no such job"):
+        watched(running(), job_id="gone")
+    with pytest.raises(UserError, match="there is no such folder"):
+        watching.watch(str(tmp_path / "none"), "admin", "", 5, False, True)
+
+    def refuse(username, kit):
+        raise RuntimeError("nobody listens")
+
+    monkeypatch.setattr(watching, "new_secure_session", refuse)
+    with pytest.raises(UserError, match="no session with its server \\(nobody listens\\)"):
+        watching.watch(str(tmp_path), "admin", "", 5, False, True)
