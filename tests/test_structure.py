@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "cache": {"errors"},
     "seeding": set(),
     "retired_options": {"errors"},
-    "config": {"errors", "retired_options"},
+    "config": {"errors", "retired_options", "toml_file"},
     "toml_file": {"errors"},
     "tasks": BASE,
     "demo_assets": BASE,

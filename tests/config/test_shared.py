@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields
 
 import pytest
@@ -106,3 +107,38 @@ def test_help_shows_every_option_with_its_default_and_a_short_usage(kind, shown,
     for part in shown:
         assert part in text
     assert "--parallel" not in text
+
+
+# ---- what a site says for itself ----
+
+
+@pytest.mark.parametrize("kind", [FedBPTConfig, LPFLConfig])
+def test_a_site_s_own_file_goes_before_the_job_s_flags(kind, tmp_path):
+    (tmp_path / "reviews.csv").write_text("sentence,label\n", encoding="utf-8")
+    file = tmp_path / "flaretune.toml"
+    file.write_text('data_path = "reviews.csv"\ndevice = "cpu"\nmodel_name = "a-hub-id"\n', encoding="utf-8")
+    flags = ["--dataset", "common", "--device", "cuda:3", "--seed", "5"]
+    flags += ["--soft_labels", "off"] if kind is LPFLConfig else []
+    config, sentences = parse_site_flags(kind, flags, file)
+    assert (config.data_path, config.dataset) == (str(tmp_path / "reviews.csv"), "")
+    assert (config.device, config.model_name, config.seed) == ("cpu", "a-hub-id", 5)
+    assert sentences == [f"of this site's own {file}: data_path, device, model_name"]
+    assert parse_site_flags(kind, flags, tmp_path / "none.toml")[0].dataset == "common"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("seed = 1", "seed must be the same at all sites, so that the job says it; a site may say dataset, data_path"),
+        ('devise = "cpu"', "there is no option 'devise'; did you mean 'device'"),
+        ("device = 1", "device = 1 must be of type str"),
+        ("device =", "is not valid TOML"),
+        ("k_shot = 0", "k_shot must be the same at all sites"),
+        ("batch_size = -1", "--batch_size -1: must be at least 0"),
+    ],
+)
+def test_mistakes_in_a_site_s_own_file_are_one_sentence(tmp_path, text, sentence):
+    file = tmp_path / "flaretune.toml"
+    file.write_text(text + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        parse_site_flags(FedBPTConfig, [], file)

@@ -18,6 +18,7 @@ class FedBPTConfig(SiteConfig):
 
     method: ClassVar[str] = "FedBPT"
     takes_published_flags: ClassVar[bool] = True
+    local_options: ClassVar[tuple[str, ...]] = (*SiteConfig.local_options, "cache_mb", "llama_causal", "lm")
 
     num_users: int = option(
         0,

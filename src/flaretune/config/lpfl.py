@@ -15,6 +15,13 @@ class LPFLConfig(SiteConfig):
     """What a site of an LP-FL job is told."""
 
     method: ClassVar[str] = "LP-FL"
+    local_options: ClassVar[tuple[str, ...]] = (
+        *SiteConfig.local_options,
+        "unlabelled_path",
+        "state_dir",
+        "gradient_checkpointing",
+        "gradient_accumulation",
+    )
 
     unlabelled: int = option(
         0,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 from flaretune.config.options import add_flags, build, check_fields, option
 from flaretune.errors import UserError
 from flaretune.retired_options import add_retired_flags, answer_retired
+from flaretune.toml_file import read_toml
 
 SiteKind = TypeVar("SiteKind", bound="SiteConfig")
 
@@ -29,12 +31,26 @@ GROUPS = {
 }
 
 
+PATHS = ("model_name", "dataset", "data_path", "unlabelled_path")  # may name a path; a site's script starts elsewhere
+
+
 @dataclass(frozen=True)
 class SiteConfig:
     """What every site's script is told by its flags. The sites of a job share these, but for data and device."""
 
     method: ClassVar[str]  # as people write it
     takes_published_flags: ClassVar[bool] = False  # whether the options in `retired_options` get an answer
+    # Those that may differ from site to site; all others must be the same for answers to fit together.
+    local_options: ClassVar[tuple[str, ...]] = (
+        "dataset",
+        "data_path",
+        "task_name",
+        "task_file",
+        "model_name",
+        "device",
+        "dtype",
+        "batch_size",
+    )
 
     @property
     def inline_arrays(self) -> bool:
@@ -117,15 +133,22 @@ class ServerConfig:
         check_fields(self)
 
 
-def parse_site_flags(config: type[SiteKind], argv: Sequence[str]) -> tuple[SiteKind, list[str]]:
-    """Read the flags of a site's script.
+def parse_site_flags(
+    config: type[SiteKind], argv: Sequence[str], site_file: Path | None = None
+) -> tuple[SiteKind, list[str]]:
+    """Read the flags of a site's script, and what the site says for itself.
 
     Args:
         config: the method's.
-        argv: the flags.
+        argv: the flags, which the job's author has written.
+        site_file: a TOML file of the site's own options, which go before the job's; None or a file that is not there
+            for none.
 
     Returns:
-        The config, and sentences about options that have no meaning any more.
+        The config, and sentences on where options come from or that they have no meaning any more.
+
+    Raises:
+        UserError: a value is out of its range, or the site's file holds what is not a site's to say.
     """
     method = config.method
     parser = argparse.ArgumentParser(
@@ -138,4 +161,25 @@ def parse_site_flags(config: type[SiteKind], argv: Sequence[str]) -> tuple[SiteK
     if config.takes_published_flags:
         add_retired_flags(parser)
     given = vars(parser.parse_args(argv))
-    return build(config, given), answer_retired(given)
+    sentences = answer_retired(given)
+    if site_file is not None and site_file.is_file():
+        own = _site_s_own(config, site_file)
+        if "data_path" in own:
+            given.pop("dataset", None)  # the job's common data set, which the site's own data stands for
+        given |= own
+        sentences.append(f"of this site's own {site_file}: {', '.join(own)}")
+    return build(config, given), sentences
+
+
+def _site_s_own(config: type[SiteConfig], file: Path) -> dict[str, Any]:
+    """Options in a site's file, paths taken from the folder that it lies in."""
+    own = read_toml(file, config)
+    for name, value in own.items():
+        if name not in config.local_options:
+            raise UserError(
+                f"{file}: {name} must be the same at all sites, so that the job says it; a site may say "
+                f"{', '.join(config.local_options)}"
+            )
+        if name in PATHS and value and (file.parent / Path(value).expanduser()).exists():
+            own[name] = str((file.parent / Path(value).expanduser()).absolute())
+    return own

@@ -15,7 +15,7 @@ from flaretune.config.options import as_dict, build
 from flaretune.config.service import TOKEN_VARIABLE
 from flaretune.errors import UserError
 from flaretune.flare import fedbpt_messages, messages
-from flaretune.flare.site_script import LOCAL_OPTIONS, Handler, load_data, read_task, run_script, settings_of
+from flaretune.flare.site_script import Handler, load_data, read_task, run_script, settings_of
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.service.client import RemotePromptedModel, open_remote_model
 
@@ -69,8 +69,7 @@ def set_up(config: FedBPTConfig, name: str, sites: Sequence[str]) -> tuple[FedBP
     started = time.monotonic()
     site, prompted, data = open_site(config, name, sites)
     facts = prompted.facts
-    local = (*LOCAL_OPTIONS, "cache_mb", "llama_causal", "lm")
-    settings = settings_of(config, local, site.spec, facts.kind, facts.hidden_size)
+    settings = settings_of(config, site.spec, facts.kind, facts.hidden_size)
     zero_shot = None if data.test is None else prompted.zero_shot_logits(data.test)
     answer = site.setup({**settings, "popsize": config.popsize}, zero_shot)
     seconds = time.monotonic() - started  # of loading too

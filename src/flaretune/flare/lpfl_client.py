@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flaretune.config.lpfl import LPFLConfig
 from flaretune.config.options import as_dict, build
 from flaretune.flare import lpfl_messages, messages
-from flaretune.flare.site_script import LOCAL_OPTIONS, Handler, load_data, read_task, run_script, settings_of
+from flaretune.flare.site_script import WORKSPACE, Handler, load_data, read_task, run_script, settings_of
 from flaretune.lpfl.answers import LPFLSetupAnswer
 from flaretune.lpfl.kept_states import KeptStates
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from flaretune.models.tuned import TunedModel
 
 STATES = Path("flaretune_soft_labels")  # in the folder that the script runs in, which is the job's
-# The site's own workspace, above the folders of its jobs: what is kept there outlives a job.
-WORKSPACE = Path("..", "..")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -73,8 +71,7 @@ def set_up(
     """Open a site, and evaluate the pretrained model; see `open_site` and `LPFLSite.setup`."""
     started = time.monotonic()
     site, tuned = open_site(config, name, sites, states)
-    local = (*LOCAL_OPTIONS, "unlabelled_path", "state_dir", "gradient_checkpointing", "gradient_accumulation")
-    settings = settings_of(config, local, tuned.label_model.spec, tuned.pretrained.kind, tuned.hidden_size)
+    settings = settings_of(config, tuned.label_model.spec, tuned.pretrained.kind, tuned.hidden_size)
     more = {
         "adapter": tuned.adapter_config or {},
         "initial": {name: list(values.shape) for name, values in tuned.initial.items()},

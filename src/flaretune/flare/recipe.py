@@ -20,12 +20,10 @@ from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
 from flaretune.config.options import as_dict, build, to_argv
-from flaretune.config.shared import SiteConfig
+from flaretune.config.shared import PATHS, SiteConfig
 from flaretune.errors import UserError
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.tasks.spec import load_task
-
-LOCAL_PATHS = ("model_name", "dataset", "data_path", "unlabelled_path")  # may name a path; sites start elsewhere
 
 
 class FlaretuneRecipe(Recipe):
@@ -97,7 +95,7 @@ class FlaretuneRecipe(Recipe):
         """Add the client app of one site, or of all where `site` is None."""
         load_task(config.task)  # what is wrong with it is said now, and not at every site
         code = self._code_folder()
-        here = {name: value for name in LOCAL_PATHS if (value := getattr(config, name, ""))}
+        here = {name: value for name in PATHS if (value := getattr(config, name, ""))}
         config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         if config.task_file:
             file = Path(config.task_file)

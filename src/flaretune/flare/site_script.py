@@ -7,9 +7,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flaretune.config.options import as_dict
 from flaretune.config.shared import SiteConfig, parse_site_flags
 from flaretune.errors import UserError
 from flaretune.flare import messages
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from flaretune.tasks.spec import Kind, TaskSpec
 
 log = logging.getLogger("flaretune.site")
+
+# The site's own workspace, above the folder of the job that a script starts in: what lies there outlives a job.
+WORKSPACE = Path("..", "..")
+SITE_FILE = WORKSPACE / "local" / "flaretune.toml"  # beside the site's other NVFlare settings
 
 # Answers a task's message: (the message, the site's name, the names of all sites of the job).
 Handler = Callable[["FLModel", str, list[str]], "FLModel"]
@@ -51,7 +56,7 @@ def run_script(
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("flaretune").setLevel(logging.INFO)
     try:
-        options, sentences = parse_site_flags(config, sys.argv[1:] if argv is None else argv)
+        options, sentences = parse_site_flags(config, sys.argv[1:] if argv is None else argv, SITE_FILE)
         for sentence in sentences:
             log.warning(sentence)
         _serve(tasks(options), options.inline_arrays)
@@ -100,14 +105,11 @@ def read_task(reader: Callable[[FLModel], Any], task: FLModel) -> Any:
         ) from error
 
 
-def settings_of(
-    config: SiteConfig, local_options: Sequence[str], spec: TaskSpec, kind: Kind, hidden_size: int
-) -> dict[str, Any]:
+def settings_of(config: SiteConfig, spec: TaskSpec, kind: Kind, hidden_size: int) -> dict[str, Any]:
     """What the sites of a job must agree on, for the setup answer; plain JSON values without paths of data.
 
     Args:
         config: the site's options.
-        local_options: those that may differ from site to site.
         spec: the task.
         kind: of the model.
         hidden_size: of its embeddings.
@@ -117,14 +119,10 @@ def settings_of(
     task = {key: value for key, value in task_table(spec).items() if key != "source"}
     return {
         "method": config.method,
-        "options": {item.name: getattr(config, item.name) for item in fields(config) if item.name not in local_options},
+        "options": {name: value for name, value in as_dict(config).items() if name not in config.local_options},
         "task": {"name": spec.name, **task},
         "model": {"name": config.model_name, "kind": kind, "hidden_size": hidden_size},
     }
-
-
-# Options of `SiteConfig` that may differ from site to site; all others must be the same for answers to fit together.
-LOCAL_OPTIONS = ("dataset", "data_path", "task_name", "task_file", "model_name", "device", "dtype", "batch_size")
 
 
 def load_data(config: SiteConfig, name: str, sites: Sequence[str], unlabelled: int = 0) -> tuple[TaskSpec, SiteData]:
