@@ -20,6 +20,7 @@ from flaretune.config.shared import ServerConfig
 from flaretune.errors import UserError
 from flaretune.flare import messages
 from flaretune.flare.progress import TOPIC, Progress
+from flaretune.flare.simulator_fix import give_each_thread_its_own_names
 from flaretune.flare.wire_meter import WireMeter
 from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
@@ -61,6 +62,7 @@ class RoundsController(ModelController):
     def run(self) -> None:
         """Run the job; what its user can correct ends it with one sentence."""
         self._job_started = time.monotonic()
+        give_each_thread_its_own_names()
         try:
             self.kept = KeptRun(self.checkpoint, self.num_rounds)
             self.begin()
