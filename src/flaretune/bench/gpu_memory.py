@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from flaretune.bench.examples import random_examples
-from flaretune.bench.random_model import batch_size_on, black_box_of, narrowed, random_model, random_prompt
+from flaretune.bench.random_model import black_box_of, narrowed, random_model, random_prompt
 from flaretune.bench.shapes import Shape
+from flaretune.models.black_box import default_batch_size
 from flaretune.seeding import derive_seed
 
 SEED, INTRINSIC_DIM, N_CANDIDATES, N_EXAMPLES, CACHE_MB = 1, 500, 5, 32, 1024
@@ -59,7 +60,7 @@ def _held(
                 break
             model = copy.deepcopy(template).to(device)
             prompt = random_prompt(model, shape.n_prompt_tokens, INTRINSIC_DIM, SEED)
-            box = black_box_of(model, shape.kind, prompt, batch_size_on(device), CACHE_MB)
+            box = black_box_of(model, shape.kind, prompt, default_batch_size(device), CACHE_MB)
         seed = derive_seed(SEED, "bench", "client", number)
         vocabulary = template.config.vocab_size
         texts = box.register(random_examples(shape.kind, vocabulary, N_EXAMPLES, shape.n_prompt_tokens, seed))

@@ -55,8 +55,3 @@ def black_box_of(model: nn.Module, kind: Kind, prompt: SoftPrompt, batch_size: i
     pad_id = model.config.pad_token_id or 0
     lm = MaskedLM(model, "add", pad_id) if kind == "masked" else CausalLM(model, pad_id)
     return BlackBox(lm, prompt, batch_size, cache_mb)
-
-
-def batch_size_on(device: torch.device) -> int:
-    """What the option `--batch_size 0` stands for."""
-    return 64 if device.type == "cuda" else 8

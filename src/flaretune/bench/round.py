@@ -16,7 +16,7 @@ from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.fedbpt.distribution import Distribution
 from flaretune.fedbpt.local_search import local_search
 from flaretune.flare.job_cli import FEDBPT, read_preset
-from flaretune.flare.message_sizes import search_round_bytes
+from flaretune.flare.message_sizes import search_round, serialiser_of_a_job, write_and_read
 from flaretune.report.run_record import versions
 
 ROUNDS = 4
@@ -30,8 +30,8 @@ def round_seconds(options: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
     Returns:
         What `bench round --json` prints, in seconds a round, medians: ``total``; ``model``, the slowest site's work
-        without CMA-ES; ``cma``, that of a site; ``messages``, (de)serialising a site's; ``nvflare``, what is left:
-        NVFlare's tasks and the server.
+        without CMA-ES; ``cma``, that of a site; ``messages``, writing and reading a site's task and answer;
+        ``nvflare``, what is left: NVFlare's tasks and the server.
 
     Raises:
         UserError: the job failed.
@@ -48,7 +48,9 @@ def round_seconds(options: Mapping[str, Any] | None = None) -> dict[str, Any]:
         local_popsize=resolved["local_popsize"],
     )
     cma = _fastest(lambda: _search(config))
-    messages = _fastest(lambda: search_round_bytes(config.intrinsic_dim, resolved["covariance"], resolved["n_clients"]))
+    both = search_round(config.intrinsic_dim, resolved["covariance"], resolved["n_clients"])
+    with serialiser_of_a_job():
+        messages = _fastest(lambda: write_and_read(both))
     parts = {"model": total - overhead - cma, "cma": cma, "messages": messages, "nvflare": overhead - messages}
     about = {"machine": machine(), "versions": versions(), "date": date.today().isoformat()}
     seconds = {name: round(value, 4) for name, value in {"total": total, **parts}.items()}

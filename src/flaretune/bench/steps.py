@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from flaretune.bench.baseline import Baseline
-from flaretune.bench.random_model import batch_size_on, black_box_of, label_word_ids, narrowed
+from flaretune.bench.random_model import black_box_of, label_word_ids, narrowed
 from flaretune.bench.timing import seconds_of
 from flaretune.bench.work import Counting, Work, tokens_computed
 from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
-from flaretune.models.black_box import BlackBox
+from flaretune.models.black_box import BlackBox, default_batch_size
 from flaretune.models.soft_prompt import SoftPrompt
 from flaretune.tasks.spec import Kind
 
@@ -77,7 +77,7 @@ def steps_of(
     """
     half = copy.deepcopy(exact).to(torch.bfloat16)
     narrow, words = narrowed(half, kind), label_word_ids(exact)
-    batch_size = batch_size or batch_size_on(exact.device)
+    batch_size = batch_size or default_batch_size(exact.device)
 
     def plain(model: nn.Module, **ways) -> Baseline:
         return Baseline(model, kind, prompt, words, **ways)

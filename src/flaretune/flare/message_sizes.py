@@ -1,9 +1,9 @@
-"""Bytes of a round's messages, as NVFlare's own serialiser makes them."""
+"""A round's messages through NVFlare's own serialiser: how many bytes they are, and how they are written and read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,16 +23,13 @@ from flaretune.tasks.evaluation import Counters, Evaluation
 _CHUNKS = "NVFLARE_NP_DOWNLOAD_CHUNK_SIZE"
 
 
-def search_round_bytes(dim: int, form: CovarianceForm, n_sites: int = 10) -> tuple[int, int]:
-    """A round of FedBPT at one client that also evaluates on test data, the most that any has to say.
+def search_round(dim: int, form: CovarianceForm, n_sites: int = 10) -> tuple[FLModel, FLModel]:
+    """Task and answer of a round of FedBPT at a client that also evaluates on test data: the most that any has to say.
 
     Args:
         dim: d.
         form: in which the covariance travels.
         n_sites: sites of the job, whose names the task lists.
-
-    Returns:
-        Bytes down and up, without what NVFlare puts around a message when it sends it.
     """
     rng = np.random.default_rng(derive_seed(1, "bench", "wire", dim))
     factor = rng.standard_normal((dim, dim))
@@ -43,17 +40,25 @@ def search_round_bytes(dim: int, form: CovarianceForm, n_sites: int = 10) -> tup
     result = LocalResult(rng.standard_normal(dim), 0.625, 7.5, 41)
     task = fedbpt_messages.search_task(sites, distribution, form, round_number=1, evaluate=True)
     answer = fedbpt_messages.search_answer(SearchAnswer(result, 32, counters, evaluation))
-    with _serialiser_of_a_job():
-        return _n_bytes(task), _n_bytes(answer)
+    for message in (task, answer):
+        message.current_round, message.total_rounds = 3, 10
+    return task, answer
 
 
-def _n_bytes(model: FLModel) -> int:
-    model.current_round, model.total_rounds = 3, 10
-    return len(fobs.dumps(FLModelUtils.to_shareable(model)))
+def search_round_bytes(dim: int, form: CovarianceForm, n_sites: int = 10) -> tuple[int, int]:
+    """Bytes down and up of `search_round`, without what NVFlare puts around a message when it sends it."""
+    with serialiser_of_a_job():
+        down, up = (len(fobs.dumps(FLModelUtils.to_shareable(message))) for message in search_round(dim, form, n_sites))
+    return down, up
+
+
+def write_and_read(messages: Sequence[FLModel]) -> list[FLModel]:
+    """Messages as they arrive; to be called with `serialiser_of_a_job`."""
+    return [FLModelUtils.from_shareable(fobs.loads(fobs.dumps(FLModelUtils.to_shareable(m)))) for m in messages]
 
 
 @contextmanager
-def _serialiser_of_a_job() -> Iterator[None]:
+def serialiser_of_a_job() -> Iterator[None]:
     """Set up as FedBPT's jobs do, with arrays inside the message whatever their size."""
     flare_decomposers.register()
     common_decomposers.register()

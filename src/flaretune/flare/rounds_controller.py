@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -70,13 +71,13 @@ class RoundsController(ModelController):
         except UserError as error:
             self.panic(str(error))
 
+    @abstractmethod
     def run_rounds(self) -> None:
         """Set the sites up, then work round by round.
 
         Raises:
             UserError: whatever the user can correct.
         """
-        raise NotImplementedError
 
     def begin(self) -> None:
         """Look at who is there, start to count bytes, and let others look how far the job is."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from flaretune.data.encode import Encoded
 from flaretune.models.causal import CausalLM, TextCache
@@ -16,6 +17,11 @@ from flaretune.models.rows import Part
 from flaretune.models.soft_prompt import SoftPrompt
 
 log = logging.getLogger(__name__)
+
+
+def default_batch_size(device: torch.device) -> int:
+    """What the option `--batch_size 0` stands for: examples in a forward pass."""
+    return 64 if device.type == "cuda" else 8
 
 
 @dataclass(eq=False)

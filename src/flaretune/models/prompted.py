@@ -14,7 +14,7 @@ from flaretune.data.encode import Encoder
 from flaretune.data.load import Examples
 from flaretune.data.perturb import perturb, replaceable_ids
 from flaretune.errors import UserError
-from flaretune.models.black_box import BlackBox, TextSet
+from flaretune.models.black_box import BlackBox, TextSet, default_batch_size
 from flaretune.models.causal import CausalLM
 from flaretune.models.label_head import narrow_to_label_words
 from flaretune.models.load import Pretrained, load_pretrained, reason
@@ -133,7 +133,7 @@ def prompt_model(
     )
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
     _try_out(lm, prompt, encoder, pretrained.name, type(model).__name__)
-    batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 8)
+    batch_size = batch_size or default_batch_size(pretrained.device)
     return PromptedModel(
         pretrained,
         spec,
