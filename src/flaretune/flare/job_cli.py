@@ -33,6 +33,7 @@ with warnings.catch_warnings():
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
 from flaretune.flare.lpfl_recipe import LPFLRecipe  # noqa: E402
 from flaretune.flare.recipe import FlaretuneRecipe  # noqa: E402
+from flaretune.flare.tracking import check_tracker  # noqa: E402
 
 PRESETS = Path(__file__).parents[1] / "presets"
 QUIET_LOGS = Path(__file__).with_name("log_quiet.json")
@@ -61,6 +62,13 @@ class JobConfig:
         group="job",
         choices=(0, 1),
     )
+    tracking: str = option(
+        "none",
+        "keep the numbers in MLflow or Weights & Biases too",
+        group="job",
+        choices=("none", "mlflow", "wandb"),
+    )
+    tracking_uri: str = option("", "of the tracker's server; default: files in the results", group="job")
     output: str = option("", "folder for results; default runs/NAME", group="job")
     timeout: float = option(0.0, "poc, prod: seconds to wait for the job's end; 0: no limit", group="job", at_least=0)
     verbose: int = option(0, "1: show NVFlare's own log lines too", group="job", choices=(0, 1))
@@ -183,6 +191,10 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
         if isinstance(site, LPFLConfig) and not site.state_dir:  # the simulator empties its sites' workspaces
             site = replace(site, state_dir=f"{server.checkpoint}/sites")
     recipe = method.recipe(site, server, name=job.name, per_site=per_site)
+    if job.tracking != "none":
+        if job.env != "prod" and not EXPORTING:  # its server runs here
+            check_tracker(job.tracking)
+        recipe.track(job.tracking, job.tracking_uri)
     output = _output(job)
     logs = output / "workspace" / job.name
     if job.env != "prod":

@@ -23,6 +23,7 @@ from flaretune.config.options import as_dict, build, to_argv
 from flaretune.config.shared import PATHS, SiteConfig
 from flaretune.errors import UserError
 from flaretune.flare.rounds_controller import RoundsController
+from flaretune.flare.tracking import RunTracking
 from flaretune.tasks.spec import load_task
 
 
@@ -75,6 +76,10 @@ class FlaretuneRecipe(Recipe):
             # the sites' command is `python3 …`, looked up in PATH: let it find this Python
             os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         return super().run(env, **exec_params)
+
+    def track(self, tracker: str, uri: str = "") -> None:
+        """Keep the run's numbers in MLflow or Weights & Biases as well (see `RunTracking`)."""
+        self._job.to_server(RunTracking(tracker, uri), id="tracking")
 
     def _apply_per_site_config(self, config: dict[str, dict]) -> None:
         """Make each site's options from the common ones and its own (called by `set_per_site_config`)."""

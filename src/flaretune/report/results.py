@@ -22,11 +22,12 @@ SUMMARY_KEYS = (
 )  # fmt: skip
 _SITE_ERROR = re.compile(r"ERROR flaretune\.site: (.*)")
 _SERVER_ERROR = re.compile(
-    r"(round \d+: \d+ of \d+ sites gave .*|the sites do not agree on .*|--init_adapter: .*|--freeze_a 1: .*)"
+    r"(round \d+: \d+ of \d+ sites gave .*|the sites do not agree on .*|--init_adapter: .*|--freeze_a 1: .*"
+    r"|tracking '.*)"
 )
 
-RESULT_FILES = (SUMMARY, "best_prompt.safetensors", "config.json", "distribution.npz", "curve.png")
-RESULT_FOLDERS = ("rounds", "best_adapter", "last_adapter", "tb_events")
+RESULT_FILES = (SUMMARY, "best_prompt.safetensors", "config.json", "distribution.npz", "curve.png", "mlflow.db")
+RESULT_FOLDERS = ("rounds", "best_adapter", "last_adapter", "tb_events", "wandb")
 
 
 def forget_results(output: Path) -> None:
