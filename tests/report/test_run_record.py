@@ -31,6 +31,7 @@ SEARCHED = SearchRecord(
     queries=164,
     example_forwards=2624,
     memory_mb=1234.5,
+    server_memory_mb=402.5,
 )
 TRAINED = TrainRecord(
     round=2,
@@ -49,6 +50,7 @@ TRAINED = TrainRecord(
     queries=18,
     example_forwards=192,
     memory_mb=2048.0,
+    server_memory_mb=402.5,
 )
 
 
@@ -139,6 +141,7 @@ def test_scalars_name_what_tensorboard_shows_of_a_search():
         "queries": 164.0,
         "example_forwards": 2624.0,
         "memory_mb": 1234.5,
+        "server_memory_mb": 402.5,
         "fitness/b": 0.4,
         "dev_accuracy/site-1": 0.625,
     }  # neither the round nor what is missing

@@ -16,6 +16,7 @@ WHAT = {
     "round": "where the seconds of a simulated round go",
     "wire": "bytes of a client's messages, by covariance form",
     "memory": "memory and time of many clients, with a model in each and with one for all",
+    "load": "what server and NVFlare take for many clients that do little",
 }
 
 
@@ -51,6 +52,19 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--clients", type=int, nargs="+", default=[1, 4, 10], metavar="N", help="numbers of clients (default: 1 4 10)"
     )
+    command = add("load", _load)
+    command.add_argument(
+        "--clients",
+        type=int,
+        nargs="+",
+        default=[10, 25, 50],
+        metavar="N",
+        help="numbers of clients (default: 10 25 50)",
+    )
+    command.add_argument(
+        "--dims", type=int, nargs="+", default=[100, 500], metavar="D", help="intrinsic dimensions (default: 100 500)"
+    )
+    command.add_argument("--rounds", type=int, default=20, metavar="N", help="of each job (default: 20)")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -78,6 +92,12 @@ def _memory(args: argparse.Namespace) -> None:
     from flaretune.bench.memory import memory, memory_table
 
     _tell(args, memory(args.clients), memory_table)
+
+
+def _load(args: argparse.Namespace) -> None:
+    from flaretune.bench.load import load, load_table
+
+    _tell(args, load(args.clients, args.dims, args.rounds), load_table)
 
 
 def _tell(args: argparse.Namespace, result: dict[str, Any], table: Callable[[Mapping[str, Any]], str]) -> None:

@@ -27,7 +27,7 @@ from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
 from flaretune.report.run_record import RoundRecord, scalars
 from flaretune.tasks import metrics
-from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer
+from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, peak_memory_mb
 
 log = logging.getLogger("flaretune.server")
 Answer = TypeVar("Answer")
@@ -213,6 +213,7 @@ class RoundsController(ModelController):
             "queries": sum(c.queries for c in answers.values()),
             "example_forwards": sum(c.example_forwards for c in answers.values()),
             "memory_mb": max(c.memory_mb for c in answers.values()),
+            "server_memory_mb": peak_memory_mb(),
         }
 
     def finish(

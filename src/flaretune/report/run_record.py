@@ -25,7 +25,7 @@ class RoundRecord:
             closes the job belongs to no round.
         queries: candidates asked about, or training steps, over all sites.
         example_forwards: examples sent through the model for them, over all sites.
-        memory_mb: the most that a site's process has held so far, in MiB.
+        memory_mb, server_memory_mb: the most that a site's process, and the server's, has held so far, in MiB.
         accuracy: the metric on test data of what the round ended with; None without test data.
         dev_accuracy: the metric on the development data; None without any.
         dev_loss: mean cross entropy on it.
@@ -41,6 +41,7 @@ class RoundRecord:
     queries: int
     example_forwards: int
     memory_mb: float
+    server_memory_mb: float = 0.0
     accuracy: float | None = None
     dev_accuracy: float | None = None
     dev_loss: float | None = None
