@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flaretune.bench.cli import add_bench
+from flaretune.command_line import add_manners, printable, progress, run
 from flaretune.config.options import add_flags, build
 from flaretune.config.service import GROUPS as SERVICE_GROUPS
 from flaretune.config.service import TOKEN_VARIABLE, ServiceConfig
@@ -34,13 +35,7 @@ PLACE_OPTIONS = ("dtype", "device")  # of SiteConfig: how the model is run here
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. (argparse itself exits, with 2, after a wrong flag.)"""
     args = make_parser().parse_args(argv)
-    try:
-        return args.command(args) or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return run(lambda: args.command(args), args.debug)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -53,6 +48,8 @@ def make_parser() -> argparse.ArgumentParser:
     def add(name: str, function, help: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", allow_abbrev=False)
         command.set_defaults(command=function)
+        if function is not None:
+            add_manners(command)
         return command
 
     command = add("predict", predict, "label texts with a prompt or an adapter that a job has found")
@@ -125,7 +122,7 @@ def predict(args: argparse.Namespace) -> None:
     words = _words(classifier)
     labels = [f"{word} ({value})" for word, value in zip(words, spec.label_values, strict=True)]
     width = max(map(len, labels))
-    for columns, row in zip(texts, classifier.probabilities(texts), strict=True):
+    for columns, row in zip(texts, classifier.probabilities(texts, progress(args.quiet)), strict=True):
         best = int(row.argmax())
         if args.json:
             by_label = {str(label): round(float(p), 6) for label, p in zip(spec.label_values, row, strict=True)}
@@ -133,7 +130,7 @@ def predict(args: argparse.Namespace) -> None:
             print(json.dumps({**answer, "text": columns}, ensure_ascii=False))
         else:
             shown = "  ".join(f"{word} {p:.3f}" for word, p in zip(words, row, strict=True))
-            print(f"{labels[best]:<{width}}  {shown}  |  {' | '.join(columns.values())}")
+            print(f"{labels[best]:<{width}}  {shown}  |  {printable(' | '.join(columns.values()))}")
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -146,7 +143,8 @@ def evaluate(args: argparse.Namespace) -> None:
     classifier = _open(args)
     words = _words(classifier)
     what = "prompt" if args.prompt is not None else "adapter"
-    found = {what: score(spec, classifier.probabilities(examples.texts), examples.labels)}
+    bar = progress(args.quiet)
+    found = {what: score(spec, classifier.probabilities(examples.texts, bar), examples.labels)}
     if args.zero_shot:
         found["zero_shot"] = score(spec, classifier.zero_shot(examples), examples.labels)
     if args.json:
@@ -216,7 +214,7 @@ def fetch(args: argparse.Namespace) -> None:
     """Fetch the demo's model and sentences, and say where they are."""
     from flaretune.demo_assets import fetch_all
 
-    assets = fetch_all()
+    assets = fetch_all(log=(lambda _: None) if args.quiet else print)
     print(f"model      {assets.model}\nsentences  {assets.sentences}")
 
 

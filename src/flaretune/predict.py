@@ -17,6 +17,7 @@ from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.fedbpt.artifact import load_prompt
 from flaretune.lpfl.artifact import load_adapter
+from flaretune.models.progress import Progress, in_silence
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, open_prompted_model
 from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
@@ -59,11 +60,12 @@ class Classifier(Protocol):
     def kind(self) -> Kind:
         """Of the model."""
 
-    def probabilities(self, texts: Sequence[Mapping[str, str]]) -> np.ndarray:
+    def probabilities(self, texts: Sequence[Mapping[str, str]], progress: Progress = in_silence) -> np.ndarray:
         """How probable each class is, among the label words, for each text.
 
         Args:
             texts: N times text column → text.
+            progress: gets the batches to go through, and their unit.
 
         Returns:
             float64, shape (N, C); rows sum to 1.
@@ -91,12 +93,12 @@ class PromptClassifier:
     def kind(self) -> Kind:
         return self.prompted.pretrained.kind
 
-    def probabilities(self, texts: Sequence[Mapping[str, str]]) -> np.ndarray:
+    def probabilities(self, texts: Sequence[Mapping[str, str]], progress: Progress = in_silence) -> np.ndarray:
         if not texts:
             return np.empty((0, self.spec.n_classes))
         encoded = [self.prompted.encoder.encode(columns) for columns in texts]
         registered = self.prompted.black_box.register(encoded, reuse=False)
-        return softmax(self.prompted.black_box.label_logits(self.point[None], registered)[0])
+        return softmax(self.prompted.black_box.label_logits(self.point[None], registered, progress)[0])
 
     def zero_shot(self, examples: Examples) -> np.ndarray:
         return softmax(self.prompted.zero_shot_logits(examples))
@@ -117,9 +119,9 @@ class TunedClassifier:
     def kind(self) -> Kind:
         return self.tuned.pretrained.kind
 
-    def probabilities(self, texts: Sequence[Mapping[str, str]]) -> np.ndarray:
+    def probabilities(self, texts: Sequence[Mapping[str, str]], progress: Progress = in_silence) -> np.ndarray:
         model = self.tuned.label_model
-        return softmax(model.answers(model.encode(texts)))
+        return softmax(model.answers(model.encode(texts), progress))
 
     def zero_shot(self, examples: Examples) -> np.ndarray:
         parameters = self.tuned.parameters

@@ -96,7 +96,7 @@ def test_a_bad_number_on_the_command_line_reaches_the_check(kind, flag, text):
 def test_help_shows_every_option_with_its_default_and_a_short_usage(kind, shown, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stop:
-        parse_site_flags(kind, ["--help"])
+        parse_site_flags(kind, ["--help_all"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert text.splitlines()[0] == f"usage: {kind.script()} [--option value ...]"

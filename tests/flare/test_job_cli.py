@@ -74,10 +74,24 @@ def test_published_options_without_a_meaning_are_fedbpt_s_alone(capsys):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_help_names_every_option_and_the_presets(method, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_short_help_fits_a_screen_and_shows_the_main_options_alone(method, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
         parse(method, ["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 60
+    for config in (job_cli.JobConfig, method.site, method.server):
+        for item in fields(config):
+            assert (f"--{item.name} " in text) == item.metadata["main"], item.name
+    assert "--help_all" in text
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_full_help_names_every_option_and_the_presets(method, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        parse(method, ["--help_all"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert f"usage: {method.script} [--preset NAME]" in text

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flaretune.bench.shapes import SHAPES
+from flaretune.command_line import add_manners
 
 WHAT = {
     "evaluate": "example-forwards a second of a generation, against the published code's way",
@@ -29,6 +30,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         command.add_argument("--output", type=Path, metavar="FILE", help="also write the JSON to this file")
         command.set_defaults(command=function)
+        add_manners(command)
         return command
 
     command = add("evaluate", _evaluate)

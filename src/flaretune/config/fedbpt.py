@@ -42,7 +42,7 @@ class FedBPTConfig(SiteConfig):
         1, "kept from the published script: LLaMA always answers as a causal model", group=MODEL, choices=(0, 1)
     )
 
-    n_prompt_tokens: int = option(50, "length of the prompt in tokens (n)", group=PROMPT, at_least=1)
+    n_prompt_tokens: int = option(50, "length of the prompt in tokens (n)", group=PROMPT, main=True, at_least=1)
     cat_or_add: str = option(
         "add",
         "masked models: add the prompt to n placeholder tokens, or put it in front of the text (cat)",
@@ -60,14 +60,14 @@ class FedBPTConfig(SiteConfig):
         "where the search starts: zeros, tokens (random ones), or a text of yours; auto: tokens for cat, else zeros",
         group=PROMPT,
     )
-    intrinsic_dim: int = option(500, "how many numbers are searched (d)", group=PROMPT, at_least=1)
+    intrinsic_dim: int = option(500, "how many numbers are searched (d)", group=PROMPT, main=True, at_least=1)
     alpha: float = option(1.0, "scale of the random projection that makes a prompt of them", group=PROMPT, above=0)
 
     sigma: float = option(1.0, "initial step size", group=SEARCH, above=0)
     bound: float = option(0.0, "keep every searched number within ±bound; 0: no bound", group=SEARCH, at_least=0)
-    local_iter: int = option(8, "generations that a site searches in a round", group=SEARCH, at_least=1)
+    local_iter: int = option(8, "generations that a site searches in a round", group=SEARCH, main=True, at_least=1)
     local_popsize: int = option(
-        5, "candidates in a generation, 2 or more; 0: 4 + 3 ln(intrinsic_dim)", group=SEARCH, at_least=0
+        5, "candidates in a generation, 2 or more; 0: 4 + 3 ln(intrinsic_dim)", group=SEARCH, main=True, at_least=0
     )
     local_seeds: str = option(
         "fixed",
@@ -129,6 +129,7 @@ class FedBPTServerConfig(ServerConfig):
         "full",
         "part of the covariance that is sent to the sites: all (d²/2 numbers), its diagonal, or none",
         group=SERVER,
+        main=True,
         choices=("full", "diagonal", "identity"),
     )
     sigma_floor: float = option(

@@ -28,6 +28,7 @@ class LPFLConfig(SiteConfig):
         "unlabelled texts, of what is left of the training data; shared out over all sites, or, with --data_path, of "
         "this site alone",
         group=TASK,
+        main=True,
         at_least=0,
     )
     unlabelled_path: str = option(
@@ -41,9 +42,9 @@ class LPFLConfig(SiteConfig):
     )
 
     tuning: str = option(
-        "lora", "LoRA adapters (LP-FL), or every parameter (FP-FL)", group=ADAPTER, choices=("lora", "full")
+        "lora", "LoRA adapters (LP-FL), or every parameter (FP-FL)", group=ADAPTER, main=True, choices=("lora", "full")
     )
-    lora_rank: int = option(8, "rank of the adapters (r)", group=ADAPTER, at_least=1)
+    lora_rank: int = option(8, "rank of the adapters (r)", group=ADAPTER, main=True, at_least=1)
     lora_alpha: float = option(
         16.0, "scale of the adapters: their product is multiplied by this / r", group=ADAPTER, above=0
     )
@@ -70,7 +71,7 @@ class LPFLConfig(SiteConfig):
         at_least=0,
     )
     learning_rate: float = option(
-        0.0, "learning rate of AdamW; 0: 1e-3 for LoRA, 2e-5 for every parameter", group=TRAINING, at_least=0
+        0.0, "learning rate of AdamW; 0: 1e-3 for LoRA, 2e-5 for every parameter", group=TRAINING, main=True, at_least=0
     )
     weight_decay: float = option(0.0, "weight decay of AdamW", group=TRAINING, at_least=0)
     train_batch_size: int = option(8, "texts in a training step", group=TRAINING, at_least=1)
@@ -81,7 +82,9 @@ class LPFLConfig(SiteConfig):
         0, "1: compute activations a second time instead of keeping them (large models)", group=TRAINING, choices=(0, 1)
     )
 
-    soft_labels: str = option("on", "off: learn from the labelled texts alone", group=SOFT, choices=("on", "off"))
+    soft_labels: str = option(
+        "on", "off: learn from the labelled texts alone", group=SOFT, main=True, choices=("on", "off")
+    )
     soft_portion: float = option(
         0.25, "share of the unlabelled texts that joins each round, from the second on", group=SOFT, above=0, at_most=1
     )

@@ -18,14 +18,15 @@ def option(
     help: str,
     *,
     group: str,
+    main: bool = False,
     choices: Sequence[Any] | None = None,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """A dataclass field that knows its help text and the values it may take."""
+    """A dataclass field that knows its help text, whether short help shows it, and the values it may take."""
     limits = {"choices": choices, "at_least": at_least, "above": above, "at_most": at_most}
-    return field(default=default, metadata={"help": help, "group": group, **limits})
+    return field(default=default, metadata={"help": help, "group": group, "main": main, **limits})
 
 
 def same_option(config: type, name: str, **other: Any) -> Any:
@@ -63,6 +64,7 @@ def add_flags(
     *configs: type,
     groups: Mapping[str, str] | None = None,
     only: Sequence[str] | None = None,
+    short: bool = False,
 ) -> None:
     """Add a flag for every option of the config classes, in their groups, without defaults (see `build`).
 
@@ -71,7 +73,10 @@ def add_flags(
         configs: dataclasses whose fields are made by `option`.
         groups: sentence that stands under the heading of a group, by its name, in the order in which groups come.
         only: names of the options to add; None for all.
+        short: let --help show only the main options, and add a flag --help_all that shows all.
     """
+    if short:
+        parser.add_argument("--help_all", action=_HelpAll, nargs=0, help="show all options and exit")
     headings = groups or {}
     places = {name: place for place, name in enumerate(headings, start=1)}  # a group of no heading comes first
     made: dict[str, Any] = {}
@@ -81,15 +86,30 @@ def add_flags(
             continue
         name = item.metadata["group"]
         if name not in made:
-            made[name] = parser.add_argument_group(name, headings.get(name))
+            made[name] = parser.add_argument_group(name, None if short else headings.get(name))
+            made[name].sentence = headings.get(name)
         default = "" if item.default == "" else f" (default: {item.default})"
-        made[name].add_argument(
+        text = f"{item.metadata['help']}{default}".replace("%", "%%")
+        flag = made[name].add_argument(
             f"--{item.name}",
             type=kind,
             default=argparse.SUPPRESS,
             metavar=_metavar(item),
-            help=f"{item.metadata['help']}{default}".replace("%", "%%"),
+            help=argparse.SUPPRESS if short and not item.metadata["main"] else text,
         )
+        flag.full_help = text
+
+
+class _HelpAll(argparse.Action):
+    """Shows what short help leaves out, and the sentence under each heading."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        for group in parser._action_groups:
+            group.description = getattr(group, "sentence", group.description)
+        for action in parser._actions:
+            action.help = getattr(action, "full_help", action.help)
+        parser.print_help()
+        parser.exit()
 
 
 def build(config: type[Config], given: Mapping[str, Any]) -> Config:

@@ -57,19 +57,23 @@ class SiteConfig:
         """Whether arrays travel in the messages themselves; otherwise as NVFlare's downloads, for large ones."""
         return True
 
-    task_name: str = option("sst2", "a shipped task: `python -m flaretune tasks` lists them", group=TASK)
-    task_file: str = option("", "a task of your own, a TOML file, instead of --task_name", group=TASK)
+    task_name: str = option("sst2", "a shipped task: `python -m flaretune tasks` lists them", group=TASK, main=True)
+    task_file: str = option("", "a task of your own, a TOML file, instead of --task_name", group=TASK, main=True)
     dataset: str = option(
-        "", "hub id, or folder of train and test file, in place of the data set that the task names", group=TASK
+        "",
+        "hub id, or folder of train and test file, in place of the data set that the task names",
+        group=TASK,
+        main=True,
     )
     data_path: str = option(
-        "", "this site's own labelled file (CSV, JSONL, Parquet); no other site sees it", group=TASK
+        "", "this site's own labelled file (CSV, JSONL, Parquet); no other site sees it", group=TASK, main=True
     )
     k_shot: int = option(
         16,
         "labelled texts per class to train on, and as many to compare prompts on; shared out over all sites, or, "
         "with --data_path, of this site alone",
         group=TASK,
+        main=True,
         at_least=1,
     )
     iid: int = option(
@@ -79,16 +83,20 @@ class SiteConfig:
         0.5, "with --iid 0, the Dirichlet concentration: the smaller, the more the shares differ", group=TASK, above=0
     )
 
-    model_name: str = option("roberta-large", "masked or causal language model: hub id or folder", group=MODEL)
+    model_name: str = option(
+        "roberta-large", "masked or causal language model: hub id or folder", group=MODEL, main=True
+    )
     dtype: str = option("bfloat16", "number format to compute in", group=MODEL, choices=("bfloat16", "float32"))
     device: str = option("auto", "auto (cuda where there is one), cpu, cuda or cuda:N", group=MODEL)
     batch_size: int = option(
         0, "texts in a forward pass, each with all candidates; 0: 8 on a CPU, 64 on a GPU", group=MODEL, at_least=0
     )
-    seed: int = option(42, "seed of everything random in the job", group=TASK)
+    seed: int = option(42, "seed of everything random in the job", group=TASK, main=True)
 
     eval_clients: str = option(
-        "first", "sites that evaluate on test data and share it among them: first, all, or names", group=EVALUATION
+        "first",
+        "sites that evaluate on test data and share it among them: first, all, or names",
+        group=EVALUATION,
     )
 
     def __post_init__(self):
@@ -113,7 +121,7 @@ class SiteConfig:
 class ServerConfig:
     """What every server's controller is told."""
 
-    num_rounds: int = option(10, "number of rounds", group=SERVER, at_least=1)
+    num_rounds: int = option(10, "number of rounds", group=SERVER, main=True, at_least=1)
     min_clients: int = option(1, "answers that a round needs; with fewer the job fails", group=SERVER, at_least=1)
     round_timeout: int = option(
         3600, "seconds after which a round goes on without the sites that have not answered", group=SERVER, at_least=1
@@ -127,6 +135,7 @@ class ServerConfig:
         "folder on the server that the run is kept in after every round; a job that is told the same folder goes on "
         "from there",
         group=SERVER,
+        main=True,
     )
 
     def __post_init__(self):
@@ -157,7 +166,7 @@ def parse_site_flags(
         allow_abbrev=False,
         description=f"The script of a {method} site. NVFlare starts it: put these flags into a job's app_config.",
     )
-    add_flags(parser, config, groups=GROUPS)
+    add_flags(parser, config, groups=GROUPS, short=True)
     if config.takes_published_flags:
         add_retired_flags(parser)
     given = vars(parser.parse_args(argv))

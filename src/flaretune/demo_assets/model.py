@@ -9,11 +9,12 @@ import hashlib
 import importlib.util
 import io
 import shutil
+import sys
 import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
 
@@ -171,15 +172,16 @@ def _require_whole(info: dict, place: Path) -> None:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Hold back log lines, warnings and progress bars; exceptions come through."""
+    """Hold back log lines, warnings and, where stderr is no terminal, progress bars; exceptions come through."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
     try:
         # The GGUF reader's bar heeds no setting, therefore stderr too.
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

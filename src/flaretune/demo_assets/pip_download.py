@@ -13,6 +13,8 @@ from flaretune.errors import UserError
 def download(pinned: dict[str, str], folder: Path, *, wheels: bool) -> list[Path]:
     """Download one file for each requirement with the user's own pip, so that its mirrors and proxies apply.
 
+    On a terminal, pip draws its progress bars.
+
     Args:
         pinned: requirement ``name==version`` -> sha256 of the file.
         folder: where to put the files; made if it is not there.
@@ -37,15 +39,18 @@ def download(pinned: dict[str, str], folder: Path, *, wheels: bool) -> list[Path
         "-m",
         "pip",
         "download",
-        "--quiet",
         "--no-input",
         "--no-deps",
         "--require-hashes",
     ]
     command += [*kind, "--dest", str(folder), "--requirement", str(requirements)]
-    finished = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    on_terminal = sys.stdout.isatty()
+    if not on_terminal:
+        command.append("--quiet")
+    streams = {"stdin": subprocess.DEVNULL, "stdout": None if on_terminal else subprocess.PIPE}
+    finished = subprocess.run(command, **streams, stderr=subprocess.PIPE, text=True, check=False)
     if finished.returncode != 0:
-        raise _failure(finished.stdout + finished.stderr, pinned)
+        raise _failure((finished.stdout or "") + finished.stderr, pinned)
     # Checked again here: a user's pip need not honour --require-hashes as ours does.
     by_sha256 = {_sha256(file): file for file in folder.iterdir() if file != requirements}
     for requirement, sha256 in pinned.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -12,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from flaretune import command_line
 from flaretune.cache import cache_dir
+from flaretune.command_line import add_manners
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import add_flags, as_dict, build, check_fields, option
@@ -20,6 +23,7 @@ from flaretune.config.service import ServiceConfig
 from flaretune.config.shared import GROUPS, ServerConfig, SiteConfig
 from flaretune.errors import UserError
 from flaretune.report.results import collect_results, error_sentences, forget_results, tell_results
+from flaretune.report.run_record import write_json
 from flaretune.retired_options import add_retired_flags, answer_retired
 from flaretune.service.launch import running_service
 from flaretune.toml_file import read_toml
@@ -36,7 +40,7 @@ from flaretune.flare.recipe import FlaretuneRecipe  # noqa: E402
 from flaretune.flare.tracking import check_tracker  # noqa: E402
 
 PRESETS = Path(__file__).parents[1] / "presets"
-QUIET_LOGS = Path(__file__).with_name("log_quiet.json")
+LOG_CONFIG = Path(__file__).with_name("log_config.json")  # of the simulator: progress lines, without NVFlare's own
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,12 @@ class JobConfig:
         "sim",
         "simulator on this machine, a proof-of-concept federation on it, or a real one",
         group="job",
+        main=True,
         choices=("sim", "poc", "prod"),
     )
-    n_clients: int = option(2, "simulator, poc: number of clients, site-1 ... site-N", group="job", at_least=1)
+    n_clients: int = option(
+        2, "simulator, poc: number of clients, site-1 ... site-N", group="job", main=True, at_least=1
+    )
     clients: str = option("", "simulator, poc: names of the clients instead, separated by commas", group="job")
     threads: int = option(0, "simulator: clients that run at a time; 0: all", group="job", at_least=0)
     gpu: str = option("", "simulator: GPUs for the clients, e.g. 0,1", group="job")
@@ -69,7 +76,7 @@ class JobConfig:
         choices=("none", "mlflow", "wandb"),
     )
     tracking_uri: str = option("", "of the tracker's server; default: files in the results", group="job")
-    output: str = option("", "folder for results; default runs/NAME", group="job")
+    output: str = option("", "folder for results; default runs/NAME", group="job", main=True)
     timeout: float = option(0.0, "poc, prod: seconds to wait for the job's end; 0: no limit", group="job", at_least=0)
     verbose: int = option(0, "1: show NVFlare's own log lines too", group="job", choices=(0, 1))
 
@@ -100,15 +107,16 @@ LPFL = Method(LPFLConfig, LPFLServerConfig, LPFLRecipe)
 
 def main(method: Method, argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 0 for a job that ended well."""
-    try:
-        given = parse(method, sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+
+    def command() -> int:
+        given = parse(method, argv)
         for sentence in answer_retired(given):
             print(f"warning: {sentence}", file=sys.stderr)
         job = build(JobConfig, {"name": method.script.removesuffix("_job.py"), **given})
-        return run(method, job, build(method.site, given), build(method.server, given))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return run(method, job, build(method.site, given), build(method.server, given), given["quiet"])
+
+    return command_line.run(command, debug="--debug" in argv)
 
 
 def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
@@ -121,7 +129,8 @@ def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
     )
     known = ", ".join(presets(method))
     parser.add_argument("--preset", metavar="NAME", help=f"options from a preset ({known}) or a TOML file")
-    add_flags(parser, JobConfig, method.site, method.server, groups=GROUPS)
+    add_manners(parser)
+    add_flags(parser, JobConfig, method.site, method.server, groups=GROUPS, short=True)
     if method.site.takes_published_flags:
         add_retired_flags(parser)
     flags = vars(parser.parse_args(argv))
@@ -152,10 +161,10 @@ def _preset_folder(method: Method) -> Path:
     return PRESETS / method.script.removesuffix("_job.py")
 
 
-def run(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
+def run(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig, quiet: bool = False) -> int:
     """Run or export the job, with a service for its model if it shares one; returns the exit status."""
     if not job.share_lm:
-        return run_job(method, job, site, server)
+        return run_job(method, job, site, server, quiet)
     if not isinstance(site, FedBPTConfig):
         raise UserError(
             "--share_lm 1 is for FedBPT, which only asks the model; the sites of LP-FL each train their own"
@@ -169,15 +178,15 @@ def run(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig) 
         raise UserError(f"--share_lm 1 starts a service, and --lm {site.lm} names one; leave one of them out")
     service = build(ServiceConfig, as_dict(site))
     with running_service(service, _output(job) / "service.log") as url:
-        return run_job(method, job, replace(site, lm=url, device="auto", batch_size=0), server)
+        return run_job(method, job, replace(site, lm=url, device="auto", batch_size=0), server, quiet)
 
 
 def _output(job: JobConfig) -> Path:
     return Path(job.output or f"runs/{job.name}")
 
 
-def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig) -> int:
-    """Run or export the job, and collect its results; returns the exit status."""
+def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig, quiet: bool = False) -> int:
+    """Run or export the job, and collect its results, told of unless `quiet`; returns the exit status."""
     clients = [name.strip() for name in job.clients.split(",") if name.strip()]
     per_site = read_toml(Path(job.sites), tables_of=method.site) if job.sites else None
     if clients and per_site and set(clients) != set(per_site):
@@ -207,7 +216,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
             num_clients=n_clients,
             num_threads=job.threads or None,
             gpu_config=job.gpu or None,
-            log_config=None if job.verbose else str(QUIET_LOGS),
+            log_config=None if job.verbose else str(_silent_logs(output) if quiet else LOG_CONFIG),
             workspace_root=str((output / "workspace").absolute()),
         )
     elif job.env == "poc":
@@ -230,8 +239,19 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
         return _failed("the job left no results", logs)
     for sentence, sites in _said(logs).items():
         print(f"warning: {', '.join(sites)}: {sentence}", file=sys.stderr)
-    print(tell_results(output))
+    if not quiet:
+        print(tell_results(output))
     return 0
+
+
+def _silent_logs(output: Path) -> Path:
+    """The simulator's logging without progress lines, as a file in the folder of the results."""
+    config = json.loads(LOG_CONFIG.read_text(encoding="utf-8"))
+    config["handlers"]["console"]["level"] = "WARNING"
+    file = output.absolute() / LOG_CONFIG.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(config, file)
+    return file
 
 
 def _share_this_machine(clients_at_a_time: int) -> None:

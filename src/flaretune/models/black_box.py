@@ -13,6 +13,7 @@ import torch
 from flaretune.data.encode import Encoded
 from flaretune.models.causal import CausalLM, TextCache
 from flaretune.models.masked import MaskedLM
+from flaretune.models.progress import Progress, in_silence
 from flaretune.models.rows import Part
 from flaretune.models.soft_prompt import SoftPrompt
 
@@ -89,26 +90,27 @@ class BlackBox:
         ]
         return TextSet(batches, order, self._cache(batches) if reuse else [None] * len(batches))
 
-    def label_logits(self, points: np.ndarray, texts: TextSet) -> np.ndarray:
+    def label_logits(self, points: np.ndarray, texts: TextSet, progress: Progress = in_silence) -> np.ndarray:
         """Logits of the label words for every candidate and text.
 
         Args:
             points: λ search points, float, shape (λ, d).
             texts: what `register` gave.
+            progress: gets the forward passes to go through, and their unit.
 
         Returns:
             float32, shape (λ, N, C), texts in the order they were given in.
         """
-        return self.answer([Question(points, texts)])[0]
+        return self.answer([Question(points, texts)], progress)[0]
 
-    def answer(self, questions: Sequence[Question]) -> list[np.ndarray]:
+    def answer(self, questions: Sequence[Question], progress: Progress = in_silence) -> list[np.ndarray]:
         """`label_logits` for several questions, whose texts share forward passes as far as `batch_size` allows.
 
         What a text is batched with changes its logits in the last bits, and in bfloat16 more than that.
         """
         prompts = [self._soft_prompt.prompts(question.points) for question in questions]
         answers: list[list] = [[None] * len(question.texts.batches) for question in questions]
-        for group in self._groups([question.texts for question in questions]):
+        for group in progress(self._groups([question.texts for question in questions]), "batch"):
             batches = [(prompts[q], questions[q].texts, b) for q, b in group]
             parts = [Part(points, texts.batches[b], texts.caches[b]) for points, texts, b in batches]
             for (q, b), logits in zip(group, self._lm.joint_label_logits(parts), strict=True):

@@ -11,6 +11,7 @@ from flaretune.data.encode import Encoded, Encoder
 from flaretune.models.label_head import at_answers
 from flaretune.models.load import Pretrained
 from flaretune.models.padding import pad_right
+from flaretune.models.progress import Progress, in_silence
 from flaretune.tasks.spec import TaskSpec
 
 
@@ -54,14 +55,14 @@ class LabelModel:
             logits = self.model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, L, C)
         return at_answers(logits, answers)
 
-    def answers(self, examples: Sequence[Encoded]) -> np.ndarray:
+    def answers(self, examples: Sequence[Encoded], progress: Progress = in_silence) -> np.ndarray:
         """Label-word logits without gradients or dropout, float32, shape (N, C), in batches sorted by length."""
         found = np.empty((len(examples), self.spec.n_classes), dtype=np.float32)
         order = np.argsort([len(e.ids) for e in examples], kind="stable")
         was_training = self.model.training
         self.model.eval()
         with torch.inference_mode():
-            for start in range(0, len(order), self._batch_size):
+            for start in progress(range(0, len(order), self._batch_size), "batch"):
                 batch = order[start : start + self._batch_size]
                 found[batch] = self.logits([examples[i] for i in batch]).cpu().numpy()
         self.model.train(was_training)

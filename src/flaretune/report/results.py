@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from flaretune.errors import UserError
@@ -89,7 +90,9 @@ def tell_results(output: Path) -> str:
     summary = read_summary(output)
     lines = [closing_report(summary, output / SUMMARY)]
     lines.append(f"{'curve':<25}{output / 'curve.png'}")
-    lines.append(f'{"try it":<25}python -m flaretune predict --{summary["artifact_kind"]} {summary["artifact"]} "…"')
+    lines.append(
+        f'{"try it":<25}python -m flaretune predict --{summary["artifact_kind"]} {quote(summary["artifact"])} "…"'
+    )
     return "\n".join(lines)
 
 
