@@ -5,15 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gpu
 import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "benchmarks" / "gpu.py"
-sys.path.insert(0, str(SCRIPT.parent))
-
-import gpu  # noqa: E402
-
 BLOCKED = ("nvflare", "datasets", "cma")
 
 
