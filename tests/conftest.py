@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from tests.report.summaries import a_summary
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +35,9 @@ def roberta(tiny) -> Path:
 
 
 @pytest.fixture
-def finished_run(tmp_path) -> Path:
-    (tmp_path / "summary.json").write_text(json.dumps(a_summary()))
-    return tmp_path
+def without_nvflare(tmp_path) -> Path:
+    """A folder that makes `import nvflare` fail where Python looks into it first."""
+    folder = tmp_path / "without_nvflare"
+    folder.mkdir()
+    (folder / "nvflare.py").write_text("raise ModuleNotFoundError('nvflare is not installed')\n")
+    return folder

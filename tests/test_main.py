@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ from flaretune import demo_assets
 from flaretune.__main__ import main
 from flaretune.tasks.spec import available_tasks
 from tests.commands_for_tests import SRC, python, run
+from tests.report.summaries import a_summary
+
+
+@pytest.fixture
+def finished_run(tmp_path) -> Path:
+    (tmp_path / "summary.json").write_text(json.dumps(a_summary()))
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -67,3 +75,12 @@ def test_the_command_line_is_there_before_torch_and_never_needs_nvflare():
     )
     done = python("-c", code)
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
+
+
+def test_runs_can_be_plotted_where_nvflare_is_not_installed(without_nvflare, finished_run):
+    assert python("-c", "import nvflare", path=without_nvflare).returncode == 1
+    done = python("-m", "flaretune", "plot", str(finished_run), path=without_nvflare)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{finished_run / 'curve.png'}\n", "")
+    done = python("-m", "flaretune", "plot", "absent", path=without_nvflare)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: absent/summary.json cannot be read")
