@@ -26,6 +26,7 @@ def run(*argv: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_try_on_the_cpu_without_nvflare_datasets_and_cma(tmp_path):
     result = tmp_path / "gpu.json"
     done = run("--device", "cpu", "--shapes", "tiny", "--repeats", "1", "--clients", "1", "2", "--json", str(result))
@@ -44,6 +45,7 @@ def test_a_try_on_the_cpu_without_nvflare_datasets_and_cma(tmp_path):
     assert "| tiny-causal | cached text |" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):
     result = tmp_path / "gpu.json"

@@ -62,6 +62,7 @@ def lpfl_job(roberta, few_reviews, tmp_path, monkeypatch, as_in_a_job):
             "unlabelled": 36,
             "lora_rank": 2,
             "local_epochs": 1,
+            "local_steps": 2,
             "dtype": "float32",
             "eval_clients": "all",
             **options,

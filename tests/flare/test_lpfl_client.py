@@ -39,6 +39,7 @@ def config(folders, family="roberta", **changes) -> LPFLConfig:
         "unlabelled": 30,
         "lora_rank": 2,
         "local_epochs": 1,
+        "local_steps": 2,
         "dtype": "float32",
     }
     return LPFLConfig(**{**options, **changes})
