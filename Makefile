@@ -18,11 +18,12 @@ compare: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
 	$(BIN)/python benchmarks/compare.py
 
-test: $(VENV)/ready-dev
-	$(BIN)/python -m pytest
+test: test-fast
+	$(BIN)/python -m pytest -m slow
 
+# Two processes of one thread each: more threads only wait for each other, the models being tiny.
 test-fast: $(VENV)/ready-dev
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -1,178 +1,23 @@
+"""`python -m flaretune`: its commands without a model, its flags, its help, and what it imports."""
+
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-import flaretune
 from flaretune import demo_assets
 from flaretune.__main__ import main
-from flaretune.data.load import load_file
-from flaretune.fedbpt.artifact import PromptArtifact, save_prompt
-from flaretune.lpfl.artifact import save_adapter
-from flaretune.predict import Classifier, open_adapter, open_prompt, score
-from flaretune.tasks.spec import TaskSpec, available_tasks, task_table
-from tests.adapters_for_tests import random_adapter
-from tests.models_for_tests import save_tiny_model
+from flaretune.tasks.spec import available_tasks
+from tests.commands_for_tests import SRC, python, run
 from tests.report.summaries import a_summary
-from tests.tasks_for_tests import pair_task, review_task
-
-SRC = Path(flaretune.__file__).parents[1]
-TEXTS = ["a moving and funny film", "the plot is dull , slow and far too long"]
-OPTIONS = {
-    "n_prompt_tokens": 2, "intrinsic_dim": 6, "cat_or_add": "add", "prompt_position": "suffix", "init_prompt": "auto",
-    "alpha": 1.0, "sigma": 1.0, "seed": 3, "zero_lm_bias": 1,
-}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_tiny_model("gpt2", tmp_path_factory.mktemp("model"))
-
-
-def save(folder: Path, model: Path, spec: TaskSpec) -> str:
-    task = {"name": spec.name, **{k: v for k, v in task_table(spec).items() if k != "source"}}
-    point = np.random.default_rng(0).standard_normal(6).astype(np.float32)
-    file = folder / f"{spec.name}.safetensors"
-    described = {"name": str(model), "kind": "causal", "hidden_size": 32}
-    save_prompt(PromptArtifact(point, task, OPTIONS, described, {}), file)
-    return str(file)
-
-
-@pytest.fixture(scope="module")
-def prompt(model, tmp_path_factory) -> str:
-    return save(tmp_path_factory.mktemp("prompt"), model, review_task(label_values=["bad", "good"]))
-
-
-@pytest.fixture(scope="module")
-def pair_prompt(model, tmp_path_factory) -> str:
-    return save(tmp_path_factory.mktemp("pairs"), model, pair_task())
-
-
-@pytest.fixture(scope="module")
-def adapter(model, tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("adapter") / "best_adapter"
-    save_adapter(random_adapter(model, review_task(label_values=["bad", "good"])), folder)
-    return str(folder)
-
-
-@pytest.fixture(params=["prompt", "adapter"])
-def result(request, prompt, adapter) -> tuple[str, str]:
-    """A flag and what it is given."""
-    return f"--{request.param}", {"prompt": prompt, "adapter": adapter}[request.param]
-
-
-def run(capsys, *argv: str) -> tuple[int, str, str]:
-    status = main([str(word) for word in argv])
-    return (status, *capsys.readouterr())
-
-
-def python(*argv: str, path: Path | None = None) -> subprocess.CompletedProcess:
-    """A fresh interpreter that sees this package and, before it, `path`."""
-    found = os.pathsep.join(str(folder) for folder in (path, SRC) if folder)
-    env = {**os.environ, "PYTHONPATH": found, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *argv], capture_output=True, text=True, env=env, timeout=300)
-
-
-def opened(flag: str, place: str) -> Classifier:
-    return {"--prompt": open_prompt, "--adapter": open_adapter}[flag](place, dtype="float32", device="cpu")
-
-
-# ---- predict ----
-
-
-def test_predict_prints_label_and_probabilities_of_every_text(capsys, result):
-    status, out, err = run(capsys, "predict", *result, "--dtype", "float32", "--device", "cpu", *TEXTS)
-    assert (status, err) == (0, "")
-    names = ["bad (bad)", "great (good)"]
-    for line, text, (bad, great) in zip(
-        out.splitlines(), TEXTS, opened(*result).probabilities([{"sentence": text} for text in TEXTS]), strict=True
-    ):
-        assert line == f"{names[int(great > bad)]:<12}  bad {bad:.3f}  great {great:.3f}  |  {text}"
-
-
-def test_predict_prints_json_a_line_each(capsys, result):
-    flags = (*result, "--dtype", "float32", "--device", "cpu", "--json")
-    status, out, _ = run(capsys, "predict", *flags, "ein schöner Film", TEXTS[1])
-    assert status == 0
-    assert "schöner" in out
-    answers = [json.loads(line) for line in out.splitlines()]
-    assert [answer["text"]["sentence"] for answer in answers] == ["ein schöner Film", TEXTS[1]]
-    for answer, row in zip(answers, opened(*result).probabilities([a["text"] for a in answers]), strict=True):
-        assert list(answer["probabilities"]) == ["bad", "good"]
-        np.testing.assert_allclose(list(answer["probabilities"].values()), row, atol=1e-6)
-        assert answer["label"] == ("bad", "good")[row.argmax()]
-        assert answer["word"] == ("bad", "great")[row.argmax()]
-
-
-def test_predict_reads_files_of_pairs(capsys, tmp_path, pair_prompt):
-    file = tmp_path / "pairs.jsonl"
-    pairs = [{"premise": "He sleeps .", "hypothesis": "He runs ."}, {"premise": "Yes , she said .", "hypothesis": "No"}]
-    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    flags = ("--prompt", pair_prompt, "--file", str(file), "--dtype", "float32", "--device", "cpu")
-    status, out, _ = run(capsys, "predict", *flags)
-    assert status == 0
-    assert [line.split("  |  ")[1] for line in out.splitlines()] == ["He sleeps . | He runs .", "Yes , she said . | No"]
-    status, out, _ = run(capsys, "predict", *flags, "--json")
-    for line, row in zip(out.splitlines(), opened("--prompt", pair_prompt).probabilities(pairs), strict=True):
-        assert json.loads(line)["label"] == row.argmax()  # the raw labels are 0, 1, 2
-        np.testing.assert_allclose(list(json.loads(line)["probabilities"].values()), row, atol=1e-6)
-
-
-def test_predict_takes_the_model_from_elsewhere(capsys, tmp_path, model):
-    file = save(tmp_path, Path("/absent/model"), review_task())
-    flags = ("predict", "--prompt", file, "--device", "cpu")
-    status, out, err = run(capsys, *flags, TEXTS[0])
-    assert (status, out) == (1, "")
-    assert "/absent/model" in err
-    assert run(capsys, *flags, "--model_name", model, TEXTS[0])[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["predict", "--prompt", "absent.safetensors", "text"], r"prompt file absent.safetensors does not exist"),
-        (["predict", "--prompt", "{prompt}"], "give either texts or --file FILE: neither is there"),
-        (["predict", "--prompt", "{prompt}", "--file", "a.csv", "text"], "--file FILE: both are there"),
-        (["predict", "--prompt", "{prompt}", "--file", "absent.csv"], "data file absent.csv does not exist"),
-        (["predict", "--prompt", "{prompt}", ""], "text 1 of the command line is '' in column 'sentence'"),
-        (
-            ["predict", "--prompt", "{prompt}", "--dtype", "int4", "text"],
-            "--dtype int4: must be one of bfloat16, float32",
-        ),
-        (["predict", "--prompt", "{prompt}", "--device", "tpu", "text"], "--device 'tpu'"),
-        (["predict", "--prompt", "{prompt}", "--model_name", "./nowhere", "t"], "--model_name ./nowhere: there is no"),
-        (["predict", "--prompt", "{pair_prompt}", "text"], "task 'pairs' has the text columns premise, hypothesis"),
-        (["predict", "--prompt", "{src}/flaretune/errors.py", "text"], "is damaged or no prompt file"),
-        (["predict", "--adapter", "absent", "text"], "adapter folder absent does not exist; a job leaves it as best_a"),
-        (["predict", "--adapter", "", "text"], r"\. has no flaretune.json, so it is no adapter of LP-FL"),
-        (["predict", "--adapter", "{adapter}", ""], "text 1 of the command line is '' in column 'sentence'"),
-        (["predict", "--adapter", "{adapter}", "--model_name", "./nowhere", "t"], "{adapter}: --model_name ./nowhere:"),
-        (["predict", "--adapter", "{prompt}", "text"], "adapter folder {prompt} does not exist"),
-        (["predict", "--prompt", "{adapter}", "text"], "prompt file {adapter} does not exist"),
-        (["evaluate", "--adapter", "{adapter}", "--data", "absent.csv"], "data file absent.csv does not exist"),
-        (["evaluate", "--prompt", "{prompt}", "--data", "absent.csv"], "data file absent.csv does not exist"),
-        (["plot", "absent"], "absent/summary.json cannot be read"),
-        (["tasks", "show"], "`tasks show` needs the NAME of a task; `tasks` lists them"),
-        (["tasks", "list", "sst2"], "`tasks show` needs the NAME of a task; `tasks` lists them"),
-        (["tasks", "show", "sst"], r"unknown task 'sst'; did you mean 'sst2'\?"),
-        (["tasks", "show", "absent.toml"], "task file absent.toml cannot be read"),
-    ],
-)
-def test_what_a_user_can_correct_is_one_sentence_and_status_1(capsys, prompt, pair_prompt, adapter, argv, message):
-    places = {"prompt": prompt, "pair_prompt": pair_prompt, "adapter": adapter, "src": SRC}
-    status, out, err = run(capsys, *(word.format(**places) for word in argv))
-    assert (status, out) == (1, "")
-    for name, place in places.items():
-        message = message.replace(f"{{{name}}}", re.escape(str(place)))
-    assert re.match(f"error: .*{message}", err)
-    assert err.count("\n") == 1
+@pytest.fixture
+def finished_run(tmp_path) -> Path:
+    (tmp_path / "summary.json").write_text(json.dumps(a_summary()))
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -185,18 +30,6 @@ def test_argparse_answers_wrong_flags_with_status_2(capsys, argv):
     assert "usage: flaretune" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["predict", "text"], ["evaluate", "--data", "a.csv"]])
-def test_either_a_prompt_or_an_adapter_is_used(capsys, prompt, adapter, command):
-    for flags, message in (
-        ([], "one of the arguments --prompt --adapter is required"),
-        (["--prompt", prompt, "--adapter", adapter], "argument --adapter: not allowed with argument --prompt"),
-    ):
-        with pytest.raises(SystemExit) as stop:
-            main([command[0], *flags, *command[1:]])
-        assert stop.value.code == 2
-        assert capsys.readouterr().err.endswith(f"flaretune {command[0]}: error: {message}\n")
-
-
 @pytest.mark.parametrize("command", ["predict", "evaluate", "plot", "tasks", "fetch"])
 def test_every_command_has_a_help_text(capsys, command):
     for argv in (["--help"], [command, "--help"]):
@@ -204,65 +37,6 @@ def test_every_command_has_a_help_text(capsys, command):
             main(argv)
         assert stop.value.code == 0
         assert command in capsys.readouterr().out
-
-
-# ---- evaluate ----
-
-
-@pytest.fixture
-def labelled(tmp_path) -> Path:
-    file = tmp_path / "labelled.csv"
-    rows = [(text, label) for label in ("good", "bad") for text in (*TEXTS, "a bright , lovely cast", "No")][:7]
-    file.write_text("label,sentence\n" + "".join(f'{label},"{text}"\n' for text, label in rows))
-    return file
-
-
-def test_evaluate_counts_what_is_right_of_each_class(capsys, result, labelled):
-    what, classifier = result[0].removeprefix("--"), opened(*result)
-    examples = load_file(classifier.spec, labelled)
-    right = score(classifier.spec, classifier.probabilities(examples.texts), examples.labels)
-    plain = score(classifier.spec, classifier.zero_shot(examples), examples.labels)
-    flags = ("evaluate", *result, "--data", str(labelled), "--dtype", "float32", "--device", "cpu")
-
-    status, out, err = run(capsys, *flags, "--zero_shot")
-    assert (status, err) == (0, "")
-    bad, great = right.correct_by_class
-    assert out.splitlines()[:2] == [
-        f"7 texts of {labelled}",
-        f"{what:<10} accuracy {(bad + great) / 7:.4f}   right: bad (bad) {bad} of 3, great (good) {great} of 4",
-    ]
-    assert out.splitlines()[2].startswith(f"zero-shot  accuracy {plain.value:.4f}   right: ")
-
-    status, out, _ = run(capsys, *flags, "--json")
-    assert json.loads(out) == {
-        "label_values": ["bad", "good"],
-        "words": ["bad", "great"],
-        what: {
-            "metric": "accuracy",
-            "value": (bad + great) / 7,
-            "n": 7,
-            "n_by_class": [3, 4],
-            "correct_by_class": [bad, great],
-        },
-    }
-    _, out, _ = run(capsys, *flags, "--json", "--zero_shot")
-    assert json.loads(out)["zero_shot"]["value"] == plain.value
-
-
-def test_evaluate_names_an_unknown_label(capsys, prompt, tmp_path):
-    (tmp_path / "odd.csv").write_text("sentence,label\na,fine\n")
-    status, _, err = run(capsys, "evaluate", "--prompt", prompt, "--data", tmp_path / "odd.csv")
-    assert status == 1
-    assert "has the label 'fine' in column 'label'; task 'reviews' allows 'bad', 'good'" in err
-
-
-# ---- plot, tasks, fetch ----
-
-
-@pytest.fixture
-def finished_run(tmp_path) -> Path:
-    (tmp_path / "summary.json").write_text(json.dumps(a_summary()))
-    return tmp_path
 
 
 def test_plot_draws_into_the_run_or_where_it_is_told(capsys, finished_run, tmp_path):
@@ -293,9 +67,6 @@ def test_fetch_says_where_the_demo_s_assets_are(capsys, monkeypatch):
     assert run(capsys, "fetch") == (0, "model      /cache/models/m\nsentences  /cache/data/s\n", "")
 
 
-# ---- what is imported, and when ----
-
-
 def test_the_command_line_is_there_before_torch_and_never_needs_nvflare():
     code = (
         "import sys, flaretune.__main__\n"
@@ -306,17 +77,10 @@ def test_the_command_line_is_there_before_torch_and_never_needs_nvflare():
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
 
 
-def test_results_and_runs_can_be_used_where_nvflare_is_not_installed(tmp_path, result, labelled, finished_run):
-    (tmp_path / "blocked").mkdir()
-    (tmp_path / "blocked" / "nvflare.py").write_text("raise ModuleNotFoundError('nvflare is not installed')\n")
-    blocked = tmp_path / "blocked"
-    assert python("-c", "import nvflare", path=blocked).returncode == 1
-    done = python("-m", "flaretune", "plot", str(finished_run), path=blocked)
+def test_runs_can_be_plotted_where_nvflare_is_not_installed(without_nvflare, finished_run):
+    assert python("-c", "import nvflare", path=without_nvflare).returncode == 1
+    done = python("-m", "flaretune", "plot", str(finished_run), path=without_nvflare)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{finished_run / 'curve.png'}\n", "")
-    for argv in (["predict", *TEXTS], ["evaluate", "--data", str(labelled)]):
-        done = python("-m", "flaretune", argv[0], *result, "--device", "cpu", *argv[1:], path=blocked)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.count("\n") == 2
-    done = python("-m", "flaretune", "plot", "absent", path=blocked)
+    done = python("-m", "flaretune", "plot", "absent", path=without_nvflare)
     assert done.returncode == 1
     assert done.stderr.startswith("error: absent/summary.json cannot be read")

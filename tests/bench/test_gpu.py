@@ -5,15 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gpu
 import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "benchmarks" / "gpu.py"
-sys.path.insert(0, str(SCRIPT.parent))
-
-import gpu  # noqa: E402
-
 BLOCKED = ("nvflare", "datasets", "cma")
 
 
@@ -29,6 +26,7 @@ def run(*argv: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_try_on_the_cpu_without_nvflare_datasets_and_cma(tmp_path):
     result = tmp_path / "gpu.json"
     done = run("--device", "cpu", "--shapes", "tiny", "--repeats", "1", "--clients", "1", "2", "--json", str(result))
@@ -47,6 +45,7 @@ def test_a_try_on_the_cpu_without_nvflare_datasets_and_cma(tmp_path):
     assert "| tiny-causal | cached text |" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):
     result = tmp_path / "gpu.json"

@@ -11,6 +11,14 @@ from flaretune.bench.shapes import SHAPES
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def only_new_objects():
+    """What is there already is left out of the collector's lists, which take long with torch and NVFlare loaded."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def tensor_bytes(_device) -> int:
     """Of all parameters that are there: what a model costs, once or for every client."""
     gc.collect()

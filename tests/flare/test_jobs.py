@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flaretune.fedbpt.artifact import load_prompt
-from tests.jobs_for_tests import REPOSITORY, create_from_template, read_summary
+from tests.jobs_for_tests import REPOSITORY, command_in, create_from_template, read_summary
 
 pytestmark = pytest.mark.slow
 
@@ -168,14 +168,21 @@ def test_proof_of_concept_federation(run, environment, folders, tmp_path):
     """A server and two sites as processes of their own, over mutual TLS, watched; results come back by download."""
     output = tmp_path / "out"
     command = [sys.executable, "jobs/fedbpt_job.py", "--env", "poc", "--n_clients", "2", "--output", str(output)]
-    command += ["--model_name", folders["roberta"], "--dataset", folders["data"], *SMALL, "--num_rounds", "40"]
+    command += ["--model_name", folders["roberta"], "--dataset", folders["data"], *SMALL, "--num_rounds", "10"]
     files = {"stdout": (tmp_path / "said").open("wb"), "stderr": subprocess.STDOUT}
     job = subprocess.Popen([*command, "--timeout", "300"], cwd=REPOSITORY, env=environment, **files)
-    watched = []
-    while job.poll() is None:
+    watch, watched = [sys.executable, "-m", "flaretune", "watch", "--json"], []
+    while job.poll() is None and not watched:  # until the job is there; its sites then take seconds to start
         for kit in (tmp_path / "poc").glob("*/prod_00/admin@nvidia.com"):
-            looked = run(sys.executable, "-m", "flaretune", "watch", "--startup_kit", kit, "--once", "--json")
+            looked = run(*watch, "--startup_kit", kit, "--once")
             watched += [json.loads(looked.stdout)] if looked.returncode == 0 else []
+    assert watched, (tmp_path / "said").read_text(encoding="utf-8")[-3000:]
+    with (tmp_path / "looks").open("w") as looks:
+        watcher = subprocess.Popen([*watch, "--startup_kit", kit, "--interval", "0.5"], env=environment, stdout=looks)
+        job.wait()
+        watcher.kill()
+        watcher.wait()
+    watched += [json.loads(look) for look in (tmp_path / "looks").read_text(encoding="utf-8").split("\n")[:-1]]
     said = (tmp_path / "said").read_text(encoding="utf-8")
     assert job.returncode == 0, said[-3000:]
     seen = [look for look in watched if look["rounds"]]
@@ -183,7 +190,7 @@ def test_proof_of_concept_federation(run, environment, folders, tmp_path):
     assert set(seen[-1]["sites"]) == {"site-1", "site-2"}
     assert all(ago is not None and ago < 60 for ago in seen[-1]["sites"].values())
     summary = read_summary(output)
-    assert [r["sites"] for r in summary["rounds"]] == [["site-1", "site-2"]] * 41
+    assert [r["sites"] for r in summary["rounds"]] == [["site-1", "site-2"]] * 11
     for look in seen:
         shown = [(r["round"], r["accuracy"], r["bytes_up"]) for r in look["rounds"]]
         assert shown == [(r["round"], r["accuracy"], r["bytes_up"]) for r in summary["rounds"]][: len(shown)]
@@ -191,38 +198,44 @@ def test_proof_of_concept_federation(run, environment, folders, tmp_path):
     assert load_prompt(summary["artifact"]).point.shape == (12,)
 
 
-def test_fewer_threads_than_clients_give_the_same_numbers(run, folders, tmp_path):
+ALONE = [sys.executable, "jobs/fedbpt_job.py", *SMALL, "--n_clients", 2, "--eval_clients", "all"]
+ALONE += ["--perturb", 1, "--batch_size", 4]
+
+
+@pytest.fixture(scope="module")
+def alone(folders, tmp_path_factory):
+    """The results of a job of two rounds whose two clients keep their processes and models."""
+    folder = tmp_path_factory.mktemp("alone")
+    data = ["--model_name", folders["llama"], "--dataset", folders["data"]]
+    done = command_in(folder)(*ALONE, *data, "--num_rounds", 2, "--output", folder / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out"
+
+
+def test_fewer_threads_than_clients_give_the_same_numbers(run, alone, folders, tmp_path):
     """The simulator then starts a site's process anew at every turn, and the site sets itself up again."""
-    summaries = []
-    for threads in (2, 1):
-        output = tmp_path / f"threads-{threads}"
-        done = run(
-            *[sys.executable, "jobs/fedbpt_job.py", "--n_clients", 2, "--threads", threads, "--output", output],
-            *["--model_name", folders["roberta"], "--dataset", folders["data"], *SMALL, "--num_rounds", 1],
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        summaries.append(read_summary(output))
-    for name in ("accuracy", "dev_accuracy", "dev_loss", "fitness", "sigma", "sites"):
-        assert [r[name] for r in summaries[0]["rounds"]] == [r[name] for r in summaries[1]["rounds"]]
+    data = ["--model_name", folders["llama"], "--dataset", folders["data"]]
+    done = run(*ALONE, *data, "--num_rounds", 1, "--threads", 1, "--output", tmp_path / "turns")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found, expected = (read_summary(folder)["rounds"] for folder in (tmp_path / "turns", alone))
+    assert len(found) == 2
+    for name in ("accuracy", "dev_accuracy", "dev_loss", "fitness", "site_fitness", "sigma", "sites"):
+        assert [r[name] for r in found] == [r[name] for r in expected[:2]]
 
 
-def test_one_model_for_all_clients_gives_the_same_numbers(run, folders, tmp_path):
+def test_one_model_for_all_clients_gives_the_same_numbers(run, alone, folders, tmp_path):
     """--share_lm, with fewer threads than clients: each turn is a new process, which loads no model."""
-    common = [
-        *[sys.executable, "jobs/fedbpt_job.py", "--dataset", folders["data"], "--model_name", folders["llama"]],
-        *[*SMALL, "--num_rounds", 2, "--eval_clients", "all", "--n_clients", 3, "--perturb", 1, "--batch_size", 4],
-    ]
-    alone = run(*common, "--output", tmp_path / "alone")
-    shared = run(*common, "--output", tmp_path / "shared", "--share_lm", 1, "--threads", 2)
-    assert (alone.returncode, shared.returncode) == (0, 0), alone.stdout + shared.stdout + shared.stderr
-    expected, found = (read_summary(tmp_path / name) for name in ("alone", "shared"))
+    data = ["--model_name", folders["llama"], "--dataset", folders["data"]]
+    shared = tmp_path / "shared"
+    done = run(*ALONE, *data, "--num_rounds", 2, "--output", shared, "--share_lm", 1, "--threads", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected, found = read_summary(alone), read_summary(shared)
     for key in ("test_accuracy", "zero_shot_accuracy", "dev_accuracy", "queries", "example_forwards"):
         assert found[key] == expected[key]
     assert [r["site_fitness"] for r in found["rounds"]] == [r["site_fitness"] for r in expected["rounds"]]
-    points = [load_prompt(tmp_path / name / "best_prompt.safetensors").point for name in ("alone", "shared")]
-    assert np.array_equal(*points)
+    assert np.array_equal(*(load_prompt(folder / "best_prompt.safetensors").point for folder in (alone, shared)))
     assert found["memory_mb"] < expected["memory_mb"] / 2  # no torch in a client
-    assert "answers at http://127.0.0.1" in (tmp_path / "shared" / "service.log").read_text(encoding="utf-8")
+    assert "answers at http://127.0.0.1" in (shared / "service.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
-"""The script of LP-FL's sites: what it sets up, what it answers, and a sentence for what a user can correct."""
+"""LP-FL's sites: what they set up, what they answer, and a sentence for what a user can correct."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ from tests.flare.sending import through_nvflare
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
-SCRIPT = Path(__file__).parents[2] / "src" / "lpfl_train.py"
 SITES = ["site-1", "site-2", "site-3"]
 FAMILIES = ["roberta", "llama"]
 
@@ -42,6 +39,7 @@ def config(folders, family="roberta", **changes) -> LPFLConfig:
         "unlabelled": 30,
         "lora_rank": 2,
         "local_epochs": 1,
+        "local_steps": 2,
         "dtype": "float32",
     }
     return LPFLConfig(**{**options, **changes})
@@ -279,29 +277,3 @@ def test_missing_column_of_the_unlabelled_file(folders, tmp_path):
     (tmp_path / "pool.csv").write_text("text,label\nfine,1\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"pool\.csv has no column 'sentence'; its columns are .'text', 'label'."):
         set_up(config(folders, unlabelled_path="pool.csv"), "site-1", SITES)
-
-
-@pytest.mark.parametrize(
-    ("flags", "status", "sentence"),
-    [
-        (
-            ["--model_name", "x"],
-            1,
-            "--soft_labels on needs unlabelled texts: give --unlabelled N, or --unlabelled_path",
-        ),
-        (
-            ["--soft_labels", "off", "--tuning", "full", "--freeze_a", "1"],
-            1,
-            "--tuning full --freeze_a 1: there is no A",
-        ),
-        (["--unlabelled", "-1"], 1, "--unlabelled -1: must be at least 0"),
-        (["--soft_labels", "off", "--lora_rank", "0"], 1, "--lora_rank 0: must be at least 1"),
-        (["--soft_labels", "off", "--soft_portion", "1.5"], 1, "--soft_portion 1.5: must be at most 1"),
-        (["--soft_labels", "off", "--local_iter", "5"], 2, "unrecognized arguments: --local_iter"),
-    ],
-)
-def test_script_ends_at_once_with_a_sentence_and_a_failing_status(flags, status, sentence):
-    run = subprocess.run([sys.executable, str(SCRIPT), *flags], capture_output=True, text=True, timeout=60)
-    assert run.returncode == status
-    assert sentence in run.stdout + run.stderr
-    assert "Traceback" not in run.stdout + run.stderr

@@ -8,12 +8,27 @@ import numpy as np
 import pytest
 
 from flaretune.lpfl.artifact import load_adapter
-from tests.jobs_for_tests import REPOSITORY, create_from_template, read_summary
+from tests.jobs_for_tests import REPOSITORY, command_in, create_from_template, read_summary
 
 pytestmark = pytest.mark.slow
 
 SMALL = ["--k_shot", "6", "--unlabelled", "24", "--dtype", "float32", "--lora_rank", "2"]
 JOB = [sys.executable, "jobs/lpfl_job.py"]
+
+
+@pytest.fixture(scope="module")
+def model(folders):
+    """Flags of the jobs with a causal model."""
+    return ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL, "--eval_clients", "all"]
+
+
+@pytest.fixture(scope="module")
+def first(model, tmp_path_factory):
+    """The results of a job of three rounds of two clients, and what it said."""
+    folder = tmp_path_factory.mktemp("first")
+    done = command_in(folder)(*JOB, *model, "--num_rounds", 3, "--output", folder / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "out", done.stdout
 
 
 def test_template_with_a_masked_model(run, folders, tmp_path):
@@ -36,44 +51,40 @@ def test_template_with_a_masked_model(run, folders, tmp_path):
     assert load_adapter(results / "last_adapter").result["round"] == 3
 
 
-def test_recipe_with_a_causal_model_and_going_on_from_its_adapter(run, folders, tmp_path):
+def test_recipe_with_a_causal_model_and_going_on_from_its_adapter(run, first, model, tmp_path):
     """The second run starts where the first ended: its round 0 is the first one's last."""
-    model = ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL, "--eval_clients", "all"]
-    first = run(*JOB, *model, "--num_rounds", 2, "--output", tmp_path / "first")
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "12 labelled + 6 soft" in first.stdout  # a quarter of the twelve texts of each of the two sites
-    assert len([line for line in first.stdout.splitlines() if " INFO    round " in line]) == 3  # one each, 0 included
-    last = tmp_path / "first" / "last_adapter"
-    here = os.path.relpath(last, REPOSITORY)  # the server's process works in another folder
+    results, said = first
+    assert "12 labelled + 6 soft" in said  # a quarter of the twelve texts of each of the two sites
+    assert len([line for line in said.splitlines() if " INFO    round " in line]) == 4  # one each, 0 included
+    here = os.path.relpath(results / "last_adapter", REPOSITORY)  # the server's process works in another folder
     second = run(*JOB, *model, "--num_rounds", 1, "--output", tmp_path / "second", "--init_adapter", here)
     assert second.returncode == 0, second.stdout + second.stderr
-    ended, begun = read_summary(tmp_path / "first")["rounds"][-1], read_summary(tmp_path / "second")["rounds"][0]
+    ended, begun = read_summary(results)["rounds"][-1], read_summary(tmp_path / "second")["rounds"][0]
     assert (begun["accuracy"], begun["dev_loss"]) == (ended["accuracy"], pytest.approx(ended["dev_loss"], rel=1e-5))
-    said = run(
+    answered = run(
         *[sys.executable, "-m", "flaretune", "predict", "--adapter", tmp_path / "second" / "best_adapter"],
         "a warm , honest story",
     )
-    assert said.returncode == 0, said.stderr
-    assert "great" in said.stdout
+    assert answered.returncode == 0, answered.stderr
+    assert "great" in answered.stdout
 
 
-def test_every_parameter_and_frozen_a(run, folders, tmp_path):
-    model = ["--model_name", folders["gpt2"], "--dataset", folders["data"], *SMALL, "--num_rounds", 1]
-    sent = {}
-    for name, flags in {"full": ["--tuning", "full"], "lora": [], "frozen": ["--freeze_a", 1]}.items():
-        done = run(*JOB, *model, *flags, "--output", tmp_path / name)
+def test_every_parameter_and_frozen_a(run, first, model, tmp_path):
+    folders, sent = {"lora": first[0], "full": tmp_path / "full", "frozen": tmp_path / "frozen"}, {}
+    for name, flags in {"full": ["--tuning", "full"], "frozen": ["--freeze_a", 1]}.items():
+        done = run(*JOB, *model, *flags, "--num_rounds", 1, "--output", folders[name])
         assert done.returncode == 0, done.stdout + done.stderr
-        summary = read_summary(tmp_path / name)
+    for name, folder in folders.items():
+        summary = read_summary(folder)
         sent[name] = summary["trained_parameters"]
         # float32, and names and counters besides; the large arrays of "full" travel as downloads
-        names = len(load_adapter(tmp_path / name / "last_adapter").arrays)
+        names = len(load_adapter(folder / "last_adapter").arrays)
         assert 4 * sent[name] < summary["bytes_up_per_client_round"] < 4 * sent[name] + 8000 + 500 * names
     assert sent["frozen"] < sent["lora"] < sent["full"]
-    whole = load_adapter(tmp_path / "frozen" / "last_adapter").arrays
-    start = load_adapter(tmp_path / "lora" / "last_adapter").arrays
+    whole, start = (load_adapter(folders[name] / "last_adapter").arrays for name in ("frozen", "lora"))
     assert whole.keys() == start.keys()  # A too, which did not travel
     assert sum(values.size for name, values in whole.items() if "lora_B" in name) == sent["frozen"]
-    assert load_adapter(tmp_path / "full" / "last_adapter").adapter_config is None
+    assert load_adapter(folders["full"] / "last_adapter").adapter_config is None
 
 
 FAULTS = """
@@ -117,20 +128,16 @@ def test_goes_on_without_sites_that_answer_badly_or_die(run, folders, tmp_path):
     assert all(np.isfinite(values).all() for values in load_adapter(results / "last_adapter").arrays.values())
 
 
-def test_fewer_threads_than_clients_give_the_same_numbers(run, folders, tmp_path):
+def test_fewer_threads_than_clients_give_the_same_numbers(run, first, model, tmp_path):
     """The simulator then starts a site's process anew at every turn, which takes its soft labels over."""
-    found = []
-    for threads in (2, 1):
-        output = tmp_path / f"threads-{threads}"
-        done = run(
-            *[*JOB, "--n_clients", 2, "--threads", threads, "--output", output, "--model_name", folders["roberta"]],
-            *["--dataset", folders["data"], *SMALL, "--num_rounds", 3],
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        found.append(load_adapter(output / "last_adapter").arrays)
-        assert read_summary(output)["rounds"][-1]["soft_labelled"] == 12
-    for name, values in found[0].items():
-        np.testing.assert_array_equal(values, found[1][name])
+    output = tmp_path / "turns"
+    done = run(*JOB, *model, "--num_rounds", 3, "--threads", 1, "--output", output)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for folder in (first[0], output):
+        assert read_summary(folder)["rounds"][-1]["soft_labelled"] == 12
+    expected, found = (load_adapter(folder / "last_adapter").arrays for folder in (first[0], output))
+    for name, values in expected.items():
+        np.testing.assert_array_equal(values, found[name])
 
 
 @pytest.mark.parametrize(
@@ -150,13 +157,10 @@ def test_mistake_at_the_sites_fails_the_job_with_one_sentence(run, folders, tmp_
     assert "Traceback" not in done.stderr
 
 
-def test_adapter_of_another_shape_is_refused(run, folders, tmp_path):
-    model = ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL, "--num_rounds", 1]
-    assert run(*JOB, *model, "--output", tmp_path / "first").returncode == 0
-    other = run(
-        *[*JOB, *model, "--lora_rank", 4, "--output", tmp_path / "second"],
-        *["--init_adapter", tmp_path / "first" / "last_adapter"],
-    )
+def test_adapter_of_another_shape_is_refused(run, first, model, tmp_path):
+    last = first[0] / "last_adapter"
+    shape = ["--num_rounds", 1, "--lora_rank", 4]
+    other = run(*JOB, *model, *shape, "--output", tmp_path / "second", "--init_adapter", last)
     assert other.returncode == 1
     assert "does not fit this job" in other.stderr
-    assert json.loads((tmp_path / "first" / "last_adapter" / "adapter_config.json").read_text())["r"] == 2
+    assert json.loads((last / "adapter_config.json").read_text())["r"] == 2

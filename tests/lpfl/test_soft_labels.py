@@ -1,47 +1,12 @@
-from __future__ import annotations
+"""Which labels texts get, and when they move: temperature, prior correction, refresh, noise, agreement."""
 
-import math
-from decimal import Decimal
-from typing import Any
+from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from flaretune.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
-
-PLAIN = {
-    "soft_portion": 0.25,
-    "soft_select": "order",
-    "soft_temperature": 1.0,
-    "soft_refresh": 0,
-    "soft_prior": "as_is",
-    "soft_noise": 0.0,
-    "seed": 7,
-}
-
-
-def make_pool(n_texts: int, n_classes: int = 2, site: str = "site-1", **changes: Any) -> SoftLabelPool:
-    return SoftLabelPool(n_texts, n_classes, SoftLabelSettings(**{**PLAIN, **changes}), site)
-
-
-def model(n_texts: int, n_classes: int = 2, seed: int = 0) -> np.ndarray:
-    """Logits of a made-up model for every text of a pool, float32 (n_texts, n_classes)."""
-    return np.random.default_rng(seed).normal(scale=2.0, size=(n_texts, n_classes)).astype(np.float32)
-
-
-def play(pool: SoftLabelPool, logits: np.ndarray, round_number: int) -> list[int]:
-    """A round with this model: the texts that moved in it."""
-    before = len(pool.indices)
-    wanted = pool.wanted()
-    pool.label(wanted, logits[wanted], round_number)
-    return pool.indices[before:].tolist()
-
-
-def softmax(row: Any, temperature: float = 1.0) -> list[float]:
-    powers = [math.exp(float(score) / temperature) for score in row]
-    return [power / sum(powers) for power in powers]
+from flaretune.lpfl.soft_labels import SoftLabelPool
+from tests.lpfl.pools import make_pool, model, play, softmax
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 14])
@@ -103,81 +68,6 @@ def test_a_round_that_is_played_again_moves_nothing_more():
     assert play(pool, model(8, seed=1), 1) == []
     np.testing.assert_array_equal(pool.labels, labels)
     assert play(pool, model(8), 3) == [2, 3]
-
-
-# logits by text; what moves first, the others following as they are named
-@pytest.mark.parametrize(
-    ("soft_select", "logits", "order"),
-    [
-        ("order", [[0, 1], [9, 0], [0, 5], [0, 0]], [0, 1, 2, 3]),
-        ("confident", [[0, 1], [9, 0], [0, 5], [0, 0]], [1, 2, 0, 3]),
-        ("confident", [[0, 1], [1, 0], [2, 3], [0, 2]], [3, 0, 1, 2]),  # ties by index
-        ("confident", [[0, 60], [0, 50], [0, 70], [0, 40]], [2, 0, 1, 3]),  # probabilities that are all rounded to 1
-        # q by text (.5, .3, .2), (.4, .4, .2), (.1, .2, .7), (.45, .1, .45)
-        ("confident", np.log([[5, 3, 2], [4, 4, 2], [1, 2, 7], [4.5, 1, 4.5]]), [2, 0, 3, 1]),
-        ("balanced", np.log([[5, 3, 2], [4, 4, 2], [1, 2, 7], [4.5, 1, 4.5]]), [0, 1, 2, 3]),
-        ("balanced", [[0, 1], [9, 0], [0, 5], [0, 0]], [1, 2, 3, 0]),
-        # everything positive: the least positive ones are the negative class's share
-        ("balanced", [[0, 4], [0, 1], [0, 3], [0, 2]], [1, 0, 3, 2]),
-        ("balanced", [[0, 40], [0, 50], [0, 60], [0, 70]], [0, 3, 1, 2]),
-        ("balanced", [[1, 1], [1, 1], [1, 1], [1, 1]], [0, 1, 2, 3]),
-    ],
-)
-@pytest.mark.parametrize("portion", [0.25, 0.5, 0.75, 1.0])
-def test_which_texts_move_first(soft_select, logits, order, portion):
-    logits = np.asarray(logits, dtype=np.float64)
-    pool = make_pool(4, logits.shape[1], soft_select=soft_select, soft_portion=portion)
-    for number in range(4):
-        play(pool, logits, number)
-    assert pool.indices.tolist() == order
-
-
-def test_texts_of_equal_confidence_in_different_classes_move_by_index():
-    rng = np.random.default_rng(1)
-    same = rng.normal(size=7)
-    pool = make_pool(30, 7, soft_select="confident")
-    assert play(pool, np.array([rng.permutation(same) for _ in range(30)]), 1) == list(range(8))
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.02, 50.0])
-@pytest.mark.parametrize(
-    ("n_classes", "portion", "counts"),
-    [
-        (2, 0.1, [2, 2]),
-        (2, 0.125, [3, 2]),
-        (3, 0.15, [2, 2, 2]),
-        (3, 0.2, [3, 3, 2]),
-        (4, 0.025, [1, 0, 0, 0]),
-    ],
-)
-def test_balanced_shares_of_a_model_that_calls_everything_the_last_class(scale, n_classes, portion, counts):
-    logits = model(40, n_classes) * scale
-    logits[:, -1] += 100 * scale
-    assert (logits.argmax(axis=1) == n_classes - 1).all()
-    pool = make_pool(40, n_classes, soft_select="balanced", soft_portion=portion)
-    moved = play(pool, logits, 1)
-    # in turn, each class takes the text left with its largest q, so with its largest q / (1 - q); decimals neither
-    # overflow nor round q to 1
-    powers = [[Decimal(float(score)).exp() for score in row] for row in logits]
-    expected: list[int] = []
-    for slot in range(sum(counts)):
-        c = slot % n_classes
-        odds = {text: row[c] / sum(row[:c] + row[c + 1 :]) for text, row in enumerate(powers) if text not in expected}
-        expected.append(max(odds, key=odds.__getitem__))
-    assert moved == expected
-
-
-@given(st.integers(2, 4), st.integers(1, 40), st.floats(0.02, 1.0), st.integers(0, 2**32 - 1), st.floats(-20, 20))
-def test_balanced_rounds_stay_even_over_the_job(n_classes, n_texts, portion, seed, bias):
-    """With scores so far apart that every text has one class of its own, an even pool moves evenly."""
-    own_class = np.random.default_rng(seed).permutation(np.arange(n_texts * n_classes) % n_classes)
-    logits = 100.0 * np.eye(n_classes)[own_class]
-    logits[:, 0] += bias  # the same for all texts: it changes no ranking by class
-    pool = make_pool(len(own_class), n_classes, soft_select="balanced", soft_portion=portion)
-    for number in range(4):
-        play(pool, logits, number)
-        counts = np.bincount(own_class[pool.indices], minlength=n_classes)
-        assert np.ptp(counts) <= 1
 
 
 def test_prior_correction_against_an_example_by_hand():
@@ -289,69 +179,6 @@ def test_noise_has_no_say_in_which_texts_move():
     assert moved[0] == moved[1]
 
 
-@pytest.mark.parametrize("soft_refresh", [0, 1])
-@pytest.mark.parametrize("soft_select", ["order", "confident", "balanced"])
-@pytest.mark.parametrize("stop", [0, 1, 3, 5])
-def test_a_process_started_anew_goes_on_as_if_nothing_had_been(soft_select, soft_refresh, stop):
-    changes = {"soft_select": soft_select, "soft_refresh": soft_refresh, "soft_noise": 0.3, "soft_prior": "uniform"}
-    whole, first, second = (make_pool(21, 3, **changes) for _ in range(3))
-    for number in range(6):
-        play(whole, model(21, 3, seed=number), number)
-    for number in range(stop):
-        play(first, model(21, 3, seed=number), number)
-    second.restore(first.state())
-    play(second, model(21, 3, seed=99), stop - 1)  # a round that was there before, here without refresh
-    if soft_refresh:
-        second.restore(first.state())
-    for number in range(stop, 6):
-        play(second, model(21, 3, seed=number), number)
-    assert second.indices.tolist() == whole.indices.tolist()
-    np.testing.assert_array_equal(second.labels, whole.labels)
-
-
-def test_what_is_given_out_is_no_way_in():
-    pool = make_pool(8)
-    play(pool, model(8), 1)
-    before = pool.state()
-    for array in (pool.indices, pool.labels, *pool.state().values()):
-        array[...] = 5
-    again = make_pool(8)
-    again.restore(before)
-    assert pool.indices.tolist() == again.indices.tolist() == [0, 1]
-    np.testing.assert_array_equal(pool.labels, again.labels)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"labels": None}, "has moved, labels and last_round, not"),
-        ({"more": np.zeros(1)}, "has moved, labels and last_round, not"),
-        ({"moved": np.array([0, 0])}, "each once"),
-        ({"moved": np.array([0.0, 1.0])}, "must be integers"),
-        ({"moved": np.array([[0, 1]])}, "in a row"),
-        ({"moved": np.array([0, 8])}, "names text 8 of a pool of 8"),
-        ({"moved": np.array([0, -1])}, "names text -1 of a pool of 8"),
-        ({"moved": np.array([0])}, r"shape \(2, 2\) and type float64 are no probabilities of 1 texts"),
-        ({"labels": np.full((2, 3), 1 / 3)}, r"shape \(2, 3\) .* 2 texts and 2 classes"),
-        ({"labels": np.array([[1, 0], [0, 1]])}, "type int64"),
-        ({"labels": np.array([[0.5, 0.6], [0.5, 0.5]])}, "sum to 1"),
-        ({"labels": np.array([[1.5, -0.5], [0.5, 0.5]])}, "sum to 1"),
-        ({"labels": np.array([[np.nan, 0.5], [0.5, 0.5]])}, "sum to 1"),
-        ({"last_round": np.array(1)}, "last round .* one integer"),
-        ({"last_round": np.array([1.0])}, "last round .* one integer"),
-    ],
-)
-def test_a_state_of_something_else_is_refused_and_changes_nothing(change, message):
-    pool = make_pool(8)
-    play(pool, model(8), 1)
-    before = pool.state()
-    state = {name: array for name, array in {**before, **change}.items() if array is not None}
-    with pytest.raises(ValueError, match=message):
-        pool.restore(state)
-    for name, array in pool.state().items():
-        np.testing.assert_array_equal(array, before[name])
-
-
 @pytest.mark.parametrize(
     ("logits", "truth", "expected"),
     [
@@ -383,61 +210,3 @@ def test_an_empty_pool_has_nothing_to_do():
     assert pool.wanted().shape == (0,)
     assert (pool.indices.shape, pool.labels.shape) == ((0,), (0, 2))
     assert pool.agreement(np.empty(0, dtype=np.int64)) == (0, 0)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("soft_refresh", [0, 1])
-def test_logits_that_are_not_finite_are_refused_whole(bad, soft_refresh):
-    pool = make_pool(8, soft_refresh=soft_refresh)
-    play(pool, model(8), 1)
-    before = pool.labels
-    logits = model(8)
-    logits[[5, 7], 1] = bad
-    with pytest.raises(ValueError, match=r"answer to 2 of \d unlabelled texts is not finite \(first: text 5\)"):
-        play(pool, logits, 2)
-    np.testing.assert_array_equal(pool.labels, before)
-    assert pool.indices.tolist() == [0, 1]
-    assert play(pool, model(8), 2) == [2, 3]
-
-
-@pytest.mark.parametrize(
-    ("indices", "shape", "message"),
-    [
-        ([0, 1, 2], (3, 2), "wants 4 texts labelled, but was given others"),
-        ([1, 0, 2, 3], (4, 2), "was given others"),
-        ([0, 1, 2, 3], (4, 3), r"shape \(4, 3\) do not fit 4 texts and 2 classes"),
-        ([0, 1, 2, 3], (3, 2), r"shape \(3, 2\) do not fit 4 texts"),
-        ([0, 1, 2, 3], (8,), r"shape \(8,\) do not fit 4 texts"),
-    ],
-)
-def test_answers_to_something_else_are_refused(indices, shape, message):
-    pool = make_pool(4)
-    with pytest.raises(ValueError, match=message):
-        pool.label(np.array(indices), np.zeros(shape), 1)
-    assert len(pool.indices) == 0
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"soft_portion": 0.0},
-        {"soft_portion": 1.1},
-        {"soft_portion": math.nan},
-        {"soft_select": "random"},
-        {"soft_temperature": 0.0},
-        {"soft_temperature": math.inf},
-        {"soft_prior": "flat"},
-        {"soft_noise": -0.1},
-        {"soft_noise": 1.1},
-    ],
-)
-def test_settings_out_of_range_are_named(change):
-    (name,) = change
-    with pytest.raises(ValueError, match=f"^{name} .*: must be "):
-        make_pool(4, **change)
-
-
-def test_pools_that_cannot_be():
-    for n_texts, n_classes in ((-1, 2), (4, 1)):
-        with pytest.raises(ValueError, match=f"{n_texts} texts for {n_classes} classes"):
-            make_pool(n_texts, n_classes)

@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from pathlib import Path
+import shutil
 
 import pytest
 
-from tests.models_for_tests import save_tiny_model
 
+@pytest.fixture
+def checkpoint(tiny, tmp_path):
+    """``checkpoint(family)`` is a copy of a tiny model to do harm to; ``without`` names files to leave out."""
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Callable[..., Path]:
-    """``tiny(family, **overrides)`` is the folder of a tiny model, saved once for all tests: only to be read."""
+    def copy(family, *without):
+        folder = tmp_path / family
+        shutil.copytree(tiny(family), folder, ignore=shutil.ignore_patterns(*without))
+        return folder
 
-    @functools.cache
-    def folder(family: str, **overrides) -> Path:
-        return save_tiny_model(family, tmp_path_factory.mktemp(family), **overrides)
-
-    return folder
+    return copy

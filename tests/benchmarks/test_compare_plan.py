@@ -1,0 +1,109 @@
+"""What is read from a plan: its runs, their commands, and what is wrong in it."""
+
+import sys
+from pathlib import Path
+
+import compare
+import pytest
+from compare_report import Layout
+
+from flaretune.config.options import build
+from flaretune.errors import UserError
+from flaretune.flare.job_cli import FEDBPT, LPFL, parse, read_preset
+from tests.benchmarks.made_up_comparison import PLAN, SEED_1, SEED_3, write_plan
+from tests.jobs_for_tests import REPOSITORY
+
+
+def test_every_row_has_its_first_seed_before_any_has_its_second(tmp_path):
+    plan = compare.read_plan(write_plan(tmp_path))
+    assert [run.folder for run in plan.runs] == SEED_3 + SEED_1
+    assert plan.layout == Layout(
+        {"LP-FL": ("IID", "Skewed"), "centralised (all)": ("IID",), "FedBPT": ("Skewed",)}, ("IID", "Skewed"), 2
+    )
+
+
+def test_options_of_common_method_split_and_row_in_this_order(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLARETUNE_CACHE", "/my/cache")
+    plan = compare.read_plan(write_plan(tmp_path))
+    commands = {run.folder: compare.job_command(run, Path("/out") / run.folder) for run in plan.runs}
+    assert commands["centralised-all-iid-3"] == [
+        sys.executable, str(REPOSITORY / "jobs" / "lpfl_job.py"), "--model_name=/my/cache/model", "--n_clients=1",
+        "--k_shot=24", "--unlabelled=40", "--num_rounds=2", "--iid=1", "--min_clients=1", "--seed=3",
+        "--output=/out/centralised-all-iid-3",
+    ]  # fmt: skip
+    assert commands["fedbpt-skewed-1"][1:] == [
+        str(REPOSITORY / "jobs" / "fedbpt_job.py"), "--model_name=/my/cache/model", "--n_clients=3", "--k_shot=12",
+        "--intrinsic_dim=7", "--iid=0", "--alpha_dir=0.5", "--min_clients=3", "--seed=1",
+        "--output=/out/fedbpt-skewed-1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("seeds = [3, 1]", "", "it has no seeds"),
+        ("seeds = [3, 1]", "seeds = [3, 3]", r"seeds = \[3, 3\] must be different whole numbers"),
+        ("seeds = [3, 1]", "seeds = [true]", r"seeds = \[True\] must be different whole numbers"),
+        ("seeds = [3, 1]", "seeds = [3]\nsplit = 1", "there is no option 'split'; did you mean 'splits'"),
+        ("seeds = [3, 1]", "seeds = 3", "seeds = 3 must be of type list"),
+        ("seeds = [3, 1]", "seeds = [3", "is not valid TOML"),
+        ("[method.fedbpt]", "[method.fedbtp]", r"\[method\]: there is no 'fedbtp'; did you mean 'fedbpt'"),
+        ("k_shot = 12", "k_shots = 12", "row 'LP-FL', split IID: there is no 'k_shots'; did you mean 'k_shot'"),
+        ("k_shot = 12", "k_shot = 0", "row 'LP-FL', split IID: --k_shot 0: must be at least 1"),
+        ("k_shot = 12", "k_shot = 1.5", "--k_shot 1.5: must be of type int"),
+        ("k_shot = 12", "unlabelled = 12", "row 'FedBPT', split Skewed: there is no 'unlabelled'"),
+        ("k_shot = 12", 'output = "x"', "row 'LP-FL', split IID: there is no 'output'"),
+        ("k_shot = 12", "seed = 12", "seed = 12 stands among the options; give all seeds at the top"),
+        ("unlabelled = 40", "unlabelled = 0", "split IID: --soft_labels on needs unlabelled texts"),
+        ("IID = { iid = 1 }", "IID = 1", "IID is 1 and must be a table"),
+        ('splits = ["IID"]', 'splits = ["iid"]', "row 'centralised .all.', splits: there is no 'iid'"),
+        ('splits = ["IID"]', 'splits = "IID"', "splits is 'IID' and must be a list"),
+        ('splits = ["IID"]', 'splits = ["IID", "IID"]', r"the names \['IID', 'IID'\] must differ"),
+        ('splits = ["IID"]', 'split = ["IID"]', "row 'centralised .all.': there is no 'split'; did you mean 'splits'"),
+        ('method = "fedbpt"', 'method = "fedavg"', "row 'FedBPT': there is no 'fedavg'; there are lpfl, fedbpt"),
+        ('method = "fedbpt"', "", "a row's method is None; every row needs a text there"),
+        ('name = "FedBPT"', 'name = "LP FL"', "must differ in letters or digits"),
+    ],
+)
+def test_what_is_wrong_in_a_plan_is_one_sentence(tmp_path, old, new, sentence):
+    assert PLAN.count(old) == 1
+    path = write_plan(tmp_path, PLAN.replace(old, new))
+    with pytest.raises(UserError, match=sentence) as caught:
+        compare.read_plan(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_shipped_plan_has_the_rows_of_the_issue_and_flags_that_the_jobs_take(tmp_path):
+    plan = compare.read_plan(compare.SHIPPED_PLAN)
+    assert len(set(plan.values["seeds"])) >= 3
+    for row in ("LP-FL", "LP-FL, no soft labels", "LP-FL, A frozen (FFA-LoRA)", "FP-FL (every parameter)", "FedBPT"):
+        assert plan.layout.rows[row] == ("IID", "Dirichlet")
+    assert plan.layout.rows["centralised"] == plan.layout.rows["LP-FL, 30 % of soft labels random"] == ("IID",)
+    changed = {"LP-FL, no soft labels": ("soft_labels", "off"), "FP-FL (every parameter)": ("tuning", "full")}
+    for run in plan.runs:
+        method = FEDBPT if run.method == "fedbpt" else LPFL
+        given = parse(method, compare.job_command(run, tmp_path)[2:])
+        site, server = build(method.site, given), build(method.server, given)
+        assert (site.seed, site.iid) == (run.seed, int(run.split == "IID"))
+        assert given["n_clients"] == server.min_clients == (1 if run.row == "centralised" else 3)
+        assert site.k_shot == plan.values["common"]["k_shot"]
+        if run.row in changed:
+            name, value = changed[run.row]
+            assert getattr(site, name) == value
+
+
+def test_the_rows_of_the_search_study_ask_equally_many_candidates():
+    plan = compare.read_plan(compare.SHIPPED_PLAN.with_name("search.toml"))
+    assert len(set(plan.values["seeds"])) >= 3
+    for run in plan.runs:
+        o = run.resolved
+        on_texts = 2 if o["perturb"] else 1
+        assert o["local_popsize"] * o["local_iter"] * o["num_rounds"] * on_texts == 480, run.title
+    first, *others = [run for run in plan.runs if run.seed == plan.values["seeds"][0] and run.split == "IID"]
+    demo = {name: value for name, value in read_preset(FEDBPT, "demo").items() if name not in ("seed", "model_name")}
+    demo.pop("name")
+    assert {name: first.resolved[name] for name in demo} == demo
+    for run in others:  # which differ from it, each in something else
+        changed = {name for name, value in run.resolved.items() if value != first.resolved[name]}
+        assert changed, run.title

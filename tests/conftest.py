@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Callable[..., Path]:
+    """``tiny(family, **overrides)`` is the folder of a tiny model, saved once for all tests: only to be read."""
+    from tests.models_for_tests import save_tiny_model  # here, so that tests without a model start without torch
+
+    @functools.cache
+    def folder(family: str, **overrides) -> Path:
+        return save_tiny_model(family, tmp_path_factory.mktemp(family), **overrides)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llama(tiny) -> Path:
+    return tiny("llama")
+
+
+@pytest.fixture(scope="session")
+def gpt2(tiny) -> Path:
+    return tiny("gpt2")
+
+
+@pytest.fixture(scope="session")
+def roberta(tiny) -> Path:
+    return tiny("roberta")
+
+
+@pytest.fixture
+def without_nvflare(tmp_path) -> Path:
+    """A folder that makes `import nvflare` fail where Python looks into it first."""
+    folder = tmp_path / "without_nvflare"
+    folder.mkdir()
+    (folder / "nvflare.py").write_text("raise ModuleNotFoundError('nvflare is not installed')\n")
+    return folder
