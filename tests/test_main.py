@@ -63,8 +63,10 @@ def test_tasks_show_prints_a_file(capsys, tmp_path):
 
 def test_fetch_says_where_the_demo_s_assets_are(capsys, monkeypatch):
     assets = demo_assets.DemoAssets(model=Path("/cache/models/m"), sentences=Path("/cache/data/s"))
-    monkeypatch.setattr(demo_assets, "fetch_all", lambda: assets)
-    assert run(capsys, "fetch") == (0, "model      /cache/models/m\nsentences  /cache/data/s\n", "")
+    monkeypatch.setattr(demo_assets, "fetch_all", lambda log: log("Fetching") or assets)
+    found = "model      /cache/models/m\nsentences  /cache/data/s\n"
+    assert run(capsys, "fetch") == (0, f"Fetching\n{found}", "")
+    assert run(capsys, "fetch", "--quiet") == (0, found, "")
 
 
 def test_the_command_line_is_there_before_torch_and_never_needs_nvflare():

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "errors": set(),
     "cache": {"errors"},
     "seeding": set(),
+    "command_line": {"errors"},
     "retired_options": {"errors"},
     "config": {"errors", "retired_options", "toml_file"},
     "toml_file": {"errors"},
@@ -29,10 +30,10 @@ MAY_IMPORT = {
     "service": BASE | {"tasks", "data", "models"},
     "predict": BASE | {"tasks", "data", "models"} | METHODS,
     "report": BASE | {"tasks", "fedbpt"},
-    "flare": BASE | {"tasks", "data", "models", "service", "report"} | METHODS,
-    "bench": BASE | {"tasks", "data", "models", "service", "report", "flare"} | METHODS,
+    "flare": BASE | {"command_line", "tasks", "data", "models", "service", "report"} | METHODS,
+    "bench": BASE | {"command_line", "tasks", "data", "models", "service", "report", "flare"} | METHODS,
     "__main__": BASE
-    | {"tasks", "data", "models", "service", "report", "predict", "demo_assets", "bench", "flare"}
+    | {"command_line", "tasks", "data", "models", "service", "report", "predict", "demo_assets", "bench", "flare"}
     | METHODS,
 }
 TRAINING_LIBRARIES = ("torch", "transformers", "peft")

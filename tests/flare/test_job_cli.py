@@ -130,7 +130,8 @@ def test_mistakes_end_with_a_sentence_and_a_failing_status(method, argv, message
 def test_a_job_is_named_after_the_method_and_gets_the_options(method, flags, site, name, monkeypatch):
     asked = []
     monkeypatch.setattr(job_cli, "run", lambda *given: asked.append(given) or 0)
-    assert main(method, [*flags, "--num_rounds", "3"]) == 0
-    [(got_method, job, got_site, server)] = asked
+    assert main(method, [*flags, "--num_rounds", "3"]) == main(method, [*flags, "--num_rounds", "3", "--quiet"]) == 0
+    assert [quiet for *_, quiet in asked] == [False, True]
+    got_method, job, got_site, server, _ = asked[0]
     assert (got_method, job.name, got_site) == (method, name, site)
     assert server == method.server(num_rounds=3)

@@ -76,7 +76,9 @@ def add_flags(
         short: let --help show only the main options, and add a flag --help_all that shows all.
     """
     if short:
-        parser.add_argument("--help_all", action=_HelpAll, nargs=0, help="show all options and exit")
+        parser.add_argument(
+            "--help_all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help="show all options and exit"
+        )
     headings = groups or {}
     places = {name: place for place, name in enumerate(headings, start=1)}  # a group of no heading comes first
     made: dict[str, Any] = {}

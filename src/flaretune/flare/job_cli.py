@@ -114,7 +114,7 @@ def main(method: Method, argv: Sequence[str] | None = None) -> int:
         for sentence in answer_retired(given):
             print(f"warning: {sentence}", file=sys.stderr)
         job = build(JobConfig, {"name": method.script.removesuffix("_job.py"), **given})
-        return run(method, job, build(method.site, given), build(method.server, given), given["quiet"])
+        return run(method, job, build(method.site, given), build(method.server, given), "--quiet" in argv)
 
     return command_line.run(command, debug="--debug" in argv)
 
@@ -135,6 +135,8 @@ def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
         add_retired_flags(parser)
     flags = vars(parser.parse_args(argv))
     preset = flags.pop("preset", None)
+    for manner in ("quiet", "debug"):  # of this command line, not of the job
+        del flags[manner]
     return {**(read_preset(method, preset) if preset else {}), **flags}
 
 
