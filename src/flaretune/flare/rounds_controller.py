@@ -26,7 +26,7 @@ from flaretune.flare.wire_meter import WireMeter
 from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
 from flaretune.report.run_record import RoundRecord, scalars
-from flaretune.tasks import metrics
+from flaretune.tasks import calibration, metrics
 from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, peak_memory_mb
 
 log = logging.getLogger("flaretune.server")
@@ -59,6 +59,7 @@ class RoundsController(ModelController):
     def __init__(self, config: type[ServerConfig]):
         super().__init__(persistor_id="", ignore_result_error=True)
         self._config = config
+        self.prior: np.ndarray | None = None  # of the classes, which sites divide out of the model's answers
 
     def run(self) -> None:
         """Run the job; what its user can correct ends it with one sentence."""
@@ -114,6 +115,8 @@ class RoundsController(ModelController):
         message.current_round, message.total_rounds = round_number, self.num_rounds
         if self.kept.name:
             messages.tell_run(message, self.kept.name, self.kept.after_round)
+        if self.prior is not None:
+            messages.tell_prior(message, self.prior)
         self._progress.asking(task, round_number)
         results = self.broadcast_model(
             data=message,
@@ -174,6 +177,18 @@ class RoundsController(ModelController):
             artifact_kind=artifact_kind,
         )
 
+    def calibrate(self, setup: Mapping[str, SetupAnswer]) -> None:
+        """From now on, sites divide out the prior that the model has over all their texts, if they have told it."""
+        masses = [answer.mass for answer in setup.values() if answer.mass is not None]
+        if masses:
+            earlier = self.kept.earlier and self.kept.earlier.state.get("prior")
+            self.prior = np.array(earlier) if earlier else calibration.prior(masses)
+            log.info("the model's mean probabilities of the classes: %s", ", ".join(f"{p:.3f}" for p in self.prior))
+
+    def told(self, result: dict[str, Any]) -> dict[str, Any]:
+        """What is known of a result, with the prior that its answers are to be divided by."""
+        return result if self.prior is None else {**result, "prior": self.prior.tolist()}
+
     def go_on(self, kind: type[Record], server: Mapping[str, Any]) -> Record | None:
         """Restore the results of an earlier part of the run, after `open_folder`.
 
@@ -194,6 +209,11 @@ class RoundsController(ModelController):
         for record in self.folder.restore(state["results"], kind, self.kept.earlier.artifact):
             self._show(record)
         return kind(**state["record"])
+
+    def keep(self, record: RoundRecord, arrays: Mapping[str, np.ndarray], **more: Any) -> None:
+        """Keep the run after a round; see `KeptRun.keep`."""
+        prior = None if self.prior is None else self.prior.tolist()
+        self.kept.keep(record, self.folder, arrays, prior=prior, **more)
 
     def measure(self, answers: Mapping[str, Counters], started: float) -> dict[str, Any]:
         """What a round took: entries of a `RoundRecord`.
