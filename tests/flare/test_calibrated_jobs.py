@@ -31,7 +31,7 @@ def prompt_job(roberta, few_reviews, tmp_path, monkeypatch, as_in_a_job):
     def run(name="results", rounds=2, checkpoint="", **options):
         config = FedBPTConfig(
             model_name=str(roberta), dataset=few_reviews, n_prompt_tokens=3, intrinsic_dim=6, k_shot=9, local_iter=2,
-            dtype="float32", eval_clients="all", **{"calibrate": "batch", **options},
+            dtype="float32", **{"calibrate": "batch", "eval_clients": "all", **options},
         )  # fmt: skip
         controller = FedBPTController(num_rounds=rounds, seed=config.seed, checkpoint=str(checkpoint))
         told = federate(controller, {s: FedBPTTasks(config) for s in SITES}, tmp_path / name, monkeypatch)
@@ -69,10 +69,7 @@ def test_a_prompt_answers_at_home_as_it_did_at_the_sites(prompt_job, few_reviews
     test = load_file(classifier.spec, f"{few_reviews}/validation.csv")
     found = classifier.probabilities(test.texts)
     assert score(classifier.spec, found, test.labels).value == pytest.approx(summary["test_accuracy"], abs=1e-9)
-    if summary["best_round"] == 0:
-        assert "prior" not in load_prompt(file).result
-    else:
-        np.testing.assert_allclose(load_prompt(file).result["prior"], priors(told)[-1])
+    np.testing.assert_allclose(load_prompt(file).result["prior"], priors(told)[-1])
 
 
 def test_what_is_searched_for_is_the_calibrated_loss(prompt_job):
@@ -112,6 +109,14 @@ def test_an_adapter_answers_at_home_as_it_did_at_the_sites_and_goes_on_with_its_
     on, _ = lpfl_job("on", rounds=1, calibrate="batch", init_adapter=adapter)
     assert [p is None or p.tolist() == prior for p in priors(on)] == [True] * 3
     assert priors(on)[1] is not None
+
+
+def test_round_0_is_the_start_divided_by_its_prior(prompt_job, few_reviews):
+    config, told, folder = prompt_job(rounds=1, eval_clients="first")
+    _, prompted, data = open_site(config, SITES[0], SITES)
+    logits = prompted.black_box.label_logits(np.zeros((1, 6)), prompted.register(data.test))[0].astype(float)
+    right = (np.exp(logits) / priors(told)[-1]).argmax(axis=1) == data.test.labels
+    assert summary_of(folder)["rounds"][0]["accuracy"] == pytest.approx(right.mean(), abs=1e-9)
 
 
 def test_an_adapter_without_a_prior_is_not_calibrated_later(lpfl_job):

@@ -89,25 +89,27 @@ class FedBPTController(RoundsController):
         )
         server = {name: getattr(self, name) for name in ("seed", "covariance", "sigma_floor")}
         record = self.go_on(SearchRecord, server)
+        self.calibrate(setup)
+        evaluated = record is None and self.prior is None  # in the setup, before a prior was known
         if record is None:
             record = self._new_record(0, search, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
-            self._evaluated(record, search, {site: a.evaluation for site, a in setup.items()})
         else:
             self._replay(search)
-        self.calibrate(setup)
+        if evaluated:
+            self._evaluated(record, search, {site: a.evaluation for site, a in setup.items()})
 
         for round_number in range(record.round + 1, self.num_rounds + 1):
             started = time.monotonic()
-            evaluate = round_number > 1  # the initial prompt was evaluated in the setup
             task = fedbpt_messages.search_task(
-                self.shares, search.distribution, self.covariance, round_number, evaluate, search.norm_limit
+                self.shares, search.distribution, self.covariance, round_number, not evaluated, search.norm_limit
             )
-            read = partial(fedbpt_messages.read_search_answer, dim=dim, n_counts=n_counts if evaluate else None)
+            read = partial(fedbpt_messages.read_search_answer, dim=dim, n_counts=None if evaluated else n_counts)
             found = self.ask(fedbpt_messages.SEARCH, task, round_number, read)
             if found is None:
                 return
-            if evaluate:
+            if not evaluated:
                 self._evaluated(record, search, {site: a.evaluation for site, a in found.items()})
+            evaluated = False
             self._update(search, found, round_number)
             counters = {site: a.counters for site, a in found.items()}
             record = self._new_record(round_number, search, found, counters, started)

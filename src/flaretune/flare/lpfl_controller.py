@@ -79,16 +79,17 @@ class LPFLController(RoundsController):
         shapes = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}  # of what is trained
         arrays = {name: values for name, values in self._whole.items() if name in shapes}
         record = self.go_on(TrainRecord, {})
-        # a new adapter leaves the model as the sites have evaluated it in the setup; another is evaluated on the way
-        evaluated = record is None and not self.init_adapter
+        if not self.init_adapter:  # which has its own prior, or none
+            self.calibrate(setup)
+        # a new adapter leaves the model as the sites have evaluated it in the setup, before a prior was known; another
+        # is evaluated on the way
+        evaluated = record is None and not self.init_adapter and self.prior is None
         if record is None:
             record = self._new_record(0, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
         else:
             arrays = self.kept.earlier.arrays
         if evaluated:
             self._evaluated(record, arrays, {site: a.evaluation for site, a in setup.items()})
-        if not self.init_adapter:  # which has its own prior, or none
-            self.calibrate(setup)
         n_counts = self.n_counts()
 
         for round_number in range(record.round + 1, self.num_rounds + 1):
