@@ -82,7 +82,6 @@ def make_parser() -> argparse.ArgumentParser:
     command = add("watch", watch, "see how far a job of a federation is, round by round")
     command.add_argument("job_id", nargs="?", default="", metavar="JOB_ID", help="(default: the one submitted last)")
     command.add_argument("--startup_kit", required=True, metavar="FOLDER", help="of an administrator")
-    command.add_argument("--username", default="admin@nvidia.com", help="the administrator's (default: %(default)s)")
     command.add_argument("--interval", type=float, default=5.0, metavar="X", help="seconds between looks (default: 5)")
     command.add_argument("--once", action="store_true", help="look once")
     command.add_argument("--json", action="store_true", help="print a JSON object a look")
@@ -193,7 +192,7 @@ def watch(args: argparse.Namespace) -> int:
     """Print a running job's rounds until it ends; returns the exit status."""
     from flaretune.flare.watch import watch as watch_job
 
-    return watch_job(args.startup_kit, args.username, args.job_id, args.interval, args.json, args.once)
+    return watch_job(args.startup_kit, args.job_id, args.interval, args.json, args.once)
 
 
 def serve(args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.options import as_dict
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_controller import FedBPTController
-from flaretune.flare.recipe import FlaretuneRecipe
+from flaretune.flare.recipe import CARRIED, FlaretuneRecipe
 
 
 class FedBPTRecipe(FlaretuneRecipe):
@@ -21,6 +21,7 @@ class FedBPTRecipe(FlaretuneRecipe):
         name: of the job.
         per_site: by site name, options of `FedBPTConfig` that differ there, such as ``data_path`` or ``device``.
             If given, the job is deployed to these sites only.
+        code: whether the job carries flaretune's code.
 
     Raises:
         UserError: an option or a site's option is unknown or out of its range.
@@ -41,7 +42,8 @@ class FedBPTRecipe(FlaretuneRecipe):
         *,
         name: str = "fedbpt",
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
+        code: str = CARRIED,
     ):
         controller = FedBPTController(**as_dict(server_config or FedBPTServerConfig()), seed=site_config.seed)
         tasks = (messages.SETUP, fedbpt_messages.SEARCH, messages.EVALUATE)
-        super().__init__(site_config, controller, tasks, name=name, per_site=per_site)
+        super().__init__(site_config, controller, tasks, name=name, per_site=per_site, code=code)

@@ -36,7 +36,8 @@ with warnings.catch_warnings():
 
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
 from flaretune.flare.lpfl_recipe import LPFLRecipe  # noqa: E402
-from flaretune.flare.recipe import FlaretuneRecipe  # noqa: E402
+from flaretune.flare.recipe import CARRIED, CODE, FlaretuneRecipe  # noqa: E402
+from flaretune.flare.startup_kit import administrator_of  # noqa: E402
 from flaretune.flare.tracking import check_tracker  # noqa: E402
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -68,6 +69,12 @@ class JobConfig:
         "FedBPT in the simulator or poc: 1 loads the model once, in a service that all clients ask",
         group="job",
         choices=(0, 1),
+    )
+    code: str = option(
+        CARRIED,
+        "the job carries flaretune's code, or is configuration alone, for a real federation that has it installed",
+        group="job",
+        choices=CODE,
     )
     tracking: str = option(
         "none",
@@ -189,6 +196,11 @@ def _output(job: JobConfig) -> Path:
 
 def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig, quiet: bool = False) -> int:
     """Run or export the job, and collect its results, told of unless `quiet`; returns the exit status."""
+    if job.code != CARRIED and job.env != "prod" and not EXPORTING:
+        raise UserError(
+            f"--code {job.code} is for a real federation, whose server and sites allow flaretune's classes: give "
+            "--env prod or --export"
+        )
     clients = [name.strip() for name in job.clients.split(",") if name.strip()]
     per_site = read_toml(Path(job.sites), tables_of=method.site) if job.sites else None
     if clients and per_site and set(clients) != set(per_site):
@@ -201,7 +213,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
         server = replace(server, checkpoint=str(Path(server.checkpoint).expanduser().absolute()))
         if isinstance(site, LPFLConfig) and not site.state_dir:  # the simulator empties its sites' workspaces
             site = replace(site, state_dir=f"{server.checkpoint}/sites")
-    recipe = method.recipe(site, server, name=job.name, per_site=per_site)
+    recipe = method.recipe(site, server, name=job.name, per_site=per_site, code=job.code)
     if job.tracking != "none":
         if job.env != "prod" and not EXPORTING:  # its server runs here
             check_tracker(job.tracking)
@@ -225,7 +237,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
         env = PocEnv(clients=clients or None, num_clients=None if clients else job.n_clients)
         logs = next(Path(env.poc_workspace).glob("*/prod_*"), logs)
     else:
-        env = ProdEnv(startup_kit_location=job.startup_kit)
+        env = ProdEnv(startup_kit_location=job.startup_kit, username=administrator_of(job.startup_kit))
     try:
         result = recipe.execute(env)  # exits the process here if --export was given
     except RuntimeError as error:

@@ -11,7 +11,7 @@ from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import as_dict
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.lpfl_controller import LPFLController
-from flaretune.flare.recipe import FlaretuneRecipe
+from flaretune.flare.recipe import CARRIED, FlaretuneRecipe
 
 
 class LPFLRecipe(FlaretuneRecipe):
@@ -23,6 +23,7 @@ class LPFLRecipe(FlaretuneRecipe):
         name: of the job.
         per_site: by site name, options of `LPFLConfig` that differ there, such as ``data_path`` or ``device``.
             If given, the job is deployed to these sites only.
+        code: whether the job carries flaretune's code.
 
     Raises:
         UserError: an option or a site's option is unknown or out of its range.
@@ -43,10 +44,11 @@ class LPFLRecipe(FlaretuneRecipe):
         *,
         name: str = "lpfl",
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
+        code: str = CARRIED,
     ):
         server_config = server_config or LPFLServerConfig()
         if server_config.init_adapter and Path(server_config.init_adapter).exists():  # on this machine, as in SimEnv
             server_config = replace(server_config, init_adapter=str(Path(server_config.init_adapter).absolute()))
         controller = LPFLController(**as_dict(server_config))
         tasks = (messages.SETUP, lpfl_messages.TRAIN, messages.EVALUATE)
-        super().__init__(site_config, controller, tasks, name=name, per_site=per_site)
+        super().__init__(site_config, controller, tasks, name=name, per_site=per_site, code=code)

@@ -1,4 +1,4 @@
-"""What the NVFlare recipes of both methods share: a job that carries flaretune's code."""
+"""What the NVFlare recipes of both methods share: a job that carries flaretune's code, or configuration alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nvflare.apis.executor import Executor
 from nvflare.apis.job_def import ALL_SITES
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
 from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
@@ -23,14 +24,18 @@ from flaretune.config.options import as_dict, build, to_argv
 from flaretune.config.shared import PATHS, SiteConfig
 from flaretune.errors import UserError
 from flaretune.flare.rounds_controller import RoundsController
+from flaretune.flare.site_executor import LAUNCH_TIMEOUT, SiteExecutor, script_file
 from flaretune.flare.tracking import RunTracking
 from flaretune.tasks.spec import load_task
+
+CODE = CARRIED, INSTALLED = "carried", "installed"  # where server and sites have flaretune from
 
 
 class FlaretuneRecipe(Recipe):
     """A job of one of the methods, to run in an environment (`SimEnv`, `PocEnv`, `ProdEnv`) or to export.
 
-    The job carries flaretune's code and, if `site_config.task_file` names one, the task file.
+    The job carries flaretune's code, unless that is installed at the server and the sites, and, if
+    `site_config.task_file` names one, the task file.
 
     Args:
         site_config: what every site is told.
@@ -39,6 +44,8 @@ class FlaretuneRecipe(Recipe):
         name: of the job.
         per_site: by site name, options of the site's config that differ there, such as ``data_path`` or ``device``.
             If given, the job is deployed to these sites only.
+        code: ``carried``, for server and sites that let a job bring code, or ``installed``, for those that have
+            flaretune themselves and allow its classes: the job is then configuration alone.
 
     Raises:
         UserError: an option or a site's option is unknown or out of its range.
@@ -52,7 +59,10 @@ class FlaretuneRecipe(Recipe):
         *,
         name: str,
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
+        code: str = CARRIED,
     ):
+        if code not in CODE:
+            raise UserError(f"code {code!r}: must be one of {', '.join(CODE)}")
         job = FedJob(name=name, min_clients=controller.min_clients)
         job.to_server(controller, id=f"{type(controller).__name__.removesuffix('Controller').lower()}_controller")
         job.to_server(TBAnalyticsReceiver(), id="tensorboard")
@@ -62,7 +72,11 @@ class FlaretuneRecipe(Recipe):
         self._tasks = list(tasks)
         self._script = site_config.script()
         self._staging = tempfile.TemporaryDirectory(prefix="flaretune-job-")
-        job.add_file_to_server(str(self._code_folder()))
+        self._carries_code = code == CARRIED
+        if self._carries_code:
+            job.add_file_to_server(str(self._code_folder()))
+        else:
+            job.set_app_packages([flaretune.__name__])  # or NVFlare would copy the modules of its components
         self._site_config = site_config
         self._site_configs: dict[str, SiteConfig] = {}
         if per_site:
@@ -99,41 +113,34 @@ class FlaretuneRecipe(Recipe):
     def _add_site(self, site: str | None, config: SiteConfig) -> None:
         """Add the client app of one site, or of all where `site` is None."""
         load_task(config.task)  # what is wrong with it is said now, and not at every site
-        code = self._code_folder()
         here = {name: value for name in PATHS if (value := getattr(config, name, ""))}
         config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
+        target = site or ALL_SITES
         if config.task_file:
             file = Path(config.task_file)
-            shutil.copy(file, code)
-            config = replace(config, task_file=f"custom/{file.name}")  # seen from the site's working folder
-        executor = ClientAPIExecutor(
-            execution_mode="external_process",
-            command=["python3", "-u", f"custom/{self._script}", *to_argv(config)],
-            launch_timeout=600.0,
-            server_expected_format="raw",
-        )
-        target = site or ALL_SITES
-        self._job.to(executor, target, tasks=self._tasks)
+            self._job.add_file_to(str(file), target, app_folder_type="config")
+            config = replace(config, task_file=f"config/{file.name}")  # seen from the site's working folder
+        self._job.to(self._executor(config), target, tasks=self._tasks)
         if self._transfer:
             self._job.to(dict(self._transfer), target)
-        self._job.add_file_to(str(code), target)
+        if self._carries_code:
+            self._job.add_file_to(str(self._code_folder()), target)
+
+    def _executor(self, config: SiteConfig) -> Executor:
+        """What starts a site's script with its options."""
+        if not self._carries_code:
+            return SiteExecutor(self._script, to_argv(config))
+        return ClientAPIExecutor(
+            execution_mode="external_process",
+            command=["python3", "-u", f"custom/{self._script}", *to_argv(config)],
+            launch_timeout=LAUNCH_TIMEOUT,
+            server_expected_format="raw",
+        )
 
     def _code_folder(self) -> Path:
         """A folder with the code that a job carries, which lives as long as this recipe."""
         folder = Path(tempfile.mkdtemp(dir=self._staging.name))
         package = Path(flaretune.__file__).parent
         shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(_script_file(package, self._script), folder)
+        shutil.copy(script_file(self._script), folder)
         return folder
-
-
-def _script_file(package: Path, name: str) -> Path:
-    """The sites' script, which is installed beside the package.
-
-    Raises:
-        UserError: it is not there.
-    """
-    script = package.parent / name
-    if not script.is_file():
-        raise UserError(f"{script} is missing: install flaretune again")
-    return script

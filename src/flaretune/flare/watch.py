@@ -10,22 +10,23 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from nvflare.apis.fl_exception import FLCommunicationError
 from nvflare.apis.job_def import JobMetaKey
 from nvflare.fuel.flare_api.api_spec import JobNotRunning, NoConnection
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from flaretune.errors import UserError
 from flaretune.flare.progress import TOPIC
+from flaretune.flare.startup_kit import administrator_of
 
 WAITING = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")  # what a job's status begins with until it has ended
 
 
-def watch(startup_kit: str, username: str, job_id: str, interval: float, as_json: bool, once: bool) -> int:
+def watch(startup_kit: str, job_id: str, interval: float, as_json: bool, once: bool) -> int:
     """Print a line for every finished round of a job until it ends.
 
     Args:
         startup_kit: folder of the administrator's startup kit.
-        username: the administrator's name.
         job_id: which job; "" for the one that was submitted last.
         interval: seconds between looks.
         as_json: print what is known as one JSON object a look, instead of lines.
@@ -39,11 +40,12 @@ def watch(startup_kit: str, username: str, job_id: str, interval: float, as_json
     """
     if not Path(startup_kit).is_dir():
         raise UserError(f"--startup_kit {startup_kit}: there is no such folder; give that of an administrator")
-    logging.getLogger("nvflare").setLevel(logging.ERROR)
+    username = administrator_of(startup_kit)
+    logging.getLogger("nvflare").setLevel(logging.CRITICAL)  # it logs what it raises, and is heard so
     try:
         with redirect_stdout(sys.stderr):  # it says that it connects, which is no JSON
             session = new_secure_session(username, startup_kit)
-    except (NoConnection, RuntimeError, ValueError, OSError) as error:
+    except (NoConnection, FLCommunicationError, RuntimeError, ValueError, OSError) as error:
         raise UserError(f"--startup_kit {startup_kit}: no session with its server ({error})") from error
     try:
         job_id = job_id or _newest(session)
