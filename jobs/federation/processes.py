@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -82,9 +81,7 @@ def wait_for_end(folder: Path, seconds: float) -> None:
 
 
 def end_all(folder: Path, patience: float = 5.0) -> None:
-    """End what still runs of the federation, by force after `patience` seconds; not to be interrupted."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    """End what still runs of the federation, by force after `patience` seconds."""
     by_force_from = time.monotonic() + patience
     while left := members(folder):  # again: NVFlare's scripts start anew what ends
         for process in left:

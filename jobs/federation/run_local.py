@@ -1,8 +1,8 @@
 """The guide beside this file, walked through on one machine: `python jobs/federation/run_local.py --help`.
 
-Server, sites and administrator each get a folder, and there run the commands of the guide as they stand in it. What other
-hosts would have differently is done here: texts are dealt out to the sites, each party gets a Python environment of its
-own (with the packages of this one), and kits are copied instead of sent.
+Server, sites and administrator each get a folder, and there run the commands of the guide as they stand in it. What
+several hosts would do otherwise is done here: texts are dealt out to the sites, each party gets a Python environment of
+its own (with the packages of this one), and kits are copied instead of sent.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "src"))
@@ -29,11 +30,12 @@ from processes import MARK, end_all, members, run_commands, wait_for_end  # noqa
 
 from flaretune.cache import cache_dir  # noqa: E402
 from flaretune.errors import UserError  # noqa: E402
-from flaretune.report.results import error_sentences  # noqa: E402
+from flaretune.report.results import SUMMARY, error_sentences, read_summary  # noqa: E402
 
 GUIDE = Path(__file__).with_name("README.md")
 SERVER_NAME = "localhost"
 HOSPITALS = {"hospital-a": "reviews.csv", "hospital-b": "texts.jsonl", "hospital-c": "film_reviews.csv"}
+NAMES = {ADMINISTRATOR: (ADMINISTRATOR,), SERVER: (SERVER_NAME,), SITES: tuple(HOSPITALS)}  # who the guide's words are
 ROWS = 160  # texts of a site: so many that its part in evaluation takes seconds
 LOG = "log.txt"
 
@@ -51,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 0 if every step of the guide went well."""
     args = make_parser().parse_args(argv)
     folder = args.output.absolute()
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    _on_signals(_interrupt)
     try:
         empty(folder)
         try:
             walk(folder, args.code, args.model_name, args.data, args.until, time.monotonic() + 60 * args.minutes)
         finally:
+            _on_signals(signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
             end_all(folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -88,6 +90,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--until", default="", help="heading of the section after which to stop; none: to the end")
     parser.add_argument("--minutes", type=float, default=10.0, help="that all of it may take")
     return parser
+
+
+def _on_signals(do) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, do)
 
 
 def _interrupt(*_: object) -> None:
@@ -122,42 +129,43 @@ def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float
     Raises:
         UserError: a step failed; its sentence says which, and where its output lies.
     """
-    blocks = read_blocks(GUIDE)
+    blocks = [block for block in read_blocks(GUIDE) if block.runs(way)]
+    sections = list(dict.fromkeys(block.section for block in blocks))
+    if last and last not in sections:
+        raise UserError(f"--until {last!r}: there is no such section; there are {', '.join(map(repr, sections))}")
     with (folder / LOG).open("wb") as log:
         parties = gather(folder, way, model, data)
-        section = ""
-        for block in (block for block in blocks if block.runs(way)):
-            if block.section != section:
-                if last and section == last:
-                    break
-                section = block.section
-                print(section, flush=True)
-            for name in block.parties:
-                for party in [p for p in parties if p.name in _names(name)]:
+        for section in sections[: sections.index(last) + 1] if last else sections:
+            print(section, flush=True)
+            for block in (block for block in blocks if block.section == section):
+                for party in [party for word in block.parties for party in parties if party.name in NAMES[word]]:
                     _run(block, party, log, until)
-            if any(word == ADMINISTRATOR for word in block.parties):
                 hand_out(parties)
-        else:
-            wait_for_end(folder, 60)
+    if not last:
+        wait_for_end(folder, 60)
+    for file in sorted((folder / ADMINISTRATOR).glob(f"*/*/workspace/flaretune/{SUMMARY}"), key=os.path.getmtime):
+        run = read_summary(file.parent)
+        accuracy = f"accuracy {run['zero_shot_accuracy']:.3f} before, {run['test_accuracy']:.3f} after"
+        print(f"{run['method']}, {len(run['rounds']) - 1} rounds, {len(run['sites'])} sites: {accuracy}; {file.parent}")
 
 
-def _names(word: str) -> tuple[str, ...]:
-    return {ADMINISTRATOR: (ADMINISTRATOR,), SERVER: (SERVER_NAME,), SITES: tuple(HOSPITALS)}[word]
-
-
-def _run(block: Block, party: Party, log, until: float) -> None:
+def _run(block: Block, party: Party, log: IO[bytes], until: float) -> None:
+    """Run a block as a party, which then knows what the block's commands have set."""
     log.write(f"\n# {party.name}: {block.section} (line {block.line})\n{block.commands}\n\n".encode())
     log.flush()
-    started = time.monotonic()
+    begin, started = log.tell(), time.monotonic()
     try:
-        seconds = max(1.0, until - started)
-        party.environment = run_commands(block.commands, party.folder, party.environment, log, seconds)
+        party.environment = run_commands(
+            block.commands, party.folder, party.environment, log, max(1.0, until - started)
+        )
     except UserError as error:
         folder = party.folder.parent
-        said = [f"{site} said: {sentence}" for site, sentence in error_sentences(folder)]
-        where = f"what was said is in {folder / LOG}"
+        text = (folder / LOG).read_bytes()[begin:].decode(errors="replace")
+        said = [f"{name} said: {sentence}" for name, sentence in error_sentences(folder) if (folder / name).is_dir()]
+        last = [f"its last words were {line!r}" for line in text.strip().splitlines()[-1:]]
         raise UserError(
-            f"{GUIDE.name}:{block.line}, {block.section!r}, run by {party.name}: {error}; {'; '.join([*said, where])}"
+            f"{GUIDE.name}:{block.line}, {block.section!r}, run by {party.name}: {error}; "
+            f"{'; '.join([*(said or last), f'all that was said is in {folder / LOG}'])}"
         ) from error
     print(f"   {party.name:<14} {time.monotonic() - started:5.1f} s", flush=True)
 

@@ -110,6 +110,8 @@ def test_full_help_names_every_option_and_the_presets(method, capsys, monkeypatc
         (LPFL, ["--soft_labels", "off", "--num_rounds", "0"], "error: --num_rounds 0: must be at least 1"),
         (FEDBPT, ["--local_popsize", "1"], "error: --local_popsize 1: CMA-ES needs"),
         (FEDBPT, ["--env", "prod"], "error: --env prod needs --startup_kit"),
+        (FEDBPT, ["--code", "installed"], "error: --code installed is for a real federation"),
+        (FEDBPT, ["--code", "installed", "--env", "poc"], "error: --code installed is for a real federation"),
     ],
 )
 def test_mistakes_end_with_a_sentence_and_a_failing_status(method, argv, message, capsys):

@@ -42,8 +42,11 @@ class Session:
         self.looks = list(looks)
         self.closed = False
 
-    def list_jobs(self):
-        return [{"job_id": "old", "submit_time_iso": "2026-01-01"}, {"job_id": "new", "submit_time_iso": "2026-01-02"}]
+    def list_jobs(self):  # with the keys that NVFlare 2.9 gives
+        return [
+            {"job_id": "old", "submit_time": "2026-01-01T19:27:33+00:00"},
+            {"job_id": "new", "submit_time": "2026-01-02T08:00:00+00:00"},
+        ]
 
     def get_job_meta(self, job_id):
         if job_id != "new":
@@ -68,16 +71,22 @@ def running(*rounds):
     return ("RUNNING", progress.tell())
 
 
+def connect(username, session):
+    assert username == "anna@coordinator.example"
+    return session
+
+
 @pytest.fixture
 def watched(monkeypatch, tmp_path):
     """Watch a scripted job; returns the exit status and the session."""
 
     def run(*looks, job_id="", as_json=False, once=False):
         session = Session(*looks)
-        monkeypatch.setattr(watching, "new_secure_session", lambda username, kit: session)
+        monkeypatch.setattr(watching, "administrator_of", lambda kit: "anna@coordinator.example")
+        monkeypatch.setattr(watching, "new_secure_session", lambda username, kit: connect(username, session))
         pause = SimpleNamespace(sleep=lambda seconds: session.looks.pop(0))
         monkeypatch.setattr(watching, "time", pause)
-        return watching.watch(str(tmp_path), "admin@nvidia.com", job_id, 5, as_json, once), session
+        return watching.watch(str(tmp_path), job_id, 5, as_json, once), session
 
     return run
 
@@ -105,6 +114,12 @@ def test_a_job_that_ended_otherwise_is_no_success(watched, ended):
     assert watched((ended, None))[0] == 1
 
 
+def test_why_there_is_no_progress_is_said(watched, capsys):
+    watched(("RUNNING", RuntimeError("user is not authorized for app_command")), ("FINISHED:COMPLETED", None))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "reviews (new): RUNNING (no progress yet: user is not authorized for app_command)"
+
+
 def test_once(watched, capsys):
     assert watched(running(a_record(0)), once=True)[0] == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
@@ -114,11 +129,11 @@ def test_mistakes_are_one_sentence(watched, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="job gone: no such job"):
         watched(running(), job_id="gone")
     with pytest.raises(UserError, match="there is no such folder"):
-        watching.watch(str(tmp_path / "none"), "admin", "", 5, False, True)
+        watching.watch(str(tmp_path / "none"), "", 5, False, True)
 
     def refuse(username, kit):
         raise RuntimeError("nobody listens")
 
     monkeypatch.setattr(watching, "new_secure_session", refuse)
     with pytest.raises(UserError, match="no session with its server \\(nobody listens\\)"):
-        watching.watch(str(tmp_path), "admin", "", 5, False, True)
+        watching.watch(str(tmp_path), "", 5, False, True)

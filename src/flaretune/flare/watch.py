@@ -69,7 +69,7 @@ def _newest(session: Session) -> str:
     jobs = session.list_jobs()
     if not jobs:
         raise UserError("the server has no job; submit one first")
-    return max(jobs, key=lambda job: job.get(JobMetaKey.SUBMIT_TIME_ISO.value, ""))[JobMetaKey.JOB_ID.value]
+    return max(jobs, key=lambda job: job.get(JobMetaKey.SUBMIT_TIME.value, ""))[JobMetaKey.JOB_ID.value]
 
 
 def look(session: Session, job_id: str) -> dict[str, Any]:
@@ -111,5 +111,6 @@ def lines(seen: dict[str, Any], told: int) -> list[str]:
             f"{seen['asked_seconds_ago']:.0f} s; heard of {heard}"
         )
     else:
-        found.append(f"{seen['name']} ({seen['job_id'][:8]}): {seen['status']}")
+        why = f" (no progress yet: {seen['waiting']})" if "waiting" in seen else ""
+        found.append(f"{seen['name']} ({seen['job_id'][:8]}): {seen['status']}{why}")
     return found

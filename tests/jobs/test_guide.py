@@ -1,0 +1,102 @@
+"""The guide of jobs/federation, and how it is read; test_federation.py runs it."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "jobs" / "federation"))
+
+import guide  # noqa: E402
+import run_local  # noqa: E402
+
+from flaretune.config.options import build  # noqa: E402
+from flaretune.errors import UserError  # noqa: E402
+from flaretune.flare.job_cli import FEDBPT, LPFL, JobConfig, parse, read_preset  # noqa: E402
+
+BLOCKS = guide.read_blocks(run_local.GUIDE)
+TEXT = run_local.GUIDE.read_text(encoding="utf-8")
+
+
+def test_every_block_of_commands_is_read():
+    assert len(BLOCKS) == TEXT.count("```") / 2 > 10
+
+
+def test_all_commands_are_run_but_those_for_other_hosts_and_for_the_proof_of_concept():
+    """What is left out is done by run_local.py in another way: sending, and installing packages."""
+    left_out = [block for block in BLOCKS if not any(block.runs(way) for way in guide.WAYS)]
+    assert [block.words for block in left_out] == [("example",), ("example",), ("poc",)]
+    sent, installed, _ = (block.commands for block in left_out)
+    assert {line.split()[0] for line in sent.splitlines()} == {"scp"}
+    assert installed.splitlines() == ["python3 -m venv venv", "venv/bin/python -m pip install -r requirements.txt"]
+
+
+def test_both_ways_differ_only_in_blocks_that_say_so():
+    carried, installed = ([block for block in BLOCKS if block.runs(way)] for way in guide.WAYS)
+    assert [block for block in installed if "installed" not in block.words] == carried
+    assert len(installed) > len(carried)
+
+
+def test_the_table_names_the_variables_that_each_party_has(tmp_path, monkeypatch):
+    rows = re.findall(r"^\| `([A-Z]+)` \| ([a-z, ]+) \|", TEXT, re.MULTILINE)
+    told = {name: {word.strip() for word in who.split(",")} for name, who in rows}
+    monkeypatch.setattr(run_local, "deal_out", lambda data, folder: dict.fromkeys(run_local.HOSPITALS, Path("/texts")))
+    monkeypatch.setattr(run_local, "light_environment", lambda folder: None)
+    parties = {party.name: party for party in run_local.gather(tmp_path, "carried", "a-model", Path("texts.csv"))}
+    for word, names in run_local.NAMES.items():
+        used = {name for block in BLOCKS if word in block.parties for name in re.findall(r"\$([A-Z]+)", block.commands)}
+        assigned = {
+            name for block in BLOCKS if word in block.parties for name in re.findall(r"\b([A-Z]+)=", block.commands)
+        }
+        asked_for = used - assigned - {"PWD"}
+        assert asked_for == {name for name, who in told.items() if word in who}
+        for name in names:
+            assert asked_for <= parties[name].environment.keys()
+
+
+@pytest.mark.parametrize(("method", "name"), [(FEDBPT, "fedbpt"), (LPFL, "lpfl")])
+def test_the_guide_s_jobs_are_named_as_it_says_and_leave_to_sites_what_is_theirs(method, name):
+    options = read_preset(method, str(REPOSITORY / "jobs" / "federation" / f"{name}.toml"))
+    assert f"jobs/{options['name']})" in TEXT
+    build(method.site, options)
+    assert build(method.server, options).min_clients == len(run_local.HOSPITALS)
+    assert not {"data_path", "unlabelled_path", "device", "dataset"} & options.keys()
+
+
+def test_proof_of_concept_in_three_commands(monkeypatch):
+    """tests/flare/test_jobs.py runs the second, with a small model and texts in place of the demo's."""
+    [block] = [block for block in BLOCKS if block.words == ("poc",)]
+    commands = [shlex.split(line) for line in block.commands.splitlines()]
+    assert len(commands) == 3
+    assert commands[1][:2] == ["python", "jobs/fedbpt_job.py"]
+    job = build(JobConfig, parse(FEDBPT, commands[1][2:]))
+    assert job.env == "poc"
+    assert commands[2][:5] == ["python", "-m", "flaretune", "predict", "--prompt"]
+    assert Path(commands[2][5]).parent == Path(job.output)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("```sh\nls\n```\n", "'nothing' does not say who runs the block"),
+        ("\n```sh sits\nls\n```\n", "guide.md:2: 'sits' does not say who"),
+        ("```sh installed\nls\n```\n", "'nothing' does not say who runs the block"),
+        ("```sh sites\nls\n", "guide.md:1: the block has no end"),
+    ],
+)
+def test_a_guide_that_cannot_be_followed_is_refused(text, sentence, tmp_path):
+    file = tmp_path / "guide.md"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        guide.read_blocks(file)
+
+
+def test_blocks_are_read_in_order_with_their_sections(tmp_path):
+    file = tmp_path / "guide.md"
+    file.write_text("# T\n## 1. A\n```sh server sites\na\n\nb\n```\n## 2. B\n```sh sites carried\nc\n```\n", "utf-8")
+    first, second = guide.read_blocks(file)
+    assert (first.section, first.commands, first.line, first.parties) == ("1. A", "a\n\nb", 3, ["server", "sites"])
+    assert (second.section, second.runs("carried"), second.runs("installed")) == ("2. B", True, False)

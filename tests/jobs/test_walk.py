@@ -1,0 +1,122 @@
+"""What run_local.py does besides the guide's commands: folders, texts, processes. Nothing of NVFlare is started."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "jobs" / "federation"))
+
+import processes
+import run_local
+
+from flaretune.errors import UserError
+
+
+def run(commands, folder, environment=None, seconds=20.0):
+    with (folder / "log.txt").open("ab") as log:
+        return processes.run_commands(commands, folder, {**os.environ, **(environment or {})}, log, seconds)
+
+
+def test_commands_know_what_those_before_have_set(tmp_path):
+    first = run('NAME=a\ngreet() { echo "hello $1"; }\nTEXT="two\nlines"', tmp_path)
+    assert (first["NAME"], first["TEXT"]) == ("a", "two\nlines")
+    second = run('SAID=$(greet "$NAME")', tmp_path, first)
+    assert second["SAID"] == "hello a"
+
+
+@pytest.mark.parametrize(
+    "commands", ["false\necho later", "false | cat\necho later", "X=$(false)\necho later", "echo $NOT_SET_X"]
+)
+def test_commands_end_at_the_first_that_fails(commands, tmp_path):
+    with pytest.raises(UserError, match="it ended with status 1"):
+        run(commands, tmp_path)
+    assert "later" not in (tmp_path / "log.txt").read_text(encoding="utf-8")
+
+
+def test_commands_have_a_limit(tmp_path):
+    with pytest.raises(UserError, match="it was not done after 0 s"):
+        run("sleep 60", tmp_path, {processes.MARK: str(tmp_path)}, seconds=0.2)
+    processes.end_all(tmp_path)
+
+
+def test_all_that_a_federation_started_is_ended(tmp_path):
+    """Also what left its session, lost its parent, is started anew by a script or does not listen to SIGTERM."""
+    environment = {processes.MARK: str(tmp_path)}
+    run("setsid sleep 300 > /dev/null 2>&1 &", tmp_path, environment)
+    run("(while true; do sleep 301; done) > /dev/null 2>&1 &", tmp_path, environment)
+    run("setsid bash -c 'trap \"\" TERM; while true; do sleep 302; done' > /dev/null 2>&1 &", tmp_path, environment)
+    other = subprocess.Popen(["sleep", "303"], env={**os.environ, processes.MARK: str(tmp_path / "another")})
+    try:
+        before = processes.members(tmp_path)
+        assert len(before) >= 3
+        with pytest.raises(UserError, match="of its processes still ran"):
+            processes.wait_for_end(tmp_path, 0)
+        processes.end_all(tmp_path, patience=0.5)
+        assert not processes.members(tmp_path)
+        assert not [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        processes.wait_for_end(tmp_path, 0)
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_each_site_gets_texts_that_no_other_has(tmp_path):
+    data = tmp_path / "all.csv"
+    with data.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["sentence", "label"], *([f"text, {i}", i % 2] for i in range(600))])
+    files = run_local.deal_out(data, tmp_path)
+    assert {name: file.name for name, file in files.items()} == run_local.HOSPITALS
+    texts = []
+    for file in files.values():
+        lines = file.read_text(encoding="utf-8").splitlines()
+        rows = list(map(json.loads, lines)) if file.suffix == ".jsonl" else list(csv.DictReader(lines))
+        assert {row["label"] for row in rows} in ({0, 1}, {"0", "1"})
+        texts.append({row["sentence"] for row in rows})
+    assert [len(own) for own in texts] == [run_local.ROWS] * 3
+    assert len(set.union(*texts)) == 3 * run_local.ROWS
+
+
+def test_texts_that_are_not_there_or_too_few(tmp_path):
+    with pytest.raises(UserError, match="`python -m flaretune fetch` brings the default"):
+        run_local.deal_out(tmp_path / "none.csv", tmp_path)
+    (tmp_path / "few.csv").write_text("sentence,label\na,1\n", encoding="utf-8")
+    with pytest.raises(UserError, match="has 1 rows; give at least 480"):
+        run_local.deal_out(tmp_path / "few.csv", tmp_path)
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run_local, "_on_signals", lambda do: None)
+    (tmp_path / "thesis.txt").write_text("years", encoding="utf-8")
+    assert run_local.main(["--output", str(tmp_path)]) == 1
+    assert "holds something else; give a new folder" in capsys.readouterr().err
+    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "years"
+
+
+def test_a_folder_in_which_a_federation_runs_is_left_alone(tmp_path):
+    (tmp_path / run_local.LOG).touch()
+    running = subprocess.Popen(["sleep", "300"], env={**os.environ, processes.MARK: str(tmp_path)})
+    try:
+        for _ in range(100):  # until it has become `sleep`
+            if processes.members(tmp_path):
+                break
+            time.sleep(0.05)
+        with pytest.raises(UserError, match=f"a federation runs there, as process {running.pid}"):
+            run_local.empty(tmp_path)
+    finally:
+        running.kill()
+        running.wait()
+    run_local.empty(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_section_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"there is no such section; there are '1\. Provision', "):
+        run_local.walk(tmp_path, "carried", "a-model", tmp_path / "texts.csv", "2", time.monotonic() + 60)
