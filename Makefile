@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-lpfl compare test test-fast lint figs clean
+.PHONY: demo demo-lpfl compare federation test test-fast lint figs clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
@@ -17,6 +17,13 @@ demo-lpfl: $(VENV)/ready
 compare: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
 	$(BIN)/python benchmarks/compare.py
+
+# The guide in jobs/federation: server, three sites and administrator on this machine. CODE=carried is the other way.
+CODE ?= installed
+
+federation: $(VENV)/ready
+	$(BIN)/python -m flaretune fetch
+	$(BIN)/python jobs/federation/run_local.py --code $(CODE)
 
 test: test-fast
 	$(BIN)/python -m pytest -m slow

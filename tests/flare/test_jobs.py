@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -165,10 +167,16 @@ def test_sites_that_were_told_different_things_do_not_start(run, folders, tmp_pa
 
 
 def test_proof_of_concept_federation(run, environment, folders, tmp_path):
-    """A server and two sites as processes of their own, over mutual TLS, watched; results come back by download."""
+    """A server and three sites as processes of their own, over mutual TLS, watched; results come back by download.
+
+    By the command in the guide, for another model, other texts and fewer rounds.
+    """
+    guide = (REPOSITORY / "jobs" / "federation" / "README.md").read_text(encoding="utf-8")
+    command = shlex.split(re.search(r"^python (jobs/fedbpt_job\.py .*--env poc .*)$", guide, re.MULTILINE)[1])
+    sites = command[command.index("--clients") + 1].split(",")
     output = tmp_path / "out"
-    command = [sys.executable, "jobs/fedbpt_job.py", "--env", "poc", "--n_clients", "2", "--output", str(output)]
-    command += ["--model_name", folders["roberta"], "--dataset", folders["data"], *SMALL, "--num_rounds", "10"]
+    command = [sys.executable, *command, "--output", str(output), "--task_name", "sst2"]
+    command += ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL, "--num_rounds", "10"]
     files = {"stdout": (tmp_path / "said").open("wb"), "stderr": subprocess.STDOUT}
     job = subprocess.Popen([*command, "--timeout", "300"], cwd=REPOSITORY, env=environment, **files)
     watch, watched = [sys.executable, "-m", "flaretune", "watch", "--json"], []
@@ -187,10 +195,10 @@ def test_proof_of_concept_federation(run, environment, folders, tmp_path):
     assert job.returncode == 0, said[-3000:]
     seen = [look for look in watched if look["rounds"]]
     assert seen, watched
-    assert set(seen[-1]["sites"]) == {"site-1", "site-2"}
+    assert set(seen[-1]["sites"]) == set(sites)
     assert all(ago is not None and ago < 60 for ago in seen[-1]["sites"].values())
     summary = read_summary(output)
-    assert [r["sites"] for r in summary["rounds"]] == [["site-1", "site-2"]] * 11
+    assert [r["sites"] for r in summary["rounds"]] == [sites] * 11
     for look in seen:
         shown = [(r["round"], r["accuracy"], r["bytes_up"]) for r in look["rounds"]]
         assert shown == [(r["round"], r["accuracy"], r["bytes_up"]) for r in summary["rounds"]][: len(shown)]

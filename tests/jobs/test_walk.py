@@ -117,6 +117,71 @@ def test_a_folder_in_which_a_federation_runs_is_left_alone(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+GUIDE = """
+## 1. Begin
+```sh administrator
+mkdir kits && for name in localhost hospital-a hospital-b hospital-c; do echo "kit of $name" > "kits/$name.tgz"; done
+```
+```sh server sites
+cat "$SITE.tgz" >> ../said
+```
+```sh sites installed
+exit 7
+```
+## 2. Job
+```sh administrator
+echo one
+echo two
+false
+```
+## 3. Never
+```sh administrator
+touch ../never
+```
+"""
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Walk through a small guide; returns the exit status, of a folder beside it."""
+    (tmp_path / "guide.md").write_text(GUIDE, encoding="utf-8")
+    with (tmp_path / "texts.csv").open("w", encoding="utf-8") as file:
+        file.writelines(["sentence,label\n", *(f"text {i},{i % 2}\n" for i in range(3 * run_local.ROWS))])
+    monkeypatch.setattr(run_local, "GUIDE", tmp_path / "guide.md")
+    monkeypatch.setattr(run_local, "light_environment", lambda folder: None)
+    monkeypatch.setattr(run_local, "_on_signals", lambda do: None)
+    common = ["--output", str(tmp_path / "out"), "--data", str(tmp_path / "texts.csv"), "--model_name", "a-model"]
+    return lambda *flags: run_local.main([*common, *flags])
+
+
+def test_every_party_gets_its_kit_and_runs_what_is_its_own(small, tmp_path, capsys):
+    assert small("--until", "1. Begin") == 0
+    kits = (tmp_path / "out" / "said").read_text(encoding="utf-8").splitlines()
+    assert kits == [f"kit of {name}" for name in ("localhost", *run_local.HOSPITALS)]
+    assert [path.name for path in (tmp_path / "out" / "hospital-b").glob("*.tgz")] == ["hospital-b.tgz"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("sites_say", [False, True])
+def test_a_step_that_fails_is_one_sentence(sites_say, small, tmp_path, capsys, monkeypatch):
+    if sites_say:
+        found = [("hospital-a", "no such file"), ("log.txt", "not a site")]
+        monkeypatch.setattr(run_local, "error_sentences", lambda folder: iter(found))
+    assert small() == 1
+    reason = "hospital-a said: no such file" if sites_say else "its last words were 'two'"
+    assert capsys.readouterr().err == (
+        f"error: guide.md:13, '2. Job', run by administrator: it ended with status 1; {reason}; "
+        f"all that was said is in {tmp_path / 'out' / 'log.txt'}\n"
+    )
+    assert not (tmp_path / "out" / "never").exists()
+
+
+def test_a_step_of_one_way_alone_and_a_step_without_a_word(small, capsys):
+    assert small("--code", "installed") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: guide.md:9, '1. Begin', run by hospital-a: it ended with status 7; all that was")
+
+
 def test_a_section_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"there is no such section; there are '1\. Provision', "):
         run_local.walk(tmp_path, "carried", "a-model", tmp_path / "texts.csv", "2", time.monotonic() + 60)

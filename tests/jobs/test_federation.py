@@ -1,0 +1,125 @@
+"""The guide of jobs/federation, walked through on real NVFlare processes over mutual TLS, with a tiny model.
+
+`make federation` does the same with the demo's model.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.jobs_for_tests import REPOSITORY, environment_in
+from tests.learnable import write_reviews
+from tests.models_for_tests import save_tiny_model
+
+sys.path.insert(0, str(REPOSITORY / "jobs" / "federation"))
+
+import guide
+import processes
+import run_local
+
+pytestmark = pytest.mark.slow
+SITES = list(run_local.HOSPITALS)
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory) -> list[str]:
+    """Flags that name a tiny model and texts that can be learned."""
+    folder = tmp_path_factory.mktemp("assets")
+    model = save_tiny_model("llama", folder / "model")
+    data = write_reviews(folder / "data", n_train=3 * run_local.ROWS, n_test=2) / "train.csv"
+    return ["--model_name", str(model), "--data", str(data)]
+
+
+@pytest.fixture
+def walk(assets, tmp_path):
+    """Start run_local.py in a folder; whatever happens, nothing is left of it."""
+    output = tmp_path / "federation"
+
+    def start(*flags: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-u", "jobs/federation/run_local.py", "--output", str(output), *assets, *flags],
+            cwd=REPOSITORY,
+            env=environment_in(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    yield start
+    processes.end_all(output)
+
+
+def results(output: Path, name: str) -> list[Path]:
+    """Folders of a job's downloaded results, oldest first."""
+    found = output.glob(f"administrator/{name}/*/workspace/flaretune")
+    return sorted(found, key=lambda folder: folder.stat().st_mtime)
+
+
+def said_by(output: Path, site: str) -> str:
+    return "".join(file.read_text(encoding="utf-8") for file in output.glob(f"{site}/{site}/*/log.txt"))
+
+
+def is_watched(output: Path, job: str) -> bool:
+    """Whether `watch` has seen a job run."""
+    log = output / run_local.LOG
+    return log.is_file() and re.search(rf"^{job} \(.*RUNNING", log.read_text(encoding="utf-8"), re.M) is not None
+
+
+def test_with_flaretune_installed(walk, tmp_path):
+    """Both jobs, and the first of them made longer."""
+    running = walk("--code", "installed")
+    said, complaints = running.communicate(timeout=540)
+    assert running.returncode == 0, complaints
+    output = tmp_path / "federation"
+    first, longer = (json.loads((f / "summary.json").read_text(encoding="utf-8")) for f in results(output, "fedbpt"))
+    [lpfl] = (json.loads((f / "summary.json").read_text(encoding="utf-8")) for f in results(output, "lpfl"))
+    assert [summary["sites"] for summary in (first, longer, lpfl)] == [SITES] * 3
+    assert [r["round"] for r in longer["rounds"]] == list(range(7))
+    assert longer["rounds"][:5] == first["rounds"]  # gone on, not done again
+    assert said.count("accuracy ") == 3
+
+    log = (output / run_local.LOG).read_text(encoding="utf-8")
+    for block in (block for block in guide.read_blocks(run_local.GUIDE) if block.runs("installed")):
+        names = [name for word in block.parties for name in run_local.NAMES[word]]
+        assert all(f"\n# {name}: {block.section} (line {block.line})\n{block.commands}\n" in log for name in names)
+    for job in results(output, "fedbpt") + results(output, "lpfl"):
+        sent = {file.name for file in (job.parents[1] / "job").rglob("*") if file.is_file()}
+        assert not [name for name in sent if name.endswith(".py")]
+    assert len(re.findall(r"^great \(1\) |^terrible \(0\) ", log, re.MULTILINE)) == 4  # two texts, prompt and adapter
+    for site in SITES:
+        assert "invoking task executor SiteExecutor" in said_by(output, site)
+    assert "round 4/4 " in log  # of `watch`
+    assert not processes.members(output)
+
+
+def test_with_code_that_jobs_carry_ended_in_the_middle(walk, tmp_path):
+    """SIGTERM while the second job runs: one line, no process left. The first job's results are there."""
+    running = walk("--code", "carried")
+    output = tmp_path / "federation"
+    until = time.monotonic() + 300
+    while not is_watched(output, "reviews-lpfl") and running.poll() is None and time.monotonic() < until:
+        time.sleep(0.2)
+    assert running.poll() is None, running.stderr.read()
+    assert len(processes.members(output)) > 8  # scripts and services of four parties
+    running.send_signal(signal.SIGTERM)
+    _, complaints = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert complaints == "interrupted: all processes of the federation have been ended\n"
+    assert not processes.members(output)
+
+    [fedbpt] = results(output, "fedbpt")
+    summary = json.loads((fedbpt / "summary.json").read_text(encoding="utf-8"))
+    assert summary["sites"] == SITES
+    assert [len(r["sites"]) for r in summary["rounds"]] == [3] * 5
+    for site, file in run_local.HOSPITALS.items():
+        folders = output / site / "venv" / "lib"
+        assert not list(folders.glob("python*/site-packages/flaretune*"))  # the job brought it
+        own = (output / site / site / "local" / "flaretune.toml").read_text(encoding="utf-8")
+        assert f'data_path = "{output}/data/{site}/{file}"' in own
+        assert "of this site's own ../../local/flaretune.toml: data_path, model_name, device" in said_by(output, site)
