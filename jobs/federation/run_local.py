@@ -133,7 +133,7 @@ def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float
     sections = list(dict.fromkeys(block.section for block in blocks))
     if last and last not in sections:
         raise UserError(f"--until {last!r}: there is no such section; there are {', '.join(map(repr, sections))}")
-    with (folder / LOG).open("wb") as log:
+    with (folder / LOG).open("wb", buffering=0) as log:  # which the commands write into as well
         parties = gather(folder, way, model, data)
         for section in sections[: sections.index(last) + 1] if last else sections:
             print(section, flush=True)
@@ -152,7 +152,6 @@ def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float
 def _run(block: Block, party: Party, log: IO[bytes], until: float) -> None:
     """Run a block as a party, which then knows what the block's commands have set."""
     log.write(f"\n# {party.name}: {block.section} (line {block.line})\n{block.commands}\n\n".encode())
-    log.flush()
     begin, started = log.tell(), time.monotonic()
     try:
         party.environment = run_commands(
