@@ -1,20 +1,20 @@
-"""The commands in a guide: its code blocks, with who runs each."""
+"""The commands in a guide: its code blocks, each under a line that says who runs it, **server, sites, if installed:**."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flaretune.errors import UserError
 
 PARTIES = ADMINISTRATOR, SERVER, SITES = "administrator", "server", "sites"
-WAYS = ("carried", "installed")  # how server and sites get the code: options of the jobs' --code
-APART = ("example", "poc")  # blocks that are no step: for other hosts, or of another federation
+WAYS = CARRIED, INSTALLED = "carried", "installed"  # how server and sites get the code: the jobs' option --code
+CONDITIONS = tuple(f"if {way}" for way in WAYS)
+APART = ("other hosts", "anybody")  # blocks that are no step here: for several hosts, or of another federation
 _HEADING = re.compile(r"## (.*)")
-_BEGIN = re.compile(r"```sh ?(.*)")
-_END = "```"
+_WHO = re.compile(r"\*\*(.*):\*\*")
+_BEGIN, _END = "```sh", "```"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Block:
 
     Attributes:
         section: the heading above it.
-        words: what stands behind ``sh``: parties, perhaps a way, or one of `APART`.
+        words: what stands above it: parties and perhaps one of `CONDITIONS`, or one of `APART`.
         commands: what it holds, for bash.
         line: where it begins in the file, from 1.
     """
@@ -35,7 +35,8 @@ class Block:
 
     def runs(self, way: str) -> bool:
         """Whether it is a step of this way."""
-        return self.words[0] not in APART and (way in self.words or not set(WAYS) & set(self.words))
+        conditions = [word for word in self.words if word in CONDITIONS]
+        return self.words[0] not in APART and (not conditions or f"if {way}" in conditions)
 
     @property
     def parties(self) -> list[str]:
@@ -50,7 +51,7 @@ def read_blocks(guide: Path) -> list[Block]:
         UserError: a block does not say who runs it, or is not closed.
     """
     blocks: list[Block] = []
-    section, words, commands, begin = "", None, [], 0
+    section, before, words, commands, begin = "", "", None, [], 0
     for number, line in enumerate(guide.read_text(encoding="utf-8").splitlines(), 1):
         if words is not None:
             if line == _END:
@@ -60,17 +61,24 @@ def read_blocks(guide: Path) -> list[Block]:
                 commands.append(line)
         elif heading := _HEADING.fullmatch(line):
             section = heading[1]
-        elif start := _BEGIN.fullmatch(line):
-            words, commands, begin = tuple(start[1].split()), [], number
-            _check(words, f"{guide}:{number}")
+        elif line.startswith("```"):
+            if line != _BEGIN:
+                raise UserError(f"{guide}:{number}: {line} begins no block of commands; write {_BEGIN}")
+            words, commands, begin = _who(before, f"{guide}:{number}"), [], number
+        before = line
     if words is not None:
         raise UserError(f"{guide}:{begin}: the block has no end; close it with {_END}")
     return blocks
 
 
-def _check(words: Sequence[str], place: str) -> None:
-    known = (*PARTIES, *WAYS, *APART)
-    wrong = [word for word in words if word not in known]
-    if wrong or not words or words[0] in WAYS:
-        found = wrong[0] if wrong else "nothing"
-        raise UserError(f"{place}: {found!r} does not say who runs the block; write ```sh and {', '.join(known)}")
+def _who(line: str, place: str) -> tuple[str, ...]:
+    """The words of the line above a block."""
+    found = _WHO.fullmatch(line)
+    words = tuple(word.strip() for word in found[1].split(",")) if found else ()
+    known = (*PARTIES, *CONDITIONS, *APART)
+    if not words or words[0] in CONDITIONS or not set(words) <= set(known):
+        raise UserError(
+            f"{place}: {line!r} above the block does not say who runs it; write a line **{PARTIES[0]}:** of "
+            f"{', '.join(known)}"
+        )
+    return words

@@ -28,7 +28,7 @@ def test_every_block_of_commands_is_read():
 def test_all_commands_are_run_but_those_for_other_hosts_and_for_the_proof_of_concept():
     """What is left out is done by run_local.py in another way: sending, and installing packages."""
     left_out = [block for block in BLOCKS if not any(block.runs(way) for way in guide.WAYS)]
-    assert [block.words for block in left_out] == [("example",), ("example",), ("poc",)]
+    assert [block.words for block in left_out] == [("other hosts",), ("other hosts",), ("anybody",)]
     sent, installed, _ = (block.commands for block in left_out)
     assert {line.split()[0] for line in sent.splitlines()} == {"scp"}
     assert installed.splitlines() == ["python3 -m venv venv", "venv/bin/python -m pip install -r requirements.txt"]
@@ -36,7 +36,7 @@ def test_all_commands_are_run_but_those_for_other_hosts_and_for_the_proof_of_con
 
 def test_both_ways_differ_only_in_blocks_that_say_so():
     carried, installed = ([block for block in BLOCKS if block.runs(way)] for way in guide.WAYS)
-    assert [block for block in installed if "installed" not in block.words] == carried
+    assert [block for block in installed if "if installed" not in block.words] == carried
     assert len(installed) > len(carried)
 
 
@@ -68,7 +68,7 @@ def test_the_guide_s_jobs_are_named_as_it_says_and_leave_to_sites_what_is_theirs
 
 def test_proof_of_concept_in_three_commands(monkeypatch):
     """tests/flare/test_jobs.py runs the second, with a small model and texts in place of the demo's."""
-    [block] = [block for block in BLOCKS if block.words == ("poc",)]
+    [block] = [block for block in BLOCKS if block.words == ("anybody",)]
     commands = [shlex.split(line) for line in block.commands.splitlines()]
     assert len(commands) == 3
     assert commands[1][:2] == ["python", "jobs/fedbpt_job.py"]
@@ -81,10 +81,15 @@ def test_proof_of_concept_in_three_commands(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("```sh\nls\n```\n", "'nothing' does not say who runs the block"),
-        ("\n```sh sits\nls\n```\n", "guide.md:2: 'sits' does not say who"),
-        ("```sh installed\nls\n```\n", "'nothing' does not say who runs the block"),
-        ("```sh sites\nls\n", "guide.md:1: the block has no end"),
+        (
+            "```sh\nls\n```\n",
+            "guide.md:1: '' above the block does not say who runs it; write a line **administrator:**",
+        ),
+        ("\n**sits:**\n```sh\nls\n```\n", "guide.md:3: '**sits:**' above the block does not say who"),
+        ("**if installed:**\n```sh\nls\n```\n", "'**if installed:**' above the block does not say who"),
+        ("**sites:**\n\n```sh\nls\n```\n", "guide.md:3: '' above the block"),
+        ("**sites:**\n```bash\nls\n```\n", "guide.md:2: ```bash begins no block of commands; write ```sh"),
+        ("**sites:**\n```sh\nls\n", "guide.md:2: the block has no end"),
     ],
 )
 def test_a_guide_that_cannot_be_followed_is_refused(text, sentence, tmp_path):
@@ -96,7 +101,10 @@ def test_a_guide_that_cannot_be_followed_is_refused(text, sentence, tmp_path):
 
 def test_blocks_are_read_in_order_with_their_sections(tmp_path):
     file = tmp_path / "guide.md"
-    file.write_text("# T\n## 1. A\n```sh server sites\na\n\nb\n```\n## 2. B\n```sh sites carried\nc\n```\n", "utf-8")
+    file.write_text(
+        "# T\n## 1. A\n**server, sites:**\n```sh\na\n\nb\n```\n## 2. B\n**sites, if carried:**\n```sh\nc\n```\n",
+        "utf-8",
+    )
     first, second = guide.read_blocks(file)
-    assert (first.section, first.commands, first.line, first.parties) == ("1. A", "a\n\nb", 3, ["server", "sites"])
+    assert (first.section, first.commands, first.line, first.parties) == ("1. A", "a\n\nb", 4, ["server", "sites"])
     assert (second.section, second.runs("carried"), second.runs("installed")) == ("2. B", True, False)

@@ -119,23 +119,28 @@ def test_a_folder_in_which_a_federation_runs_is_left_alone(tmp_path):
 
 GUIDE = """
 ## 1. Begin
-```sh administrator
+**administrator:**
+```sh
 mkdir kits && for name in localhost hospital-a hospital-b hospital-c; do echo "kit of $name" > "kits/$name.tgz"; done
 ```
-```sh server sites
+**server, sites:**
+```sh
 cat "$SITE.tgz" >> ../said
 ```
-```sh sites installed
+**sites, if installed:**
+```sh
 exit 7
 ```
 ## 2. Job
-```sh administrator
+**administrator:**
+```sh
 echo one
 echo two
 false
 ```
 ## 3. Never
-```sh administrator
+**administrator:**
+```sh
 touch ../never
 ```
 """
@@ -170,7 +175,7 @@ def test_a_step_that_fails_is_one_sentence(sites_say, small, tmp_path, capsys, m
     assert small() == 1
     reason = "hospital-a said: no such file" if sites_say else "its last words were 'two'"
     assert capsys.readouterr().err == (
-        f"error: guide.md:13, '2. Job', run by administrator: it ended with status 1; {reason}; "
+        f"error: guide.md:17, '2. Job', run by administrator: it ended with status 1; {reason}; "
         f"all that was said is in {tmp_path / 'out' / 'log.txt'}\n"
     )
     assert not (tmp_path / "out" / "never").exists()
@@ -179,7 +184,7 @@ def test_a_step_that_fails_is_one_sentence(sites_say, small, tmp_path, capsys, m
 def test_a_step_of_one_way_alone_and_a_step_without_a_word(small, capsys):
     assert small("--code", "installed") == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: guide.md:9, '1. Begin', run by hospital-a: it ended with status 7; all that was")
+    assert error.startswith("error: guide.md:12, '1. Begin', run by hospital-a: it ended with status 7; all that was")
 
 
 def test_a_section_that_is_not_there(tmp_path):
