@@ -1,4 +1,4 @@
-"""The commands in a guide: its code blocks, each under a line that says who runs it, **server, sites, if installed:**."""
+"""The commands in a guide: code blocks, each under a line that says who runs it, **server, sites, if installed:**."""
 
 from __future__ import annotations
 
