@@ -81,7 +81,8 @@ def test_with_flaretune_installed(walk, tmp_path):
     [lpfl] = (json.loads((f / "summary.json").read_text(encoding="utf-8")) for f in results(output, "lpfl"))
     assert [summary["sites"] for summary in (first, longer, lpfl)] == [SITES] * 3
     assert [r["round"] for r in longer["rounds"]] == list(range(7))
-    assert longer["rounds"][:5] == first["rounds"]  # gone on, not done again
+    for name in ("round", "accuracy", "dev_accuracy", "site_fitness", "bytes_up"):  # gone on, not done again
+        assert [r[name] for r in longer["rounds"]][:5] == [r[name] for r in first["rounds"]]
     assert said.count("accuracy ") == 3
 
     log = (output / run_local.LOG).read_text(encoding="utf-8")
@@ -94,7 +95,7 @@ def test_with_flaretune_installed(walk, tmp_path):
     assert len(re.findall(r"^great \(1\) |^terrible \(0\) ", log, re.MULTILINE)) == 4  # two texts, prompt and adapter
     for site in SITES:
         assert "invoking task executor SiteExecutor" in said_by(output, site)
-    assert "round 4/4 " in log  # of `watch`
+    assert log.count("FINISHED:COMPLETED") == 3  # of `watch`
     assert not processes.members(output)
 
 
