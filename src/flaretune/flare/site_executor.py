@@ -34,8 +34,8 @@ class SiteExecutor(ClientAPIExecutor):
     def __init__(self, script: str, options: Sequence[str] = ()):
         if script not in SCRIPTS:
             raise UserError(f"script {script!r}: must be one of {', '.join(SCRIPTS)}")
-        # -I: neither the job's folder, which the script starts in, nor PYTHONPATH is searched for modules
-        command = [sys.executable, "-I", "-u", str(script_file(script)), *options]
+        # -E: of PYTHONPATH, where NVFlare puts the job's folders, no module is taken
+        command = [sys.executable, "-E", "-u", str(script_file(script)), *options]
         super().__init__(
             execution_mode="external_process",
             command=command,
