@@ -11,17 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import guide
+import processes
 import pytest
+import run_local
 
 from tests.jobs_for_tests import REPOSITORY, environment_in
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
-
-sys.path.insert(0, str(REPOSITORY / "jobs" / "federation"))
-
-import guide
-import processes
-import run_local
 
 pytestmark = pytest.mark.slow
 SITES = list(run_local.HOSPITALS)

@@ -2,20 +2,16 @@
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
+import guide
 import pytest
+import run_local
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "jobs" / "federation"))
-
-import guide  # noqa: E402
-import run_local  # noqa: E402
-
-from flaretune.config.options import build  # noqa: E402
-from flaretune.errors import UserError  # noqa: E402
-from flaretune.flare.job_cli import FEDBPT, LPFL, JobConfig, parse, read_preset  # noqa: E402
+from flaretune.config.options import build
+from flaretune.errors import UserError
+from flaretune.flare.job_cli import FEDBPT, LPFL, JobConfig, parse, read_preset
+from tests.jobs_for_tests import REPOSITORY
 
 BLOCKS = guide.read_blocks(run_local.GUIDE)
 TEXT = run_local.GUIDE.read_text(encoding="utf-8")

@@ -4,16 +4,11 @@ import csv
 import json
 import os
 import subprocess
-import sys
 import time
-from pathlib import Path
-
-import psutil
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "jobs" / "federation"))
 
 import processes
+import psutil
+import pytest
 import run_local
 
 from flaretune.errors import UserError
