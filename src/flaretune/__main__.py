@@ -237,7 +237,7 @@ def _open(args: argparse.Namespace) -> Classifier:
 
 def _words(classifier: Classifier) -> list[str]:
     """The label words by class, as a person writes them."""
-    return [word.strip() for word in classifier.spec.wording(classifier.kind).label_words]
+    return list(classifier.spec.wording(classifier.kind).names)
 
 
 if __name__ == "__main__":
