@@ -61,7 +61,8 @@ class SiteConfig:
     task_file: str = option("", "a task of your own, a TOML file, instead of --task_name", group=TASK, main=True)
     dataset: str = option(
         "",
-        "hub id, or folder of train and test file, in place of the data set that the task names",
+        "hub id, folder of train and test data, or one file, whose other rows are the test data, in place of the data "
+        "set that the task names",
         group=TASK,
         main=True,
     )
