@@ -24,7 +24,7 @@ from flaretune.config.shared import PATHS, SiteConfig
 from flaretune.errors import UserError
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.flare.tracking import RunTracking
-from flaretune.tasks.spec import load_task
+from flaretune.tasks.spec import LOCAL_FOLDER, load_task, local_tasks, task_file
 
 
 class FlaretuneRecipe(Recipe):
@@ -98,8 +98,15 @@ class FlaretuneRecipe(Recipe):
 
     def _add_site(self, site: str | None, config: SiteConfig) -> None:
         """Add the client app of one site, or of all where `site` is None."""
-        load_task(config.task)  # what is wrong with it is said now, and not at every site
+        spec = load_task(config.task)  # what is wrong with it is said now, and not at every site
         code = self._code_folder()
+        is_local = not config.task_file and config.task_name in local_tasks()
+        if is_local:
+            (code / LOCAL_FOLDER.name).mkdir()
+            shutil.copy(task_file(config.task_name), code / LOCAL_FOLDER.name)
+        if (is_local or config.task_file) and not (config.dataset or config.data_path):
+            path = spec.source.path  # which may be relative to where the file lies now
+            config = replace(config, dataset=path if path and Path(path).exists() else "")
         here = {name: value for name in PATHS if (value := getattr(config, name, ""))}
         config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         if config.task_file:

@@ -165,7 +165,11 @@ class Draft:
 
     def line_of(self, problem: Problem) -> int:
         """The line, counted from 1, of the key that a problem is about, or of the table where it is missing."""
-        return line_of(self.text, problem.where)
+        return self.line_of_key(problem.where)
+
+    def line_of_key(self, where: tuple[str, ...]) -> int:
+        """The same of a key, tables first."""
+        return line_of(self.text, where)
 
     def task(self) -> TaskSpec:
         """The task, which has no problems."""
