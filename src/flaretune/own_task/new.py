@@ -87,7 +87,8 @@ def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[s
     text_columns = asking.answer("text_columns", suggested, lambda text: _text_columns(text, columns, label_column))
     there = _values_of(source.training, label_column)
     label_values = asking.answer("label_values", ",".join(there), lambda text: _label_values(text, there))
-    suggested = ",".join(label_values) if all(re.fullmatch(r"[^\W\d_]+", value) for value in label_values) else None
+    are_words = label_values and all(re.fullmatch(r"[^\W\d_]+", value) for value in label_values)
+    suggested = ",".join(label_values) if are_words else None
     words = asking.answer("label_words", suggested, lambda text: _label_words(text, label_values))
     texts = " ".join(f"{{{column}}}" for column in text_columns or ())
     masked = asking.answer(
