@@ -161,7 +161,7 @@ def local_folder(monkeypatch, tmp_path) -> Path:
 
 
 def test_tasks_local_lies_beside_the_package_as_in_a_job():
-    assert spec_module.LOCAL_FOLDER == Path(flaretune.__file__).parents[1] / "tasks_local"
+    assert Path(flaretune.__file__).parents[1] / "tasks_local" == spec_module.LOCAL_FOLDER
 
 
 def test_a_local_task_is_found_by_its_name(local_folder):
@@ -188,8 +188,8 @@ def test_the_first_mistake_has_its_line_and_the_others_are_counted(tmp_path):
     with pytest.raises(UserError) as caught:
         load_task(file)
     assert str(caught.value) == (
-        f"task file {file}, line 5: metric 'f2' is unknown; it must be one of accuracy, f1 (1 more: `python -m flaretune "
-        f"tasks check {file}` lists them)"
+        f"task file {file}, line 5: metric 'f2' is unknown; it must be one of accuracy, f1 (1 more: `python -m "
+        f"flaretune tasks check {file}` lists them)"
     )
 
 
