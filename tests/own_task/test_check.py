@@ -181,17 +181,29 @@ def test_a_model_of_the_kind_that_the_file_lacks(tmp_path, models):
     ]
 
 
-def test_what_cannot_be_checked_is_one_sentence(capsys, tmp_path, models):
-    for argv, said in (
-        (("absent.toml",), "task file absent.toml cannot be read"),
-        (("sst3",), "unknown task 'sst3'; did you mean 'sst2'"),
-        ((write_task(tmp_path), "--data", "absent.csv"), "absent.csv does not exist"),
-        ((write_task(tmp_path), "--model_name", "./nowhere"), "--model_name ./nowhere: there is no such folder"),
+def test_what_is_not_there_is_one_sentence(capsys):
+    for name, said in (
+        ("absent.toml", "task file absent.toml cannot be read"),
+        ("sst3", "unknown task 'sst3'; did you mean 'sst2'"),
     ):
-        status, out, err = run(capsys, *argv)
+        status, out, err = run(capsys, name)
         assert (status, out) == (1, "")
         assert said in err
         assert err.count("\n") == 1
+
+
+def test_a_model_and_data_that_are_not_there_hide_nothing(capsys, tmp_path):
+    file = write_task(tmp_path, ('metric = "accuracy"', 'metric = "f2"'))
+    (tmp_path / "damaged.csv").write_bytes(b"subject,body,priority\n\xff,b,low\n")
+    for data, said in (("absent.csv", "--data absent.csv: absent.csv does not exist"), ("damaged.csv", "is not UTF-8")):
+        data = str(tmp_path / data) if data == "damaged.csv" else data
+        status, _, err = run(capsys, file, "--data", data, "--model_name", "./nowhere")
+        assert status == 1
+        metric, second, third, total = err.splitlines()
+        assert metric.startswith(f"error: {file}:5: metric 'f2' is unknown")
+        assert said in second
+        assert third.startswith("error: --model_name ./nowhere: there is no such folder")
+        assert total == "error: 3 mistakes"
 
 
 def test_a_shipped_task_is_right_and_looks_for_no_data(capsys):

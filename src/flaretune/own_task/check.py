@@ -47,26 +47,34 @@ def check_task(
             ``zero_shot``; None for the defaults.
 
     Raises:
-        UserError: the file or the data cannot be read, or the model is none.
+        UserError: there is no such file or task, or the model cannot be loaded for ``zero_shot``.
     """
     config = config or FedBPTConfig()
     file = task_file(name_or_file)
     try:
         draft = read_draft(file)
     except UserError as error:
-        line = re.search(r"\(at line (\d+)", str(error))  # as the TOML reader says it
-        if line is None:
+        if not file.is_file():
             raise
-        return Report(str(file), file.stem, "", (Mistake(str(file), int(line[1]), str(error)),))
+        line = re.search(r"\(at line (\d+)", str(error))  # as the TOML reader says it
+        return Report(str(file), file.stem, "", (Mistake(str(file), line and int(line[1]), str(error)),))
     checking = Checking(draft)
     splits = _find_splits(checking, data)
-    read = [checking.read(split, local) for split, local in splits]
+    read = []
+    for split, local in splits:
+        try:
+            read.append(checking.read(split, local))
+        except UserError as error:  # a damaged file
+            checking.note_given(str(error))
     report = Report(str(file), file.stem, draft.entries["description"] or "", ())
     report = replace(report, data=tuple(data_report for data_report, _ in read))
     if model_name:
         from flaretune.own_task.check_model import hold_against_model
 
-        report = hold_against_model(report, checking, [rows for _, rows in read], model_name, config)
+        try:
+            report = hold_against_model(report, checking, [rows for _, rows in read], model_name, config)
+        except UserError as error:
+            checking.note_given(str(error))
     report = replace(report, mistakes=checking.mistakes())
     if zero_shot and not report.mistakes:
         if not (model_name and read):
@@ -88,6 +96,10 @@ class Checking:
     def note(self, where: Sequence[str], sentence: str) -> None:
         """Something to set right in the task file, at a key."""
         self._in_file.append((self.draft.line_of_key(tuple(where)), sentence))
+
+    def note_given(self, sentence: str) -> None:
+        """Something to set right on the command line."""
+        self._elsewhere.append(Mistake("", None, sentence))
 
     def mistakes(self) -> tuple[Mistake, ...]:
         """All of them, those in the task file first, in its order."""
@@ -171,7 +183,11 @@ def _find_splits(checking: Checking, data: str) -> list[tuple[str, LocalSplit]]:
     if not place or not (data or Path(place).exists()):
         return []
     if not Path(place).expanduser().is_dir():
-        return [("all", find_local(place, "train", "", None))]
+        try:
+            return [("all", find_local(place, "train", "", None))]
+        except UserError as error:
+            checking.note_given(f"--data {data}: {error}")
+            return []
     found = []
     splits: tuple[Literal["train", "test"], ...] = ("train", "test")
     for split in splits:

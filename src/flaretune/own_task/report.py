@@ -12,7 +12,7 @@ class Mistake:
     """Something that is wrong.
 
     Attributes:
-        file: where it is to be set right.
+        file: where it is to be set right; empty for what was given on the command line.
         line: of the file, counted from 1; None for what is wrong with all of it.
         sentence: what is wrong and what would be right.
     """
@@ -22,7 +22,8 @@ class Mistake:
     sentence: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.sentence}" if self.line else f"{self.file}: {self.sentence}"
+        place = ":".join(str(part) for part in (self.file, self.line) if part)
+        return f"{place}: {self.sentence}" if place else self.sentence
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def report_lines(report: Report) -> Iterator[str]:
 def _data_lines(data: DataReport) -> Iterator[str]:
     dropped = f", {data.dropped} dropped" if data.dropped else ""
     counts = ", ".join(f"{label}: {count}" for label, count in data.by_class.items())
-    yield f"{data.split} data {data.place}: {data.rows} rows{dropped}; {counts}"
+    yield f"{data.split} data {data.place}: {data.rows} rows{dropped}" + (f"; {counts}" if counts else "")
     if data.split != "test" and data.by_class:
         yield f"  --k_shot can be {min(data.by_class.values()) // 2} at the most"
     if data.lengths is not None:
