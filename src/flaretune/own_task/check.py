@@ -131,15 +131,17 @@ class Checking:
         dropped = {label_key(value) for value in entries["drop_labels"] or ()}
         raw = values[label_column]
         counts = Counter(map(label_key, raw))
-        self._note_unknown(place, raw, {*map(label_key, label_values), *dropped})
+        classes = {*map(label_key, label_values)}
+        self._note_unknown(place, raw, classes | dropped)
         by_class = {str(value): counts[label_key(value)] for value in label_values}
         if split != "test":
             for label, count in by_class.items():
                 if not count:
                     self.note(("label_values",), f"no row of {place} has the label {label!r}")
-        is_class = [label_key(value) in map(label_key, label_values) for value in raw]
         usable = [
-            row for row in range(n_rows) if is_class[row] and all(_is_text(values[column][row]) for column in texts)
+            row
+            for row in range(n_rows)
+            if label_key(raw[row]) in classes and all(_is_text(values[column][row]) for column in texts)
         ]
         complete = len(texts) == len(text_columns)
         rows = Rows(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PERCENTILES = (50, 90, 99)
 EXAMPLES = 2
+MOST_MEASURED = 5000  # texts of a split whose length is taken
 _LONGEST_SHOWN = 160  # characters between two marks of an example
 
 
@@ -167,11 +168,13 @@ def _what_can_be_encoded(checking: Checking, kind: str) -> TaskSpec | None:
 
 
 def _lengths(encoder: Encoder, texts: Sequence[Mapping[str, str]]) -> Lengths:
-    wanted = np.array([encoder.wanted_length(columns) for columns in texts])
+    n = min(len(texts), MOST_MEASURED)
+    rows = np.linspace(0, len(texts) - 1, n).astype(int)  # evenly over all of them
+    wanted = np.array([encoder.wanted_length(texts[row]) for row in rows])
     # the length of an actual text, not one between two
     percentiles = {share: int(np.percentile(wanted, share, method="higher")) for share in PERCENTILES}
     cut = int(np.sum(wanted > encoder.max_length))
-    return Lengths(percentiles, int(wanted.max()), encoder.max_length, cut)
+    return Lengths(n, percentiles, int(wanted.max()), encoder.max_length, cut)
 
 
 def _rows_of_different_labels(rows: Rows) -> list[int]:

@@ -62,12 +62,14 @@ class Lengths:
     """Tokens that the texts of a file take, each with template and prompt, before any is cut.
 
     Attributes:
+        texts: how many were measured: all, or some thousand evenly over them.
         percentiles: by what is asked for, such as 50, the length that so many per cent of the texts do not exceed.
         longest: of all.
         limit: what the model takes.
         cut: how many texts lose their ends.
     """
 
+    texts: int
     percentiles: dict[int, int]
     longest: int
     limit: int
@@ -157,4 +159,5 @@ def _data_lines(data: DataReport) -> Iterator[str]:
         lengths = data.lengths
         shares = ", ".join(f"{share} % up to {length}" for share, length in lengths.percentiles.items())
         cut = f"{lengths.cut} texts are cut" if lengths.cut else "no text is cut"
-        yield f"  tokens of a text with template and prompt: {shares}, the longest {lengths.longest}; {cut}"
+        measured = "" if lengths.texts >= sum(data.by_class.values()) else f" ({lengths.texts} texts measured)"
+        yield f"  tokens of a text with template and prompt{measured}: {shares}, the longest {lengths.longest}; {cut}"
