@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from flaretune.flare.lpfl_recipe import LPFLRecipe
 from flaretune.tasks import spec as spec_module
 from tests.own_task.tickets import write_task
 
-METHODS = [(FedBPTRecipe, FedBPTConfig), (LPFLRecipe, LPFLConfig)]
+METHODS = [(FedBPTRecipe, FedBPTConfig), (LPFLRecipe, partial(LPFLConfig, soft_labels="off"))]
 
 
 def exported(recipe, config, folder: Path, **options) -> tuple[Path, list[str]]:
@@ -29,7 +30,7 @@ def value_of(command: list[str], flag: str) -> str | None:
     return command[command.index(flag) + 1] if flag in command else None
 
 
-@pytest.mark.parametrize(("recipe", "config"), METHODS)
+@pytest.mark.parametrize(("recipe", "config"), METHODS, ids=["fedbpt", "lpfl"])
 def test_a_task_file_travels_and_its_relative_data_is_still_found(tmp_path, monkeypatch, recipe, config):
     file = write_task(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
@@ -39,7 +40,7 @@ def test_a_task_file_travels_and_its_relative_data_is_still_found(tmp_path, monk
     assert value_of(command, "--dataset") == str(tmp_path / "mine" / "tickets")
 
 
-@pytest.mark.parametrize(("recipe", "config"), METHODS)
+@pytest.mark.parametrize(("recipe", "config"), METHODS, ids=["fedbpt", "lpfl"])
 def test_a_task_of_tasks_local_travels_under_its_name(tmp_path, monkeypatch, recipe, config):
     monkeypatch.setattr(spec_module, "LOCAL_FOLDER", tmp_path / "tasks_local")
     file = write_task(tmp_path / "tasks_local")

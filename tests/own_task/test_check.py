@@ -105,7 +105,7 @@ def test_lengths_are_those_of_the_tokenizer(tmp_path, models):
     assert lengths.longest == max(wanted)
     for share, length in lengths.percentiles.items():
         assert np.mean(np.array(wanted) <= length) >= share / 100
-        assert np.mean(np.array(wanted) < length) < share / 100 or length == min(wanted)
+        assert np.mean(np.array(wanted) < length) < share / 100
     assert lengths.cut == 0
     assert lengths.limit == 128
     tight = check_task(str(file), models["roberta"], config=FedBPTConfig(n_prompt_tokens=100)).data[0].lengths

@@ -171,8 +171,8 @@ def _lengths(encoder: Encoder, texts: Sequence[Mapping[str, str]]) -> Lengths:
     n = min(len(texts), MOST_MEASURED)
     rows = np.linspace(0, len(texts) - 1, n).astype(int)  # evenly over all of them
     wanted = np.array([encoder.wanted_length(texts[row]) for row in rows])
-    # the length of an actual text, not one between two
-    percentiles = {share: int(np.percentile(wanted, share, method="higher")) for share in PERCENTILES}
+    # the least length of an actual text that so many do not exceed
+    percentiles = {share: int(np.percentile(wanted, share, method="inverted_cdf")) for share in PERCENTILES}
     cut = int(np.sum(wanted > encoder.max_length))
     return Lengths(n, percentiles, int(wanted.max()), encoder.max_length, cut)
 

@@ -35,6 +35,10 @@ class Table:
                 hint = f"did you mean {near[0]!r}?" if near else f"its keys are {', '.join(keys)}"
                 self._note(key, f"unknown key {key!r}; {hint}")
 
+    def is_misspelt(self, key: str) -> bool:
+        """Whether the key is absent, and an unknown one looks as if it were meant."""
+        return key in self._meant
+
     def text(self, key: str, default: Any = REQUIRED) -> Any:
         """A string; ``default`` (a string or None) if the key is absent."""
         return self._read(key, default, "a string", lambda v: isinstance(v, str))
