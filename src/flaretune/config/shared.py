@@ -57,7 +57,12 @@ class SiteConfig:
         """Whether arrays travel in the messages themselves; otherwise as NVFlare's downloads, for large ones."""
         return True
 
-    task_name: str = option("sst2", "a shipped task: `python -m flaretune tasks` lists them", group=TASK, main=True)
+    task_name: str = option(
+        "sst2",
+        "a task that is shipped or in src/tasks_local: `python -m flaretune tasks` lists them",
+        group=TASK,
+        main=True,
+    )
     task_file: str = option("", "a task of your own, a TOML file, instead of --task_name", group=TASK, main=True)
     dataset: str = option(
         "",
