@@ -39,8 +39,9 @@ def read_entries(values: Mapping[str, Any], folder: Path | None) -> tuple[dict[s
             "label_words": part.words("label_words"),
             "first_token": part.flag("first_token", False),
         }
-    if not any(kind in values or table.is_misspelt(kind) for kind in KINDS):
-        problems.insert(0, Problem((), NO_WORDING))
+    if not any(kind in values or kind in table.misspelt for kind in KINDS):
+        # said first, since it says what such a file is, unless some key is one letter off
+        problems.insert(len(problems) if table.misspelt else 0, Problem((), NO_WORDING))
     source = table.table("source", ("hub", "config", "path", "train", "test"))
     path = source and source.text("path", None)
     words = next((w["label_words"] for w in wordings.values() if w and w["label_words"]), None)

@@ -21,23 +21,22 @@ class Table:
         keys: all keys that may stand in it.
         problems: gets what is wrong.
         name: of the table, e.g. ``"source"``; empty for the file's top.
+
+    Attributes:
+        misspelt: keys that are absent where an unknown one looks as if it were meant; they are not told as missing.
     """
 
     def __init__(self, values: Mapping[str, Any], keys: tuple[str, ...], problems: list[Problem], name: str = ""):
         self._values = values
         self._problems = problems
         self._name = name
-        self._meant: set[str] = set()  # keys that a misspelt one stands for, which are not missing
+        self.misspelt: set[str] = set()
         for key in values:
             if key not in keys:
                 near = difflib.get_close_matches(key, [k for k in keys if k not in values], n=1)
-                self._meant.update(near)
+                self.misspelt.update(near)
                 hint = f"did you mean {near[0]!r}?" if near else f"its keys are {', '.join(keys)}"
                 self._note(key, f"unknown key {key!r}; {hint}")
-
-    def is_misspelt(self, key: str) -> bool:
-        """Whether the key is absent, and an unknown one looks as if it were meant."""
-        return key in self._meant
 
     def text(self, key: str, default: Any = REQUIRED) -> Any:
         """A string; ``default`` (a string or None) if the key is absent."""
@@ -78,7 +77,7 @@ class Table:
 
     def _read(self, key: str, default: Any, wanted: str, is_right) -> Any:
         if key not in self._values:
-            if default is REQUIRED and key not in self._meant:
+            if default is REQUIRED and key not in self.misspelt:
                 self._note(key, f"key {key!r} is missing; it must be {wanted}")
             return None if default is REQUIRED else default
         value = self._values[key]
