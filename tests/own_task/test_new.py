@@ -79,7 +79,7 @@ def test_what_is_missing_is_told_at_once(capsys, tmp_path):
     data.write_text("a,b,c\n1,2,x\n3,4,y\n")
     status, out, err = run(capsys, tmp_path / "t.toml", "--data", data, "--no_questions")
     assert (status, out) == (1, "")
-    assert err.startswith("error: give --label_column, --text_columns, --label_values, --label_words")
+    assert err == "error: give --label_column, --text_columns, --label_words, or run this on a terminal to be asked\n"
     assert not (tmp_path / "t.toml").exists()
 
 
@@ -105,6 +105,14 @@ def test_wrong_answers_are_one_sentence_and_nothing_is_written(capsys, tmp_path,
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert re.search(said if ".*" in said else re.escape(said), err)
     assert not (tmp_path / "t.toml").exists()
+
+
+def test_data_elsewhere_is_named_by_its_whole_path(capsys, monkeypatch, tmp_path):
+    write_tickets(tmp_path / "tickets")
+    (tmp_path / "tasks").mkdir()
+    monkeypatch.chdir(tmp_path / "tasks")
+    assert run(capsys, "tickets.toml", "--data", "../tickets", *FLAGS)[0] == 0
+    assert f'path = "{tmp_path / "tickets"}"' in (tmp_path / "tasks" / "tickets.toml").read_text()
 
 
 def test_a_file_that_is_there_stays(capsys, tmp_path):

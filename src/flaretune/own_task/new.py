@@ -149,13 +149,10 @@ class _Asking:
                 return read(self._given[name])
             except UserError as error:
                 raise UserError(f"--{name} {self._given[name]}: {error}") from error
-        if self._missing:
-            suggested = None
         if self._ask is None:
             if suggested is None:
                 self._missing.append(name)
-                return None
-            return read(suggested)
+            return None if self._missing else read(suggested)
         while True:
             shown = f" [{suggested}]" if suggested else ""
             try:
@@ -204,7 +201,7 @@ def _has_split(folder: Path, name: str) -> bool:
 
 
 def _seen_from(folder: Path, path: Path) -> str:
-    path = path.absolute()
+    path, folder = path.resolve(), folder.resolve()
     return os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)
 
 
