@@ -8,14 +8,15 @@ Use, for instance with pytest's ``tmp_path`` or ``tmp_path_factory`` (saving tak
     open_prompted_model(load_task("sst2"), str(folder), settings, dtype="float32", device="cpu")
 
 The same family, seed and overrides give the same weights; the ids of the BERT-like tokenizer differ from process to
-process, so do not pin numbers of its families. The tokenizers (tokenizers_for_tests.py) know
-the label words of the tasks that are shipped as one token each and every word of ``SENTENCES``. Weights are float32
-and larger than a fresh model's, so that logits differ visibly between texts and prompts. The models know nothing:
-their accuracy is that of guessing.
+process, so do not pin numbers of its families. The tokenizers (tokenizers_for_tests.py) know the label words of the
+demo's task and of sentence pairs as one token each, every word of ``SENTENCES``, and what they are given. Weights are
+float32 and larger than a fresh model's, so that logits differ visibly between texts and prompts. The models know
+nothing: their accuracy is that of guessing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -75,7 +76,9 @@ FAMILIES = {
 }
 
 
-def save_tiny_model(family: str, folder: str | Path, *, seed: int = 0, std: float = 0.3, **overrides) -> Path:
+def save_tiny_model(
+    family: str, folder: str | Path, *, seed: int = 0, std: float = 0.3, words: Sequence[str] = (), **overrides
+) -> Path:
     """Save a model of a family with its tokenizer.
 
     Args:
@@ -84,6 +87,7 @@ def save_tiny_model(family: str, folder: str | Path, *, seed: int = 0, std: floa
         seed: of the weights.
         std: standard deviation of the weights. Biases are drawn too; the weights of norms are spread around what
             they start from.
+        words: more words that the tokenizer knows as one token.
         overrides: options of the family's configuration class, e.g. ``tie_word_embeddings=False``.
 
     Returns:
@@ -91,7 +95,7 @@ def save_tiny_model(family: str, folder: str | Path, *, seed: int = 0, std: floa
     """
     transformers.logging.disable_progress_bar()
     make_tokenizer, class_name, options = FAMILIES[family]
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(words)
     model_class = getattr(transformers, class_name)
     config = model_class.config_class(
         **{

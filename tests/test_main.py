@@ -21,7 +21,11 @@ def finished_run(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["predikt"], ["predict", "text"], ["evaluate", "--prompt", "p"], ["plot"], ["tasks", "delete"]]
+    "argv",
+    [
+        *([], ["predikt"], ["predict", "text"], ["evaluate", "--prompt", "p"], ["plot"]),
+        *(["tasks", "delete"], ["tasks", "show"], ["tasks", "check"], ["tasks", "new", "a.toml"]),
+    ],
 )
 def test_argparse_answers_wrong_flags_with_status_2(capsys, argv):
     with pytest.raises(SystemExit) as stop:

@@ -29,11 +29,13 @@ MAY_IMPORT = {
     "lpfl": BASE | {"tasks", "data", "models"},
     "service": BASE | {"tasks", "data", "models"},
     "predict": BASE | {"tasks", "data", "models"} | METHODS,
+    "own_task": BASE | {"command_line", "tasks", "data", "models", "predict"},
     "report": BASE | {"tasks", "fedbpt"},
     "flare": BASE | {"command_line", "tasks", "data", "models", "service", "report"} | METHODS,
     "bench": BASE | {"command_line", "tasks", "data", "models", "service", "report", "flare"} | METHODS,
     "__main__": BASE
-    | {"command_line", "tasks", "data", "models", "service", "report", "predict", "demo_assets", "bench", "flare"}
+    | {"command_line", "tasks", "data", "models", "service", "report", "predict", "own_task", "demo_assets", "bench"}
+    | {"flare"}
     | METHODS,
 }
 TRAINING_LIBRARIES = ("torch", "transformers", "peft")

@@ -2,12 +2,13 @@
 
 Each is of the class that the family's real models use, so it can be saved beside a small model and comes back from
 ``AutoTokenizer.from_pretrained``. Every word of ``SENTENCES`` is one token; the families that tell `` great`` from
-``great`` know the words of ``LABEL_WORDS`` in both forms.
+``great`` know the words of ``LABEL_WORDS``, and those they are given, in both forms.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
@@ -19,6 +20,11 @@ from transformers import (
 )
 
 LABEL_WORDS = ("bad", "great", "terrible", "Yes", "No", "Maybe")
+TOPICS = ("World", "Sports", "Business", "Tech")
+THINGS = (
+    *("Company", "Education", "Artist", "Athlete", "Office", "Transportation", "Building", "Natural", "Village"),
+    *("Animal", "Plant", "Album", "Film", "Written"),
+)
 
 SENTENCES = (
     "a moving and funny film . It was great .",
@@ -32,19 +38,23 @@ SENTENCES = (
     "News : the team wins again . Sports and World .",
 )
 
-# Each label word once at the start of a text and once behind a blank.
-_TRAINING_TEXTS = (*SENTENCES, *LABEL_WORDS, *(f"a {word}" for word in LABEL_WORDS))
 _VOCABULARY = 5000  # more than there is to merge, so every word becomes one token
 
 
-def roberta_like() -> PreTrainedTokenizerFast:
+def training_texts(words: Sequence[str] = ()) -> list[str]:
+    """The sentences, and each label word once at the start of a text and once behind a blank; `words` are more."""
+    known = (*LABEL_WORDS, *words)
+    return [*SENTENCES, *known, *(f"a {word}" for word in known)]
+
+
+def roberta_like(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Byte-level BPE with ``<s> … </s>``; the mask token swallows the blank before it."""
-    vocab, merges = _train_byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    vocab, merges = _train_byte_level(["<s>", "<pad>", "</s>", "<unk>", "<mask>"], words)
     mask = AddedToken("<mask>", lstrip=True, special=True)
     return RobertaTokenizerFast(vocab=vocab, merges=merges, mask_token=mask, model_max_length=512)
 
 
-def bert_like() -> PreTrainedTokenizerFast:
+def bert_like(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Lower-casing WordPiece with ``[CLS] … [SEP]``."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -52,33 +62,33 @@ def bert_like() -> PreTrainedTokenizerFast:
     trainer = trainers.WordPieceTrainer(
         vocab_size=_VOCABULARY, min_frequency=1, special_tokens=special, show_progress=False
     )
-    tokenizer.train_from_iterator([text.lower() for text in _TRAINING_TEXTS], trainer)
+    tokenizer.train_from_iterator([text.lower() for text in training_texts(words)], trainer)
     return BertTokenizerFast(vocab=tokenizer.get_vocab(), model_max_length=512)
 
 
-def llama_like() -> PreTrainedTokenizerFast:
+def llama_like(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Sentencepiece-like BPE with ``<s>`` in front, a blank put before the first word, and byte fallback."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    vocab, merges = _train_bpe(tokenizer, special, alphabet=[])
+    vocab, merges = _train_bpe(tokenizer, special, [], words)
     return LlamaTokenizerFast(vocab=vocab, merges=merges, pad_token="</s>", add_bos_token=True, model_max_length=512)
 
 
-def gpt2_like() -> PreTrainedTokenizerFast:
+def gpt2_like(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """Byte-level BPE that puts no start token; its one special token ends texts and pads."""
-    vocab, merges = _train_byte_level(["<|endoftext|>"])
+    vocab, merges = _train_byte_level(["<|endoftext|>"], words)
     return GPT2TokenizerFast(vocab=vocab, merges=merges, pad_token="<|endoftext|>", model_max_length=512)
 
 
-def _train_byte_level(special: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def _train_byte_level(special: list[str], words: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return _train_bpe(tokenizer, special, alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    return _train_bpe(tokenizer, special, sorted(pre_tokenizers.ByteLevel.alphabet()), words)
 
 
 def _train_bpe(
-    tokenizer: Tokenizer, special: list[str], alphabet: list[str]
+    tokenizer: Tokenizer, special: list[str], alphabet: list[str], words: Sequence[str]
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
     trainer = trainers.BpeTrainer(
         vocab_size=_VOCABULARY,
@@ -87,6 +97,6 @@ def _train_bpe(
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_TRAINING_TEXTS, trainer)
+    tokenizer.train_from_iterator(training_texts(words), trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return model["vocab"], [tuple(merge) for merge in model["merges"]]

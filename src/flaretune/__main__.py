@@ -13,7 +13,6 @@ import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from flaretune.config.service import GROUPS as SERVICE_GROUPS
 from flaretune.config.service import TOKEN_VARIABLE, ServiceConfig
 from flaretune.config.shared import SiteConfig
 from flaretune.errors import UserError
+from flaretune.own_task.cli import add_tasks
 
 if TYPE_CHECKING:
     from flaretune.predict import Classifier
@@ -75,9 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="PNG", help="the picture (default: curve.png in the run's folder)"
     )
 
-    command = add("tasks", tasks, "list the tasks that are shipped, or show the file of one")
-    command.add_argument("action", nargs="?", choices=["list", "show"], default="list", help="(default: list)")
-    command.add_argument("name", nargs="?", metavar="NAME", help="show: a shipped task, or a task file of your own")
+    add_tasks(add("tasks", None, "list the tasks there are, show, check or write one"))
 
     command = add("watch", watch, "see how far a job of a federation is, round by round")
     command.add_argument("job_id", nargs="?", default="", metavar="JOB_ID", help="(default: the one submitted last)")
@@ -171,23 +169,6 @@ def plot(args: argparse.Namespace) -> None:
     print(output)
 
 
-def tasks(args: argparse.Namespace) -> None:
-    """List the shipped tasks, or print the file of one."""
-    from flaretune.tasks.spec import available_tasks, load_task
-
-    if (args.action == "show") != (args.name is not None):
-        raise UserError("`tasks show` needs the NAME of a task; `tasks` lists them")
-    if args.action == "show":
-        load_task(args.name)  # whether it is there, and right
-        shipped = resources.files("flaretune.tasks") / f"{args.name}.toml"
-        file = Path(args.name).expanduser() if args.name.endswith(".toml") else shipped
-        print(file.read_text(encoding="utf-8-sig"), end="")
-        return
-    names = available_tasks()
-    for name in names:
-        print(f"{name:<{max(map(len, names))}}  {load_task(name).description}")
-
-
 def watch(args: argparse.Namespace) -> int:
     """Print a running job's rounds until it ends; returns the exit status."""
     from flaretune.flare.watch import watch as watch_job
@@ -236,7 +217,7 @@ def _open(args: argparse.Namespace) -> Classifier:
 
 def _words(classifier: Classifier) -> list[str]:
     """The label words by class, as a person writes them."""
-    return [word.strip() for word in classifier.spec.wording(classifier.kind).label_words]
+    return list(classifier.spec.wording(classifier.kind).names)
 
 
 if __name__ == "__main__":

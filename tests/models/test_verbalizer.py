@@ -71,5 +71,5 @@ def test_words_that_are_not_one_token_of_their_own(family, kind, words, message)
 def test_a_word_that_melts_with_what_stands_before_it(template):
     # "wa" + "s" is the token "was", and "a" + "d" is "ad": the word changes the tokens before it.
     word = "s" if template.endswith("wa") else "d"
-    with pytest.raises(UserError, match=f"'{word}' melts with the end of the causal template"):
+    with pytest.raises(UserError, match=f"'{word}' of task 'reviews' melts with the end of the causal template"):
         label_word_ids(gpt2_like(), causal(" bad", word, template=template), "causal")

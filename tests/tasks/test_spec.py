@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+import flaretune
 from flaretune.errors import UserError
-from flaretune.tasks.spec import Source, Wording, available_tasks, load_task, parse_task, task_table
+from flaretune.tasks import spec as spec_module
+from flaretune.tasks.spec import Source, Wording, available_tasks, load_task, local_tasks, parse_task, task_table
 from tests.tasks_for_tests import pair_task, review_task
 
 GOOD = """
@@ -29,48 +31,8 @@ train = "train"
 test = "validation"
 """
 
-# Tasks of BBT that another part of the project ships; here to show that the file can say them.
-RTE = """
-text_columns = ["sentence1", "sentence2"]
-label_column = "label"
-metric = "accuracy"
-[masked]
-template = "{sentence1} ? {mask} , {sentence2}"
-label_words = ["Yes", "No"]
-[source]
-hub = "nyu-mll/glue"
-config = "rte"
-train = "train"
-test = "validation"
-"""
-MRPC = RTE.replace('metric = "accuracy"', 'metric = "f1"\npositive_class = 1').replace('"Yes", "No"', '"No", "Yes"')
-SNLI = """
-text_columns = ["premise", "hypothesis"]
-label_column = "label"
-drop_labels = [-1]
-metric = "accuracy"
-[masked]
-template = "{premise} ? {mask} , {hypothesis}"
-label_words = ["Yes", "Maybe", "No"]
-[source]
-hub = "stanfordnlp/snli"
-train = "train"
-test = "test"
-"""
-DBPEDIA = """
-text_columns = ["content"]
-label_column = "label"
-metric = "accuracy"
-placeholder_tail = " "
-[masked]
-template = "[ Category: {mask} ] {content}"
-label_words = ["Company", "Education", "Artist", "Athlete", "Office", "Transportation", "Building", "Natural",
-  "Village", "Animal", "Plant", "Album", "Film", "Written"]
-[source]
-hub = "fancyzhx/dbpedia_14"
-train = "train"
-test = "test"
-"""
+# Without a wording for causal models.
+MASKED_ALONE = GOOD[: GOOD.index("[causal]")] + GOOD[GOOD.index("[source]") :]
 
 
 def write(folder: Path, text: str, name: str = "mine.toml") -> str:
@@ -115,26 +77,8 @@ def test_a_relative_path_is_relative_to_the_task_file(tmp_path):
     assert load_task(write(tmp_path, text)).source.path == str(tmp_path / "data" / "reviews")
 
 
-@pytest.mark.parametrize(
-    ("text", "columns", "n_classes", "positive_class", "drop_labels"),
-    [
-        (RTE, ("sentence1", "sentence2"), 2, None, ()),
-        (MRPC, ("sentence1", "sentence2"), 2, 1, ()),
-        (SNLI, ("premise", "hypothesis"), 3, None, (-1,)),
-        (DBPEDIA, ("content",), 14, None, ()),
-    ],
-    ids=["rte", "mrpc", "snli", "dbpedia"],
-)
-def test_the_file_carries_the_other_published_tasks(tmp_path, text, columns, n_classes, positive_class, drop_labels):
-    spec = load_task(write(tmp_path, text))
-    assert spec.text_columns == columns
-    assert spec.n_classes == n_classes
-    assert spec.positive_class == positive_class
-    assert spec.drop_labels == drop_labels
-
-
 def test_no_wording_for_the_kind(tmp_path):
-    spec = load_task(write(tmp_path, RTE))
+    spec = load_task(write(tmp_path, MASKED_ALONE))
     with pytest.raises(UserError, match=r"'mine' has no wording for a causal model; add a table \[causal\]"):
         spec.wording("causal")
 
@@ -146,7 +90,7 @@ def test_a_task_survives_its_table_as_json(spec):
 
 
 def test_unknown_task_lists_the_available_and_the_nearest():
-    with pytest.raises(UserError, match=r"unknown task 'ssst2'; did you mean 'sst2'\? .*movie_reviews, sst2"):
+    with pytest.raises(UserError, match=r"unknown task 'ssst2'; did you mean 'sst2'\? .*movie_reviews, .*sst2"):
         load_task("ssst2")
 
 
@@ -205,3 +149,72 @@ def test_a_file_without_any_wording(tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.toml cannot be read"):
         load_task(str(tmp_path / "nowhere.toml"))
+
+
+@pytest.fixture
+def local_folder(monkeypatch, tmp_path) -> Path:
+    """Stands for src/tasks_local."""
+    folder = tmp_path / "tasks_local"
+    folder.mkdir()
+    monkeypatch.setattr(spec_module, "LOCAL_FOLDER", folder)
+    return folder
+
+
+def test_tasks_local_lies_beside_the_package_as_in_a_job():
+    assert Path(flaretune.__file__).parents[1] / "tasks_local" == spec_module.LOCAL_FOLDER
+
+
+def test_a_local_task_is_found_by_its_name(local_folder):
+    write(local_folder, GOOD, "tickets.toml")
+    assert local_tasks() == ["tickets"]
+    assert "tickets" not in available_tasks()
+    assert load_task("tickets").name == "tickets"
+    with pytest.raises(
+        UserError, match=r"unknown task 'tikets'; did you mean 'tickets'\? there are agnews, .*, tickets"
+    ):
+        load_task("tikets")
+
+
+def test_a_local_task_does_not_hide_a_shipped_one(local_folder):
+    write(local_folder, GOOD, "sst2.toml")
+    with pytest.raises(
+        UserError, match=r"task 'sst2' is shipped, and .*sst2\.toml has the same name; give yours another"
+    ):
+        load_task("sst2")
+
+
+def test_the_first_mistake_has_its_line_and_the_others_are_counted(tmp_path):
+    file = write(tmp_path, GOOD.replace('metric = "accuracy"', 'metric = "f2"').replace("was {mask} .", "was ."))
+    with pytest.raises(UserError) as caught:
+        load_task(file)
+    assert str(caught.value) == (
+        f"task file {file}, line 5: metric 'f2' is unknown; it must be one of accuracy, f1 (1 more: `python -m "
+        f"flaretune tasks check {file}` lists them)"
+    )
+
+
+def test_several_words_of_a_class_survive_as_json():
+    spec = review_task(causal={"template": "{sentence} It was", "label_words": [[" bad", " awful"], " great"]})
+    assert spec.causal.label_words == ((" bad", " awful"), " great")
+    table = json.loads(json.dumps(task_table(spec)))
+    assert table["causal"]["label_words"] == [[" bad", " awful"], " great"]
+    assert parse_task(table, name=spec.name, place="the artifact") == spec
+
+
+def test_of_single_words_an_artifact_says_what_it_always_said():
+    assert task_table(review_task())["causal"] == {"template": "{sentence} It was", "label_words": [" bad", " great"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ('[[" bad"], []]', "has a class without a word"),
+        ('[[" bad", " "], " great"]', "empty word ' '"),
+        ('[[" bad", " great"], " great"]', "' great' 2 times"),
+        ('[[" bad", 3], " great"]', "'label_words' must be a list of strings, one for each class, or lists of strings"),
+        ('[[" bad"], [" great"], [" fine"]]', "causal label_words has 3 words for 2 classes"),
+    ],
+)
+def test_mistakes_in_several_words(tmp_path, words, message):
+    with pytest.raises(UserError, match=message):
+        load_task(write(tmp_path, GOOD.replace('[" bad", " great"]', words)))

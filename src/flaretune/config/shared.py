@@ -57,11 +57,17 @@ class SiteConfig:
         """Whether arrays travel in the messages themselves; otherwise as NVFlare's downloads, for large ones."""
         return True
 
-    task_name: str = option("sst2", "a shipped task: `python -m flaretune tasks` lists them", group=TASK, main=True)
+    task_name: str = option(
+        "sst2",
+        "a task that is shipped or in src/tasks_local: `python -m flaretune tasks` lists them",
+        group=TASK,
+        main=True,
+    )
     task_file: str = option("", "a task of your own, a TOML file, instead of --task_name", group=TASK, main=True)
     dataset: str = option(
         "",
-        "hub id, or folder of train and test file, in place of the data set that the task names",
+        "hub id, folder of train and test data, or one file, whose other rows are the test data, in place of the data "
+        "set that the task names",
         group=TASK,
         main=True,
     )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,33 @@ def read_file(path: Path, wanted: Sequence[str]) -> Columns:
     Raises:
         UserError: no such file, an unknown format, contents that are not of the format, or a missing column.
     """
+    _check_file(path)
+    with _named_errors(path):
+        return Columns(str(path), READERS[path.suffix](path, wanted))
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a data file, in order.
+
+    Raises:
+        UserError: as for `read_file`.
+    """
+    _check_file(path)
+    with _named_errors(path):
+        return NAMERS[path.suffix](path)
+
+
+def _check_file(path: Path) -> None:
     if path.suffix not in READERS:
         raise UserError(f"data file {path} has no known format; its name must end in {', '.join(READERS)}")
     if not path.is_file():
         raise UserError(f"data file {path} does not exist or is not a file; check its path")
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
     try:
-        return Columns(str(path), READERS[path.suffix](path, wanted))
+        yield
     except UnicodeDecodeError as error:
         raise UserError(f"data file {path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except OSError as error:
@@ -78,12 +100,16 @@ def read_hub(hub: str, config: str | None, split: str, wanted: Sequence[str]) ->
     return Columns(place, {column: list(dataset[column]) for column in wanted})
 
 
-def _read_csv(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
+def _csv_lines(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         try:
-            lines = list(csv.reader(stream))
+            return list(csv.reader(stream))
         except csv.Error as error:
             raise UserError(f"data file {path} is not valid CSV: {error}") from error
+
+
+def _read_csv(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
+    lines = _csv_lines(path)
     header, rows = (lines[0], lines[1:]) if lines else ([], [])
     _check_present(wanted, header, str(path))
     rows = [row for row in rows if row]  # blank lines
@@ -96,31 +122,51 @@ def _read_csv(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
     return {column: [row[header.index(column)] for row in rows] for column in wanted}
 
 
+def _json_lines(path: Path) -> list[Any]:
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    return [_parse_json(line, f"line {n} of {path}") for n, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _json(path: Path) -> Any:
+    return _parse_json(path.read_text(encoding="utf-8-sig"), f"data file {path}")
+
+
 def _read_json_lines(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
-    records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if line.strip():
-            records.append(_parse_json(line, f"line {number} of {path}"))
-    return _columns_of_records(records, wanted, path)
+    return _columns_of_records(_json_lines(path), wanted, path)
 
 
 def _read_json(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
-    records = _parse_json(path.read_text(encoding="utf-8-sig"), f"data file {path}")
-    return _columns_of_records(records, wanted, path)
+    return _columns_of_records(_json(path), wanted, path)
 
 
 def _read_parquet(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
+    _check_present(wanted, _parquet_names(path), str(path))
     import pyarrow
     from pyarrow import parquet
 
     try:
-        _check_present(wanted, parquet.read_schema(path).names, str(path))
         return parquet.read_table(path, columns=list(wanted)).to_pydict()
     except pyarrow.ArrowInvalid as error:
         raise UserError(f"data file {path} is not valid Parquet: {_first_line(error)}") from error
 
 
+def _parquet_names(path: Path) -> list[str]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_schema(path).names
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"data file {path} is not valid Parquet: {_first_line(error)}") from error
+
+
 READERS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".json": _read_json, ".parquet": _read_parquet}
+NAMERS = {
+    ".csv": lambda path: next(iter(_csv_lines(path)), []),
+    ".jsonl": lambda path: _names_of_records(_json_lines(path), path),
+    ".json": lambda path: _names_of_records(_json(path), path),
+    ".parquet": _parquet_names,
+}
 
 
 def _parse_json(text: str, place: str) -> Any:
@@ -131,10 +177,14 @@ def _parse_json(text: str, place: str) -> Any:
 
 
 def _columns_of_records(records: Any, wanted: Sequence[str], path: Path) -> dict[str, list[Any]]:
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise UserError(f"data file {path} must hold JSON objects such as {{{wanted[0]!r}: …}}, one for each row")
-    _check_present(wanted, list(dict.fromkeys(key for record in records for key in record)), str(path))
+    _check_present(wanted, _names_of_records(records, path, wanted[0]), str(path))
     return {column: [record.get(column) for record in records] for column in wanted}
+
+
+def _names_of_records(records: Any, path: Path, such_as: str = "text") -> list[str]:
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise UserError(f"data file {path} must hold JSON objects such as {{{such_as!r}: …}}, one for each row")
+    return list(dict.fromkeys(key for record in records for key in record))
 
 
 def _check_present(wanted: Sequence[str], found: Sequence[str], place: str) -> None:

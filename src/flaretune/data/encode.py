@@ -103,10 +103,7 @@ class Encoder:
         Raises:
             UserError: a column of the task is missing.
         """
-        for column in self.spec.text_columns:
-            if column not in texts:
-                raise UserError(f"text column {column!r} of task {self.spec.name!r} is missing; give a text for it")
-        texts = {column: texts[column].strip() for column in self.spec.text_columns}
+        texts = self._own_texts(texts)
         rendered, middle, offsets = self._tokenise(texts)
         while len(middle) > self._room:
             texts = shorten(texts, rendered.spans, offsets, len(middle) - self._room)
@@ -126,6 +123,17 @@ class Encoder:
             "suffix": ids.size - len(self._tail),
         }[self.mode]
         return Encoded(ids, insert, answer, frozen)
+
+    def wanted_length(self, texts: Mapping[str, str]) -> int:
+        """How many positions an example would take, special tokens and prompt included, if nothing were cut."""
+        return self.max_length - self._room + len(self._tokenise(self._own_texts(texts))[1])
+
+    def _own_texts(self, texts: Mapping[str, str]) -> dict[str, str]:
+        """The texts of the task's columns, without the white space around them."""
+        for column in self.spec.text_columns:
+            if column not in texts:
+                raise UserError(f"text column {column!r} of task {self.spec.name!r} is missing; give a text for it")
+        return {column: texts[column].strip() for column in self.spec.text_columns}
 
     def _tokenise(self, texts: Mapping[str, str]) -> tuple[Rendered, list[int], list[tuple[int, int]]]:
         """Render and tokenise without start and end tokens: rendered text, ids, each token's (start, end)."""

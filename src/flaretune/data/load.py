@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 
 from flaretune.data.columns import READERS, Columns, read_file, read_hub
+from flaretune.data.places import LocalSplit, find_split
 from flaretune.data.unlabelled import Unlabelled
 from flaretune.errors import UserError
-from flaretune.tasks.checks import label_key
+from flaretune.tasks.checks import OUT_OF_SCOPE, is_score, label_key
 from flaretune.tasks.spec import TaskSpec
 
 
@@ -47,9 +48,9 @@ def load_split(spec: TaskSpec, split: Literal["train", "test"], dataset: str | N
     Args:
         spec: the task.
         split: which of the two; the task's source says what the split is called there.
-        dataset: replaces the task's source: a folder with files ``<split>.csv|jsonl|json|parquet`` named by
-            the splits of the task's source, one such file (for ``train`` only), or a hub id, as ``id`` or
-            ``id:config``. A path that exists is taken before a hub id of the same name.
+        dataset: replaces the task's source: a folder with the splits of the task's source (see `data.places`), one
+            data file (for ``train`` only), or a hub id, as ``id`` or ``id:config``. A path that exists is taken before
+            a hub id of the same name.
 
     Returns:
         The examples in the source's order, without those whose label the task drops.
@@ -62,7 +63,7 @@ def load_split(spec: TaskSpec, split: Literal["train", "test"], dataset: str | N
     name = {"train": spec.source.train, "test": spec.source.test}[split]
     place = dataset or spec.source.path
     if place and (Path(place).expanduser().exists() or _looks_like_path(place)):
-        return load_file(spec, _local_file(Path(place).expanduser(), split, name))
+        return _to_examples(spec, find_local(place, split, name, spec.source.config).read(_columns(spec)))
     if dataset:
         hub, _, config = dataset.partition(":")
         if not config and hub == spec.source.hub:
@@ -70,6 +71,36 @@ def load_split(spec: TaskSpec, split: Literal["train", "test"], dataset: str | N
     else:
         hub, config = spec.source.hub, spec.source.config
     return _to_examples(spec, read_hub(hub, config or None, name, _columns(spec)))
+
+
+def is_one_file(spec: TaskSpec, dataset: str | None = None) -> bool:
+    """Whether a task's source, or what replaces it, is a single file on this machine."""
+    place = dataset or spec.source.path
+    return bool(place) and Path(place).expanduser().is_file()
+
+
+def find_local(place: str, split: Literal["train", "test"], name: str, config: str | None) -> LocalSplit:
+    """Find a split on this machine.
+
+    Args:
+        place: a folder in one of the shapes that `data.places` knows, or one file, which is of ``train`` only.
+        split: which of the two.
+        name: what the split is called there.
+        config: of the data set on the hub, whose sub-folder a copy may have.
+
+    Raises:
+        UserError: it is not there.
+    """
+    folder = Path(place).expanduser()
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist; give a folder of data files with --dataset FOLDER")
+    if folder.is_dir():
+        return find_split(folder, name, config)
+    if split == "test":
+        raise UserError(
+            f"{folder} is one file and has no test split; give a folder that also has a test file, {name}.csv"
+        )
+    return LocalSplit((folder,))
 
 
 def load_file(spec: TaskSpec, path: str | Path) -> Examples:
@@ -106,27 +137,6 @@ def _looks_like_path(place: str) -> bool:
     return is_deep or place.startswith((".", "/", "~")) or Path(place).suffix in READERS
 
 
-def _local_file(place: Path, split: str, name: str) -> Path:
-    if not place.exists():
-        raise UserError(f"{place} does not exist; give a folder of data files with --dataset FOLDER")
-    if not place.is_dir():
-        if split == "test":
-            raise UserError(
-                f"{place} is one file and has no test split; give a folder that also has a test file, {name}.csv"
-            )
-        return place
-    names = [f"{name}{suffix}" for suffix in READERS]
-    found = [file for file in names if (place / file).is_file()]
-    if not found:
-        raise UserError(
-            f"folder {place} has no file of split {name!r}; it needs one of {', '.join(names)} and holds "
-            f"{sorted(entry.name for entry in place.iterdir())[:20]}"
-        )
-    if len(found) > 1:
-        raise UserError(f"folder {place} has {' and '.join(found)} for split {name!r}; keep one of them")
-    return place / found[0]
-
-
 def _to_examples(spec: TaskSpec, columns: Columns) -> Examples:
     class_ids = {label_key(value): class_id for class_id, value in enumerate(spec.label_values)}
     dropped = {label_key(value) for value in spec.drop_labels}
@@ -137,10 +147,11 @@ def _to_examples(spec: TaskSpec, columns: Columns) -> Examples:
         if key in dropped:
             continue
         if key not in class_ids:
+            other = f"; {OUT_OF_SCOPE}" if is_score(raw_label) else ""
             allowed = ", ".join(repr(value) for value in (*spec.label_values, *spec.drop_labels))
             raise UserError(
                 f"row {row + 1} of {columns.place} has the label {raw_label!r} in column "
-                f"{spec.label_column!r}; task {spec.name!r} allows {allowed}"
+                f"{spec.label_column!r}; task {spec.name!r} allows {allowed}{other}"
             )
         texts.append(_texts_of_row(spec, columns, row))
         labels.append(class_ids[key])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flaretune.data.fewshot import few_shot
-from flaretune.data.load import Examples, load_file, load_split
+from flaretune.data.load import Examples, is_one_file, load_file, load_split
 from flaretune.data.partition import dirichlet_proportions, dirichlet_shares, iid_shares
 from flaretune.data.unlabelled import Unlabelled
 from flaretune.errors import UserError
@@ -61,7 +61,8 @@ def share_of_common_set(
 
     Args:
         spec: the task.
-        dataset: in place of the task's own source; None for that.
+        dataset: in place of the task's own source; None for that. Of a single file, what is left after drawing training
+            and development examples and unlabelled texts is the test data.
         split: how the training and development examples and the unlabelled texts are shared out.
         share: which share, in [0, split.n_shares).
         test_part: (i, k) for every k-th test example from the i-th on; None for no test data.
@@ -76,7 +77,11 @@ def share_of_common_set(
     unlabelled = _draw_unlabelled(rest, split.unlabelled, split.seed, f"the training split of {dataset or spec.name}")
     test = None
     if test_part is not None:
-        test = load_split(spec, "test", dataset)
+        if is_one_file(spec, dataset):
+            left = np.setdiff1d(rest, unlabelled)
+            test = _rest_to_test_on(pool, left, str(dataset or spec.source.path), split.k_shot, split.unlabelled)
+        else:
+            test = load_split(spec, "test", dataset)
         first, step = test_part
         test = test.take(np.arange(first, len(test), step))
         if len(test) == 0:
@@ -113,17 +118,21 @@ def own_data(spec: TaskSpec, path: str, k_shot: int, seed: int, with_test: bool,
     if with_test and is_folder:
         test = load_split(spec, "test", path)
     elif with_test:
-        left = np.setdiff1d(rest, drawn)
-        if len(left) == 0:
-            takes, leaves, remedy = f"--k_shot {k_shot} takes", "leaves", "--k_shot"
-            if unlabelled:
-                takes, leaves, remedy = f"--k_shot {k_shot} and --unlabelled {unlabelled} take", "leave", "--unlabelled"
-            raise UserError(
-                f"{path}: {takes} all {len(pool)} rows and {leaves} none to test on; "
-                f"use a smaller {remedy}, or leave this site out of --eval_clients"
-            )
-        test = pool.take(left)
+        test = _rest_to_test_on(pool, np.setdiff1d(rest, drawn), path, k_shot, unlabelled)
     return SiteData(pool.take(train), pool.take(dev), test, _hide_labels(pool.take(drawn)))
+
+
+def _rest_to_test_on(pool: Examples, left: np.ndarray, place: str, k_shot: int, unlabelled: int) -> Examples:
+    """What is left of a single file for a test."""
+    if len(left) == 0:
+        takes, leaves, remedy = f"--k_shot {k_shot} takes", "leaves", "--k_shot"
+        if unlabelled:
+            takes, leaves, remedy = f"--k_shot {k_shot} and --unlabelled {unlabelled} take", "leave", "--unlabelled"
+        raise UserError(
+            f"{place}: {takes} all {len(pool)} rows and {leaves} none to test on; "
+            f"use a smaller {remedy}, or leave this site out of --eval_clients"
+        )
+    return pool.take(left)
 
 
 def _draw_unlabelled(rest: np.ndarray, n_wanted: int, seed: int, place: str) -> np.ndarray:

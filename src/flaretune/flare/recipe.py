@@ -26,7 +26,7 @@ from flaretune.errors import UserError
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.flare.site_executor import LAUNCH_TIMEOUT, SiteExecutor, script_file
 from flaretune.flare.tracking import RunTracking
-from flaretune.tasks.spec import load_task
+from flaretune.tasks.spec import load_task, local_tasks, task_file
 
 CODE = CARRIED, INSTALLED = "carried", "installed"  # where server and sites have flaretune from
 
@@ -34,8 +34,8 @@ CODE = CARRIED, INSTALLED = "carried", "installed"  # where server and sites hav
 class FlaretuneRecipe(Recipe):
     """A job of one of the methods, to run in an environment (`SimEnv`, `PocEnv`, `ProdEnv`) or to export.
 
-    The job carries flaretune's code, unless that is installed at the server and the sites, and, if
-    `site_config.task_file` names one, the task file.
+    The job carries flaretune's code, unless that is installed at the server and the sites, and the file of a task that
+    flaretune does not ship.
 
     Args:
         site_config: what every site is told.
@@ -112,7 +112,12 @@ class FlaretuneRecipe(Recipe):
 
     def _add_site(self, site: str | None, config: SiteConfig) -> None:
         """Add the client app of one site, or of all where `site` is None."""
-        load_task(config.task)  # what is wrong with it is said now, and not at every site
+        spec = load_task(config.task)  # what is wrong with it is said now, and not at every site
+        if not config.task_file and config.task_name in local_tasks():
+            config = replace(config, task_file=str(task_file(config.task_name)))
+        if config.task_file and not (config.dataset or config.data_path):
+            path = spec.source.path  # which may be relative to where the file lies now
+            config = replace(config, dataset=path if path and Path(path).exists() else "")
         here = {name: value for name in PATHS if (value := getattr(config, name, ""))}
         config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         target = site or ALL_SITES

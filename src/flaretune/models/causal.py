@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -66,11 +67,13 @@ class CausalLM:
     Args:
         model: …ForCausalLM, its head narrowed by `narrow_to_label_words`.
         pad_id: a token for padding; never seen through the attention mask.
+        classes: the class of each label word, see `at_answers`.
     """
 
-    def __init__(self, model: nn.Module, pad_id: int):
+    def __init__(self, model: nn.Module, pad_id: int, classes: np.ndarray | None = None):
         self._model = model
         self._pad_id = pad_id
+        self._classes = classes
 
     @property
     def hidden_size(self) -> int:
@@ -149,7 +152,7 @@ class CausalLM:
                 past_key_values=cache,
                 use_cache=cache is not None,
             ).logits  # (R, columns, C)
-        logits = at_answers(logits, answers[rows.example_of])
+        logits = at_answers(logits, answers[rows.example_of], self._classes)
         return split_by_part(logits, parts, example_major=True)
 
 

@@ -87,6 +87,20 @@ def _output_embedding(model: nn.Module) -> nn.Module:
     return head
 
 
-def at_answers(logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """Logits at the answer position of each row, float32: (B, L, C) and int64 (B,) → (B, C)."""
-    return logits[torch.arange(len(logits), device=logits.device), answers].float()
+def at_answers(logits: torch.Tensor, answers: torch.Tensor, classes: np.ndarray | None = None) -> torch.Tensor:
+    """Logits of the classes at the answer position of each row.
+
+    Args:
+        logits: of the W label words, (B, L, W).
+        answers: answer positions, int64 (B,).
+        classes: the class of each word, int (W,), for the mean over a class's words; None where each class has one.
+
+    Returns:
+        float32, shape (B, C).
+    """
+    picked = logits[torch.arange(len(logits), device=logits.device), answers].float()  # (B, W)
+    if classes is None:
+        return picked
+    counts = np.bincount(classes)
+    shares = np.eye(len(counts), dtype=np.float32)[classes] / counts.astype(np.float32)  # (W, C)
+    return picked @ torch.from_numpy(shares).to(picked.device)

@@ -12,6 +12,7 @@ from flaretune.models.label_head import at_answers
 from flaretune.models.load import Pretrained
 from flaretune.models.padding import pad_right
 from flaretune.models.progress import Progress, in_silence
+from flaretune.models.verbalizer import word_classes
 from flaretune.tasks import calibration
 from flaretune.tasks.spec import TaskSpec
 
@@ -33,6 +34,7 @@ class LabelModel:
         self.model = model
         self.spec = spec
         self._kind = pretrained.kind
+        self._classes = word_classes(spec.wording(pretrained.kind))
         self._device = pretrained.device
         self._batch_size = batch_size
         self._autocast = autocast
@@ -60,7 +62,7 @@ class LabelModel:
         extra = {"use_cache": False} if self._kind == "causal" else {}
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast):
             logits = self.model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, L, C)
-        return at_answers(logits, answers) + self._offset
+        return at_answers(logits, answers, self._classes) + self._offset
 
     def answers(self, examples: Sequence[Encoded], progress: Progress = in_silence) -> np.ndarray:
         """Label-word logits without gradients or dropout, float32, shape (N, C), in batches sorted by length."""

@@ -94,6 +94,27 @@ def load_pretrained(name: str, dtype: str = "bfloat16", device: str = "auto") ->
     return Pretrained(name, kind, model.eval().to(where), tokenizer, where)
 
 
+def load_outline(name: str) -> Pretrained:
+    """Load a model's tokenizer, kind and shape without its weights, to tell what fits it.
+
+    Returns:
+        The same as `load_pretrained` with parameters on the meta device, which hold no numbers.
+
+    Raises:
+        UserError: as for `load_pretrained`, but for the weights.
+    """
+    source = os.path.expanduser(name)
+    with _quiet_transformers():
+        config = _read_config(name, source)
+        kind = _kind_of(config, name)
+        tokenizer = _read_tokenizer(name, source)
+        auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
+        with torch.device("meta"):
+            model = auto_class.from_config(config, **_OWN_CODE)
+    _check_they_fit(name, tokenizer, model)
+    return Pretrained(name, kind, model.eval(), tokenizer, torch.device("meta"))
+
+
 def _read_config(name: str, source: str):
     if os.path.isdir(source):
         if not os.path.isfile(os.path.join(source, "config.json")):

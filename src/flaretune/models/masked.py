@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,12 +27,14 @@ class MaskedLM:
         model: …ForMaskedLM, its head narrowed by `narrow_to_label_words`.
         mode: ``add`` or ``cat``.
         pad_id: the padding token.
+        classes: the class of each label word, see `at_answers`.
     """
 
-    def __init__(self, model: nn.Module, mode: str, pad_id: int):
+    def __init__(self, model: nn.Module, mode: str, pad_id: int, classes: np.ndarray | None = None):
         self._model = model
         self._mode = mode
         self._pad_id = pad_id
+        self._classes = classes
         self._embeddings = getattr(model.base_model, "embeddings", None)
         if self._embeddings is None:
             raise UserError(
@@ -96,4 +99,4 @@ class MaskedLM:
                 logits = self._model(input_ids=ids, attention_mask=attention).logits  # (R, L or n + L, C)
         finally:
             handle.remove()
-        return split_by_part(at_answers(logits, answers), parts, example_major=False)
+        return split_by_part(at_answers(logits, answers, self._classes), parts, example_major=False)

@@ -21,7 +21,7 @@ from flaretune.models.load import Pretrained, load_pretrained, reason
 from flaretune.models.masked import MaskedLM
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.models.soft_prompt import SoftPrompt
-from flaretune.models.verbalizer import label_word_ids
+from flaretune.models.verbalizer import label_word_ids, word_classes
 from flaretune.seeding import derive_seed
 from flaretune.tasks.spec import TaskSpec
 
@@ -111,12 +111,13 @@ def prompt_model(
         zero_bias=pretrained.kind == "masked" and bool(settings.zero_lm_bias),
     )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    classes = word_classes(spec.wording(pretrained.kind))
     if pretrained.kind == "masked":
         mode, plain_mode = settings.cat_or_add, "cat"
-        lm, plain_lm = MaskedLM(model, mode, pad_id), MaskedLM(model, plain_mode, pad_id)
+        lm, plain_lm = MaskedLM(model, mode, pad_id, classes), MaskedLM(model, plain_mode, pad_id, classes)
     else:
         mode, plain_mode = settings.prompt_position, "prefix"
-        lm = plain_lm = CausalLM(model, pad_id)
+        lm = plain_lm = CausalLM(model, pad_id, classes)
     limit = pretrained.max_length
     encoder = Encoder(tokenizer, spec, pretrained.kind, mode, settings.n_prompt_tokens, limit)
     hidden_size = lm.hidden_size

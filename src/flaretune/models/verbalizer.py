@@ -1,4 +1,9 @@
-"""Label words as token ids: the verbalizer (Schick and Schütze, PET, arXiv 2001.07676)."""
+"""Label words as token ids: the verbalizer (Schick and Schütze, PET, arXiv 2001.07676).
+
+A class of several words is scored by the mean of their logits, which is the mean of their log-probabilities but for a
+number that all classes share: so PET's own code has it for several words, and so a class gains nothing by having more
+words than another (the sum of their probabilities, the other way that is in use, gives it more).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,8 @@ import numpy as np
 
 from flaretune.data.tokens import plain_ids
 from flaretune.errors import UserError
-from flaretune.tasks.spec import Kind, TaskSpec
+from flaretune.tasks.checks import alternatives
+from flaretune.tasks.spec import Kind, TaskSpec, Wording
 from flaretune.tasks.template import split_at_last_field, split_template
 
 if TYPE_CHECKING:
@@ -22,30 +28,65 @@ def label_word_ids(tokenizer: PreTrainedTokenizerFast, spec: TaskSpec, kind: Kin
     template's tail, as the model would go on writing, and must add exactly one token.
 
     Returns:
-        Token ids by class id, int64, shape (C,).
+        Token ids of the W words in the order of their classes, int64, shape (W,); W is the number of classes C, or
+        more where a class has several words (see `word_classes`).
 
     Raises:
         UserError: a word is not exactly one known token or melts with the template, or two are one token.
     """
-    wording = spec.wording(kind)
-    tail = "" if kind == "masked" else split_at_last_field(split_template(wording.template))[1]
-    ids: list[int] = []
-    for word in wording.label_words:
-        tokens = plain_ids(tokenizer, word) if kind == "masked" else _ids_behind(tokenizer, tail, word)
-        if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
-            pieces = tokenizer.convert_ids_to_tokens(tokens)
-            raise UserError(
-                f"label word {word!r} of task {spec.name!r} is not one token of {tokenizer.name_or_path!r} "
-                f"but {pieces}; choose a word that is one token, or write it with or without a leading blank"
-            )
-        if tokens[0] in ids:
-            raise UserError(
-                f"label words {wording.label_words[ids.index(tokens[0])]!r} and {word!r} of task "
-                f"{spec.name!r} are the same token {tokenizer.convert_ids_to_tokens(tokens)[0]!r}; choose "
-                "words that differ"
-            )
-        ids.append(tokens[0])
+    ids, problems = look_up(tokenizer, spec.wording(kind), kind, f" of task {spec.name!r}")
+    for problem in problems:
+        raise UserError(problem)
     return np.array(ids, dtype=np.int64)
+
+
+def word_classes(wording: Wording) -> np.ndarray | None:
+    """The class of each of the W label words, int64, shape (W,), ascending; None where every class has one."""
+    counts = [len(alternatives(words)) for words in wording.label_words]
+    return None if max(counts) == 1 else np.repeat(np.arange(len(counts)), counts)
+
+
+def look_up(
+    tokenizer: PreTrainedTokenizerFast, wording: Wording, kind: Kind, whose: str = ""
+) -> tuple[list[int | None], list[str]]:
+    """Look up label words, those that are wrong too.
+
+    Args:
+        tokenizer, wording, kind: whose words, and for what kind of model.
+        whose: what messages say behind a word.
+
+    Returns:
+        The token id of every word, None for one that has none; and a sentence for everything that is wrong.
+    """
+    words = [word for of_class in wording.label_words for word in alternatives(of_class)]
+    ids: list[int | None] = []
+    problems: list[str] = []
+    tail = "" if kind == "masked" else split_at_last_field(split_template(wording.template))[1]
+    for word in words:
+        try:
+            token = _token_of(tokenizer, tail, word, kind, wording.first_token)
+        except UserError as error:
+            problems.append(f"label word {word!r}{whose} {error}")
+            token = None
+        if token is not None and token in ids:
+            problems.append(
+                f"label words {words[ids.index(token)]!r} and {word!r}{whose} are the same token "
+                f"{tokenizer.convert_ids_to_tokens(token)!r}; choose words that differ"
+            )
+        ids.append(token)
+    return ids, problems
+
+
+def _token_of(tokenizer: PreTrainedTokenizerFast, tail: str, word: str, kind: Kind, first_token: bool) -> int:
+    """The one token of a word, or its first one if that may stand for it."""
+    tokens = plain_ids(tokenizer, word) if kind == "masked" else _ids_behind(tokenizer, tail, word)
+    is_one = len(tokens) == 1 or (first_token and len(tokens) > 1)
+    if is_one and tokens[0] != tokenizer.unk_token_id:
+        return tokens[0]
+    raise UserError(
+        f"is not one token of {tokenizer.name_or_path!r} but {tokenizer.convert_ids_to_tokens(tokens)}; choose a word "
+        "that is one token, or write it with or without a leading blank"
+    )
 
 
 def _ids_behind(tokenizer: PreTrainedTokenizerFast, tail: str, word: str) -> list[int]:
@@ -54,7 +95,7 @@ def _ids_behind(tokenizer: PreTrainedTokenizerFast, tail: str, word: str) -> lis
     together = plain_ids(tokenizer, "a" + tail + word)
     if together[: len(before)] != before:
         raise UserError(
-            f"label word {word!r} melts with the end of the causal template, {tail!r}, into "
+            f"melts with the end of the causal template, {tail!r}, into "
             f"{tokenizer.convert_ids_to_tokens(together)}; begin the word with a blank"
         )
     return together[len(before) :]

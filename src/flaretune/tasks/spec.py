@@ -9,17 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flaretune.cache import cache_dir
 from flaretune.errors import UserError
-from flaretune.tasks.checks import (
-    check_columns,
-    check_label_words,
-    check_labels,
-    check_metric,
-    check_source,
-    check_template,
-)
-from flaretune.tasks.toml_table import Table
+from flaretune.tasks.checks import KINDS, Problem, Words, alternatives, task_problems
+from flaretune.tasks.entries import NO_WORDING, read_entries
+from flaretune.tasks.toml_lines import line_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +20,9 @@ else:
     import tomli as tomllib
 
 Kind = Literal["masked", "causal"]
+
+# Tasks of the user's own that `nvflare job create -sd ./src` and the recipes carry into a job.
+LOCAL_FOLDER = Path(__file__).parents[2] / "tasks_local"
 
 
 @dataclass(frozen=True)
@@ -37,11 +33,19 @@ class Wording:
         template: fields are the task's text columns in braces. For a masked model it also has ``{mask}``, the
             answer position; for a causal model the answer is the token that follows its end.
         label_words: by class id, exactly as they are written at the answer position: ``" great"`` and
-            ``"great"`` are different tokens for most tokenizers.
+            ``"great"`` are different tokens for most tokenizers. A tuple of words is scored as one class (see
+            `models.verbalizer`).
+        first_token: a word of several tokens stands for its first one, as in the published code.
     """
 
     template: str
-    label_words: tuple[str, ...]
+    label_words: tuple[Words, ...]
+    first_token: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a person calls the classes: their words, without the blanks."""
+        return tuple("/".join(word.strip() for word in alternatives(words)) for words in self.label_words)
 
 
 @dataclass(frozen=True)
@@ -95,15 +99,9 @@ class TaskSpec:
 
     def __post_init__(self) -> None:
         if self.masked is None and self.causal is None:
-            raise UserError("neither [masked] nor [causal] is there; a task needs at least one of the two")
-        check_columns(self.text_columns, self.label_column)
-        check_labels(self.label_values, self.drop_labels)
-        check_metric(self.metric, self.positive_class, self.n_classes)
-        check_source(**asdict(self.source))
-        for kind, wording in (("masked", self.masked), ("causal", self.causal)):
-            if wording is not None:
-                check_template(kind, wording.template, self.text_columns)
-                check_label_words(kind, wording.label_words, self.label_values)
+            raise UserError(NO_WORDING)
+        for problem in task_problems(asdict(self)):
+            raise UserError(problem.sentence)
 
     @property
     def n_classes(self) -> int:
@@ -129,20 +127,70 @@ def available_tasks() -> list[str]:
     return sorted(file.stem for file in Path(__file__).parent.glob("*.toml"))
 
 
+def local_tasks() -> list[str]:
+    """Names of the tasks in the folder ``tasks_local`` beside the package, which jobs carry; sorted."""
+    return sorted(file.stem for file in LOCAL_FOLDER.glob("*.toml"))
+
+
 def load_task(name_or_file: str | Path) -> TaskSpec:
-    """Read a task that flaretune ships (``"sst2"``) or a user's task file (a path ending in ``.toml``).
+    """Read a task that flaretune ships (``"sst2"``), one in ``tasks_local``, or a user's file (ending in ``.toml``).
 
     Raises:
-        UserError: no such task or file, or something in the file is wrong; the message says what.
+        UserError: no such task or file, or something in the file is wrong; the message says what is first.
     """
-    file = _task_file(str(name_or_file))
+    draft = read_draft(task_file(name_or_file))
+    if not draft.problems:
+        return draft.task()
+    first, *others = draft.problems
+    more = f" ({len(others)} more: `python -m flaretune tasks check {draft.file}` lists them)" if others else ""
+    raise UserError(f"task file {draft.file}, line {draft.line_of(first)}: {first.sentence}{more}")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A task file as it was read, right or wrong.
+
+    Attributes:
+        file: the file.
+        text: its contents.
+        entries: the fields of `TaskSpec` by name, but for the task's name, in dicts and tuples; None where one could
+            not be read.
+        problems: everything that is wrong with them.
+    """
+
+    file: Path
+    text: str
+    entries: dict[str, Any]
+    problems: tuple[Problem, ...]
+
+    def line_of(self, problem: Problem) -> int:
+        """The line, counted from 1, of the key that a problem is about, or of the table where it is missing."""
+        return self.line_of_key(problem.where)
+
+    def line_of_key(self, where: tuple[str, ...]) -> int:
+        """The same of a key, tables first."""
+        return line_of(self.text, where)
+
+    def task(self) -> TaskSpec:
+        """The task, which has no problems."""
+        return _make_task(self.entries, self.file.stem)
+
+
+def read_draft(file: Path) -> Draft:
+    """Read a task file, with everything that is wrong with its entries.
+
+    Raises:
+        UserError: the file cannot be read or is not TOML.
+    """
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        text = file.read_text(encoding="utf-8-sig")
+        values = tomllib.loads(text)
     except OSError as error:
         raise UserError(f"task file {file} cannot be read ({error.strerror}); check its path") from error
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
         raise UserError(f"task file {file} is not valid TOML: {error}") from error
-    return parse_task(values, name=file.stem, place=f"task file {file}", folder=file.resolve().parent)
+    entries, problems = read_entries(values, file.resolve().parent)
+    return Draft(file, text, entries, tuple(problems))
 
 
 def parse_task(values: Mapping[str, Any], name: str, place: str, folder: Path | None = None) -> TaskSpec:
@@ -157,37 +205,10 @@ def parse_task(values: Mapping[str, Any], name: str, place: str, folder: Path | 
     Raises:
         UserError: an unknown, missing or wrong entry; the message starts with ``place``.
     """
-    keys = ("description", "text_columns", "label_column", "label_values", "drop_labels", "metric")
-    keys += ("positive_class", "placeholder_tail", "masked", "causal", "source")
-    table = Table(values, place, keys)
-    wordings = {}
-    for kind in ("masked", "causal"):
-        part = table.table(kind, ("template", "label_words"), default=None)
-        wordings[kind] = part and Wording(part.text("template"), part.texts("label_words"))
-    source = table.table("source", ("hub", "config", "path", "train", "test"))
-    path = source.text("path", None)
-    words = next((wording.label_words for wording in wordings.values() if wording), ())
-    entries = dict(
-        description=table.text("description", ""),
-        text_columns=table.texts("text_columns"),
-        label_column=table.text("label_column"),
-        label_values=table.labels("label_values", tuple(range(len(words)))),
-        drop_labels=table.labels("drop_labels", ()),
-        metric=table.text("metric"),
-        positive_class=table.integer("positive_class", None),
-        placeholder_tail=table.text("placeholder_tail", " . "),
-        source=Source(
-            hub=source.text("hub", None),
-            config=source.text("config", None),
-            path=path and _absolute(path, folder),
-            train=source.text("train"),
-            test=source.text("test"),
-        ),
-    )
-    try:
-        return TaskSpec(name=name, **entries, **wordings)
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
+    entries, problems = read_entries(values, folder)
+    for problem in problems:
+        raise UserError(f"{place}: {problem.sentence}")
+    return _make_task(entries, name)
 
 
 def task_table(spec: TaskSpec) -> dict[str, Any]:
@@ -197,27 +218,40 @@ def task_table(spec: TaskSpec) -> dict[str, Any]:
     return table
 
 
-def _task_file(name: str) -> Path:
+def task_file(name_or_file: str | Path) -> Path:
+    """Where a task's file is, by the task's name or the file's.
+
+    Raises:
+        UserError: there is no task of that name, or there are two.
+    """
+    name = str(name_or_file)
     if name.endswith(".toml"):
         return Path(name).expanduser()
-    names = available_tasks()
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+    shipped, local = available_tasks(), local_tasks()
+    if name in shipped and name in local:
         raise UserError(
-            f"unknown task {name!r}; {hint}there are {', '.join(names)}, or give the path of a task "
-            f"file, which ends in .toml"
+            f"task {name!r} is shipped, and {LOCAL_FOLDER / name}.toml has the same name; give yours another"
         )
-    return Path(__file__).parent / f"{name}.toml"
+    if name in local:
+        return LOCAL_FOLDER / f"{name}.toml"
+    if name in shipped:
+        return Path(__file__).parent / f"{name}.toml"
+    names = sorted({*shipped, *local})
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(
+        f"unknown task {name!r}; {hint}there are {', '.join(names)}, or give the path of a task "
+        f"file, which ends in .toml"
+    )
 
 
-def _absolute(path: str, folder: Path | None) -> str:
-    expanded = Path(path.replace("{cache}", str(cache_dir()))).expanduser()
-    return str((folder or Path.cwd()) / expanded)  # an absolute right side replaces the left
+def _make_task(entries: Mapping[str, Any], name: str) -> TaskSpec:
+    wordings = {kind: entries[kind] and Wording(**entries[kind]) for kind in KINDS}
+    return TaskSpec(**{**entries, **wordings, "source": Source(**entries["source"])}, name=name)
 
 
 def _plain(value: Any) -> Any:
-    """Tuples to lists, entries that are None left out, at every depth."""
+    """Tuples to lists, entries that are None or false left out, at every depth."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
+        return {key: _plain(item) for key, item in value.items() if item is not None and item is not False}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -6,31 +6,37 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from flaretune.errors import UserError
+from flaretune.tasks.checks import OUT_OF_SCOPE, Problem, is_word_list
 
 REQUIRED: Any = object()  # as a default: the key must be there
 
 
 class Table:
-    """A table of a TOML file that is read key by key.
+    """A table of a TOML file that is read key by key. What is wrong is noted, so that all of it can be said at once.
+
+    Every method gives None for a key that is missing though it is required, or that is of another type.
 
     Args:
         values: the table as the TOML reader gave it.
-        place: what messages call it, e.g. ``"task file my.toml"`` or ``"[source] of task file my.toml"``.
         keys: all keys that may stand in it.
+        problems: gets what is wrong.
+        name: of the table, e.g. ``"source"``; empty for the file's top.
 
-    Raises:
-        UserError: a key that is not in ``keys``; the message offers the nearest one.
+    Attributes:
+        misspelt: keys that are absent where an unknown one looks as if it were meant; they are not told as missing.
     """
 
-    def __init__(self, values: Mapping[str, Any], place: str, keys: tuple[str, ...]):
+    def __init__(self, values: Mapping[str, Any], keys: tuple[str, ...], problems: list[Problem], name: str = ""):
+        self._values = values
+        self._problems = problems
+        self._name = name
+        self.misspelt: set[str] = set()
         for key in values:
             if key not in keys:
-                near = difflib.get_close_matches(key, keys, n=1)
+                near = difflib.get_close_matches(key, [k for k in keys if k not in values], n=1)
+                self.misspelt.update(near)
                 hint = f"did you mean {near[0]!r}?" if near else f"its keys are {', '.join(keys)}"
-                raise UserError(f"{place}: unknown key {key!r}; {hint}")
-        self._values = values
-        self._place = place
+                self._note(key, f"unknown key {key!r}; {hint}")
 
     def text(self, key: str, default: Any = REQUIRED) -> Any:
         """A string; ``default`` (a string or None) if the key is absent."""
@@ -40,29 +46,49 @@ class Table:
         """A whole number; ``default`` (an int or None) if the key is absent."""
         return self._read(key, default, "a whole number", _is_integer)
 
+    def flag(self, key: str, default: Any = REQUIRED) -> Any:
+        """True or false; ``default`` if the key is absent."""
+        return self._read(key, default, "true or false", lambda v: isinstance(v, bool))
+
     def texts(self, key: str, default: Any = REQUIRED) -> Any:
         """A list of strings as a tuple."""
-        return tuple(self._read(key, default, "a list of strings", _is_list_of(lambda v: isinstance(v, str))))
+        return _tuple(self._read(key, default, "a list of strings", _is_list_of(lambda v: isinstance(v, str))))
 
     def labels(self, key: str, default: Any = REQUIRED) -> Any:
         """A list of whole numbers and strings as a tuple."""
         wanted = "a list of whole numbers or strings"
-        return tuple(self._read(key, default, wanted, _is_list_of(lambda v: isinstance(v, str) or _is_integer(v))))
+        values = self._values.get(key)
+        if isinstance(values, list) and any(isinstance(value, float) for value in values):
+            wanted += f" ({OUT_OF_SCOPE})"
+        return _tuple(self._read(key, default, wanted, _is_list_of(lambda v: isinstance(v, str) or _is_integer(v))))
 
-    def table(self, key: str, keys: tuple[str, ...], default: Any = REQUIRED) -> Any:
+    def words(self, key: str) -> Any:
+        """A list of strings, or of lists of strings for several words of a class; as a tuple."""
+        wanted = "a list of strings, one for each class, or lists of strings for several words of a class"
+        if key not in self._values:
+            wanted += f"; without it a task is no classification, and {OUT_OF_SCOPE}"
+        words = self._read(key, REQUIRED, wanted, is_word_list)
+        return words and tuple(word if isinstance(word, str) else tuple(word) for word in words)
+
+    def table(self, key: str, keys: tuple[str, ...], default: Any = REQUIRED) -> Table | None:
         """The table ``[key]`` with its own known keys; ``default`` (None) if it is absent."""
         values = self._read(key, default, f"a table [{key}]", lambda v: isinstance(v, Mapping))
-        return Table(values, f"[{key}] of {self._place}", keys) if isinstance(values, Mapping) else values
+        return Table(values, keys, self._problems, key) if isinstance(values, Mapping) else None
 
     def _read(self, key: str, default: Any, wanted: str, is_right) -> Any:
         if key not in self._values:
-            if default is REQUIRED:
-                raise UserError(f"{self._place}: key {key!r} is missing; it must be {wanted}")
-            return default
+            if default is REQUIRED and key not in self.misspelt:
+                self._note(key, f"key {key!r} is missing; it must be {wanted}")
+            return None if default is REQUIRED else default
         value = self._values[key]
-        if not is_right(value):
-            raise UserError(f"{self._place}: key {key!r} must be {wanted}, not {value!r}")
-        return value
+        if is_right(value):
+            return value
+        self._note(key, f"key {key!r} must be {wanted}, not {value!r}")
+        return None
+
+    def _note(self, key: str, sentence: str) -> None:
+        path = (self._name, key) if self._name else (key,)
+        self._problems.append(Problem(path, f"[{self._name}]: {sentence}" if self._name else sentence))
 
 
 def _is_integer(value: Any) -> bool:
@@ -71,3 +97,7 @@ def _is_integer(value: Any) -> bool:
 
 def _is_list_of(is_item):
     return lambda value: isinstance(value, list | tuple) and all(is_item(item) for item in value)
+
+
+def _tuple(values: Any) -> Any:
+    return None if values is None else tuple(values)

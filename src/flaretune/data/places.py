@@ -1,0 +1,120 @@
+"""Where a split of a data set lies on this machine: a file, or a folder in one of the shapes that data sets come in.
+
+- ``train.csv`` (or ``.jsonl``, ``.json``, ``.parquet``) in the folder;
+- ``train/`` as ``save_to_disk`` of the datasets library writes it;
+- ``train-00000-of-00002.parquet`` and so on, as repositories of the Hugging Face hub hold it: in the folder, in the
+  sub-folder of the task's configuration, or in the only sub-folder that has any.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flaretune.data.columns import READERS, Columns, column_names, read_file
+from flaretune.errors import UserError
+
+_SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.parquet")
+
+
+@dataclass(frozen=True)
+class LocalSplit:
+    """A split of a data set on this machine.
+
+    Attributes:
+        files: data files, the rows of one behind those of the other; or one folder of `save_to_disk`.
+    """
+
+    files: tuple[Path, ...]
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return str(self.files[0]) if len(self.files) == 1 else f"{self.files[0]} … {self.files[-1].name}"
+
+    def column_names(self) -> list[str]:
+        """Its columns.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return _open_saved(self.files[0]).column_names if self.files[0].is_dir() else column_names(self.files[0])
+
+    def read(self, wanted: Sequence[str]) -> Columns:
+        """Read some of its columns.
+
+        Raises:
+            UserError: it cannot be read, or a column is missing.
+        """
+        if self.files[0].is_dir():
+            dataset = _open_saved(self.files[0])
+            for column in wanted:
+                if column not in dataset.column_names:
+                    raise UserError(f"{self.place} has no column {column!r}; its columns are {dataset.column_names}")
+            return Columns(self.place, {column: list(dataset[column]) for column in wanted})
+        parts = [read_file(file, wanted).values for file in self.files]
+        return Columns(self.place, {column: [value for part in parts for value in part[column]] for column in wanted})
+
+
+def find_split(folder: Path, name: str, config: str | None = None) -> LocalSplit:
+    """Find a split in a folder.
+
+    Args:
+        folder: exists.
+        name: of the split, such as "train".
+        config: of the data set, as the hub calls it; its sub-folder is looked into first.
+
+    Raises:
+        UserError: it is not there, there twice, or not all of it is there.
+    """
+    named = [f"{name}{suffix}" for suffix in READERS]
+    found = [file for file in named if (folder / file).is_file()]
+    if len(found) > 1:
+        raise UserError(f"folder {folder} has {' and '.join(found)} for split {name!r}; keep one of them")
+    if found:
+        return LocalSplit((folder / found[0],))
+    if (folder / name / "state.json").is_file():
+        return LocalSplit((folder / name,))
+    shards = _shards(folder, name, config)
+    if shards:
+        return LocalSplit(tuple(shards))
+    raise UserError(
+        f"folder {folder} has no file of split {name!r}; it needs one of {', '.join(named)} (or Parquet files as on "
+        f"the hub, or a folder of save_to_disk) and holds {sorted(entry.name for entry in folder.iterdir())[:20]}"
+    )
+
+
+def _shards(folder: Path, name: str, config: str | None) -> list[Path]:
+    """The Parquet files of a split, in order; none where no folder has any."""
+    below = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    by_folder = {place: _shards_in(place, name) for place in (folder, *below)}
+    with_shards = {place: shards for place, shards in by_folder.items() if shards}
+    if config and folder / config in with_shards:
+        with_shards = {folder / config: with_shards[folder / config]}
+    if len(with_shards) > 1:
+        places = ", ".join(place.name for place in with_shards)
+        raise UserError(f"folder {folder} has split {name!r} in several folders ({places}); give one of these")
+    for place, shards in with_shards.items():
+        count = int(_SHARD.fullmatch(shards[-1].name)["count"])
+        if len(shards) != count:
+            raise UserError(f"{place} has {len(shards)} of the {count} Parquet files of split {name!r}; fetch all")
+        return shards
+    return []
+
+
+def _shards_in(folder: Path, name: str) -> list[Path]:
+    matches = [(entry, _SHARD.fullmatch(entry.name)) for entry in folder.iterdir()]
+    return sorted(entry for entry, match in matches if match and match["split"] == name)
+
+
+def _open_saved(folder: Path):
+    """A split that `save_to_disk` has written."""
+    import datasets  # here, because it takes a second
+
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder} cannot be read as a folder of save_to_disk ({reason}); write it anew") from error
