@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
-from flaretune.flare.lpfl_controller import average
+from flaretune.flare.lpfl_average import combine
 from flaretune.lpfl.answers import TrainAnswer
 from tests.flare.sending import COUNTERS
+
+
+def average(answers: dict[str, TrainAnswer], round_number: int) -> dict[str, np.ndarray]:
+    return combine("plain", {}, answers, round_number)[0]
 
 
 def trained(sizes: dict[str, tuple[int, int]], seed: int = 5) -> dict[str, TrainAnswer]:

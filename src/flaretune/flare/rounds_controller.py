@@ -27,7 +27,7 @@ from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
 from flaretune.report.run_record import RoundRecord, scalars
 from flaretune.tasks import metrics
-from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, peak_memory_mb
+from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, hold_to_the_others, peak_memory_mb
 
 log = logging.getLogger("flaretune.server")
 Answer = TypeVar("Answer")
@@ -54,6 +54,7 @@ class RoundsController(ModelController):
     num_rounds: int
     round_timeout: int
     setup_timeout: int
+    aggregation: str
     checkpoint: str
 
     def __init__(self, config: type[ServerConfig]):
@@ -124,12 +125,15 @@ class RoundsController(ModelController):
         if self.abort_signal.triggered:
             return None
         answers = {}
+        self._left_out = dict.fromkeys(self._sites, "no answer (its own log says why)")
         for result in results:
             site = result.meta.get("client_name", "an unknown site")
             try:
                 answers[site] = read(result)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 log.warning("round %d: the %s answer of %s is left out: %s", round_number, task, site, error)
+                self._left_out[site] = str(error)
+        self._left_out = {site: why for site, why in self._left_out.items() if site not in answers}
         answers = {site: answers[site] for site in self._sites if site in answers}
         if len(answers) < self._needed:
             missing = ", ".join(site for site in self._sites if site not in answers)
@@ -208,6 +212,7 @@ class RoundsController(ModelController):
             "seconds": round(seconds, 2),
             "overhead_seconds": round(seconds - max(c.seconds for c in answers.values()), 2),
             "sites": list(answers),
+            "left_out": dict(self._left_out),
             "bytes_down": round(wire["down"][0] / len(answers), 1),
             "bytes_up": round(wire["up"][0] / len(answers), 1),
             "queries": sum(c.queries for c in answers.values()),
@@ -215,6 +220,18 @@ class RoundsController(ModelController):
             "memory_mb": max(c.memory_mb for c in answers.values()),
             "server_memory_mb": peak_memory_mb(),
         }
+
+    def tell_limited(self, record: RoundRecord, sites: list[str]) -> None:
+        """Note and say which sites' answers were above a limit of `robust`."""
+        record.limited = sites
+        if sites:
+            log.warning(
+                "round %d: the answer of %s is far beyond those of the others and counts as if it were not "
+                "(--aggregation %s)",
+                record.round,
+                ", ".join(sites),
+                self.aggregation,
+            )
 
     def finish(
         self,
@@ -231,10 +248,11 @@ class RoundsController(ModelController):
             save: writes the artifact, given what is known of it; called if it is the best so far.
             more: further entries of the summary.
         """
-        dev_size = sum(e.dev_size for e in evaluations.values())
+        weighed = (evaluations if self.aggregation == "plain" else hold_to_the_others(evaluations)).values()
+        dev_size = sum(e.dev_size for e in weighed)
         record.accuracy = self.metric([e.test for e in evaluations.values()])
-        record.dev_accuracy = self.metric([e.dev for e in evaluations.values()])
-        record.dev_loss = sum(e.dev_loss_sum for e in evaluations.values()) / dev_size if dev_size else None
+        record.dev_accuracy = self.metric([e.dev for e in weighed])
+        record.dev_loss = sum(e.dev_loss_sum for e in weighed) / dev_size if dev_size else None
         record.site_accuracy = {
             site: value for site, e in evaluations.items() if (value := self.metric([e.dev])) is not None
         }

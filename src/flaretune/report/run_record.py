@@ -21,6 +21,8 @@ class RoundRecord:
         round: 0 is where the job starts.
         seconds: of the whole round; ``overhead_seconds`` is what the slowest site did not spend on its tasks.
         sites: who answered.
+        left_out: the sites whose answers did not count, and why not.
+        limited: the sites whose answers counted only as far as the bound of --aggregation lets them.
         bytes_down, bytes_up: mean over the sites of the round's messages, as they travelled; the evaluation that
             closes the job belongs to no round.
         queries: candidates asked about, or training steps, over all sites.
@@ -46,6 +48,8 @@ class RoundRecord:
     dev_accuracy: float | None = None
     dev_loss: float | None = None
     site_accuracy: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    limited: list[str] = field(default_factory=list)
 
     def line(self, last_round: int, n_sites: int, is_best: bool) -> str:
         """The progress line of this round."""
@@ -54,6 +58,8 @@ class RoundRecord:
         parts += self._details()
         parts.append(f"{self.seconds:6.1f} s")
         parts.append(f"{len(self.sites)}/{n_sites} sites: {', '.join(self.sites)}")
+        if self.limited:
+            parts.append(f"limited: {', '.join(self.limited)}")
         return "  ".join(parts)
 
     def _details(self) -> list[str]:
