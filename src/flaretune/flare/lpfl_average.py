@@ -40,7 +40,8 @@ def combine(
     limited = [site for site, *by in zip(trained, shorter, fewer, strict=True) if min(by) < 1]
     if aggregation == "median":
         return coordinate_median(list(arrays.values())), limited
-    texts = {site: n * by for (site, n), by in zip(texts.items(), fewer, strict=True)}
+    # floats of Python: NumPy's would make the arrays float64
+    texts = {site: n * float(by) for (site, n), by in zip(texts.items(), fewer, strict=True)}
     return average(dict(zip(trained, clipped, strict=True)), texts, round_number), limited
 
 
