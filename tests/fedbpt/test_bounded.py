@@ -50,22 +50,36 @@ def test_honest_answers_stay_as_they_are_to_the_bit(n_sites):
 
 
 @pytest.mark.parametrize("n_liars", [1, 2])
-def test_clipped_liars_move_the_mean_by_their_weight_times_twice_the_median_step(n_liars):
+def test_clipped_liars_are_held_to_the_median_and_ranked_last(n_liars):
     start, answers = round_of(5, n_liars)
     honest = answers.means[n_liars:]
     got, limited = bounded("clipped", start, answers)
     assert limited.tolist() == [True] * n_liars + [False] * (SITES - n_liars)
     lengths = np.sort(np.linalg.norm(honest - start, axis=1))
-    limit = 2 * lengths[4]  # the fifth of ten, since the liars' are the longest
-    square_limit = 2 * np.sort(answers.sigma_square_sums[n_liars:])[4]
+    limit = lengths[4]  # the fifth of ten, since the liars' are the longest
+    square_limit = np.sort(answers.sigma_square_sums[n_liars:])[4]
     np.testing.assert_allclose(got.means[:n_liars], [start + limit * np.eye(D)[0]] * n_liars, rtol=1e-9)
     np.testing.assert_allclose(got.sigma_square_sums[:n_liars], square_limit)
-    # by hand: the liars have the first ranks, the others follow by fitness
+    # by hand: the others by their fitness, then the liars, who claimed the best one
     by_rank = honest[np.argsort(answers.fitness[n_liars:])]
-    expected = start + limit * np.eye(D)[0] * WEIGHTS[:n_liars].sum() + WEIGHTS[n_liars:] @ (by_rank - start)
+    expected = start + WEIGHTS[:-n_liars] @ (by_rank - start) + limit * np.eye(D)[0] * WEIGHTS[-n_liars:].sum()
     search = searched_from(start)
     np.testing.assert_allclose(moved(search, got), expected, atol=1e-9)
     assert search.distribution.sigma < 1.5
+
+
+@pytest.mark.parametrize("n_liars", [1, 2])
+def test_liars_that_stay_below_the_limit_move_the_mean_no_further_than_is_said(n_liars):
+    start, answers = round_of(5)
+    median = np.sort(np.linalg.norm(answers.means - start, axis=1))[4]
+    start, lying = round_of(5, n_liars, distance=1.8 * median, square_sum=8.0)
+    got, limited = bounded("clipped", start, lying)
+    assert not limited.any()
+    without = WEIGHTS[n_liars:] @ (lying.means[n_liars:][np.argsort(lying.fitness[n_liars:])] - start)
+    by_liars = moved(searched_from(start), got) - start - without
+    assert np.linalg.norm(by_liars) == pytest.approx(WEIGHTS[:n_liars].sum() * 1.8 * median, rel=1e-6)
+    assert WEIGHTS[0] * 2 == pytest.approx(0.56, abs=0.005)  # as the docstring has it
+    assert WEIGHTS[-1] == pytest.approx(0.006, abs=0.0005)
 
 
 @pytest.mark.parametrize("n_liars", [1, 2])

@@ -132,8 +132,8 @@ class ServerConfig:
 
     aggregation: str = option(
         "clipped",
-        "how the sites' answers are combined: plain, as published; clipped, as published after each site is held to "
-        "twice the lower median of all; median, coordinate by coordinate, whatever a site claims",
+        "how the sites' answers are combined: plain, as published; clipped, as published after sites beyond twice the "
+        "lower median are held to it; median, coordinate by coordinate, whatever a site claims",
         group=SERVER,
         choices=("plain", "clipped", "median"),
     )

@@ -9,7 +9,7 @@ from nvflare.app_common.aggregators.weighted_aggregation_helper import WeightedA
 
 from flaretune.lpfl.answers import TrainAnswer
 from flaretune.lpfl.bounded import clip_updates, coordinate_median
-from flaretune.robust import shrinkage
+from flaretune.robust import FACTOR, shrinkage
 
 
 def combine(
@@ -17,10 +17,11 @@ def combine(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The arrays that a round ends with.
 
-    ``plain`` is the mean weighted by numbers of texts. ``clipped`` is the same, after updates and numbers of texts are
-    held to `robust.FACTOR` times their lower medians: one site of M equally large ones then moves the result by
-    FACTOR² / (M + FACTOR − 1) lengths of an update at the most. ``median`` is the coordinate-wise median, whatever
-    numbers of texts the sites claim.
+    ``plain`` is the mean weighted by numbers of texts. ``clipped`` is the same, after updates longer than
+    `robust.FACTOR` times the lower median are shortened to the median, and numbers of texts limited to FACTOR times
+    theirs: beside M − 1 honest sites of the same size one moves the result by FACTOR² / (M + FACTOR − 1) lengths of an
+    update at the most, and by FACTOR / (M + FACTOR − 1) if it was shortened (M = 10: 0.36 and 0.18). ``median`` is the
+    coordinate-wise median, whatever numbers of texts the sites claim.
 
     Args:
         aggregation: one of `robust.AGGREGATIONS`.
@@ -29,14 +30,14 @@ def combine(
         round_number: of the round.
 
     Returns:
-        The arrays, float32; and the sites that were above a limit.
+        The arrays, float32; and the sites that were far above the others.
     """
     texts = {site: float(answer.labelled + answer.soft_labelled) for site, answer in trained.items()}
     arrays = {site: answer.arrays for site, answer in trained.items()}
     if aggregation == "plain":
         return average(arrays, texts, round_number), []
     clipped, shorter = clip_updates(start, list(arrays.values()))
-    fewer = shrinkage(np.array(list(texts.values())))
+    fewer = shrinkage(np.array(list(texts.values())), down_to=FACTOR)
     limited = [site for site, *by in zip(trained, shorter, fewer, strict=True) if min(by) < 1]
     if aggregation == "median":
         return coordinate_median(list(arrays.values())), limited

@@ -77,7 +77,7 @@ class LPFLController(RoundsController):
         if not self.agree(setup):
             return
         self._settings = next(iter(setup.values())).settings
-        self._whole = self._start(answers)
+        self._start(answers)
         self.open_folder(setup, BEST_ADAPTER, "adapter")
         shapes = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}  # of what is trained
         arrays = {name: values for name, values in self._whole.items() if name in shapes}
@@ -121,8 +121,11 @@ class LPFLController(RoundsController):
         self._evaluated(record, arrays, {site: a.evaluation for site, a in last.items()})
         log.info("done: results in %s", self.results_folder())
 
-    def _start(self, answers: Mapping[str, LPFLSetupAnswer]) -> dict[str, np.ndarray]:
-        """The whole adapter that the job starts from: that of an earlier run, or the one that the sites have drawn.
+    def objection(self, site: str, answer: LPFLSetupAnswer) -> str:
+        return super().objection(site, answer.setup) or self._other_frozen_part(site, answer)
+
+    def _start(self, answers: Mapping[str, LPFLSetupAnswer]) -> None:
+        """Set the whole adapter that the job starts from: that of an earlier run, or the one that the sites have drawn.
 
         Raises:
             UserError: the earlier one does not fit, or frozen parts differ between the sites.
@@ -135,14 +138,20 @@ class LPFLController(RoundsController):
                 whole = earlier_arrays(self.init_adapter, self._settings, whole)
             except UserError as error:
                 raise UserError(f"--init_adapter: {error}") from error
-        for name in sorted(set(whole) - set(self._settings["parameters"])):  # never sent again: the same everywhere
-            for site, other in answers.items():
-                if not np.array_equal(whole[name], other.initial[name]):
-                    raise UserError(
-                        f"--freeze_a 1: {name} at {site} is another than that of the job's start; every site needs "
-                        "the same seed, rank and version of PEFT and torch"
-                    )
-        return whole
+        self._whole = whole
+        for site, answer in answers.items():
+            if sentence := self._other_frozen_part(site, answer):
+                raise UserError(sentence)
+
+    def _other_frozen_part(self, site: str, answer: LPFLSetupAnswer) -> str:
+        """Which frozen part a site has other than the job, as a sentence: they are never sent again."""
+        for name in sorted(set(self._whole) - set(self._settings["parameters"])):
+            if not np.array_equal(self._whole[name], answer.initial[name]):
+                return (
+                    f"--freeze_a 1: {name} at {site} is another than that of the job's start; every site needs the "
+                    "same seed, rank and version of PEFT and torch"
+                )
+        return ""
 
     def _new_record(
         self,

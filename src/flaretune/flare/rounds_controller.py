@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from flaretune.config.options import as_dict, build
 from flaretune.config.shared import ServerConfig
 from flaretune.errors import UserError
 from flaretune.flare import messages
+from flaretune.flare.job_sites import LateSites, disagreement, natural_order
 from flaretune.flare.progress import TOPIC, Progress
 from flaretune.flare.simulator_fix import give_each_thread_its_own_names
 from flaretune.flare.wire_meter import WireMeter
@@ -71,6 +71,8 @@ class RoundsController(ModelController):
             self.run_rounds()
         except UserError as error:
             self.panic(str(error))
+        except OSError as error:
+            self.panic(f"the results cannot be written: {error.strerror or error} ({error.filename})")
 
     @abstractmethod
     def run_rounds(self) -> None:
@@ -82,7 +84,7 @@ class RoundsController(ModelController):
 
     def begin(self) -> None:
         """Look at who is there, start to count bytes, and let others look how far the job is."""
-        self._sites = sorted((client.name for client in self.engine.get_clients()), key=_natural_order)
+        self._sites = sorted((client.name for client in self.engine.get_clients()), key=natural_order)
         self._shares = list(self._sites)  # whose place is the number of their share of a common data set
         self._needed = min(self.min_clients, len(self._sites))
         if self._needed < self.min_clients:
@@ -112,9 +114,11 @@ class RoundsController(ModelController):
         Returns:
             The answers in the order of the sites; None if the job was aborted or has failed for want of answers.
         """
-        message.current_round, message.total_rounds = round_number, self.num_rounds
-        if self.kept.name:
-            messages.tell_run(message, self.kept.name, self.kept.after_round)
+        self._address(message, round_number)
+        if task == messages.SETUP:
+            self._late = LateSites(read, self.objection)
+        else:
+            self._let_in(round_number)
         self._progress.asking(task, round_number)
         results = self.broadcast_model(
             data=message,
@@ -144,28 +148,45 @@ class RoundsController(ModelController):
             return None
         return answers
 
+    def _let_in(self, round_number: int) -> None:
+        """Sites that have become ready since the last task take part from now on."""
+        for site in self._late.ready():
+            log.info("%s is ready and joins in round %d", site, round_number)
+            self._sites = [s for s in self._shares if s in {site, *self._sites}]
+
+    def _wait_for_the_late(self, sites: Sequence[str]) -> None:
+        """Ask sites that were not ready in time once more, and go on meanwhile."""
+        if not sites:
+            return
+        message = messages.setup_task(self.shares)
+        self._address(message, 0)
+        self.broadcast_model(
+            message, messages.SETUP, list(sites), timeout=0, blocking=False, callback=self._late.arrived
+        )
+
+    def _address(self, message: FLModel, round_number: int) -> None:
+        message.current_round, message.total_rounds = round_number, self.num_rounds
+        if self.kept.name:
+            messages.tell_run(message, self.kept.name, self.kept.after_round)
+
     def agree(self, setup: Mapping[str, SetupAnswer]) -> bool:
         """Whether all sites were told the same; if not, the job fails and says which differ and where."""
         (first, reference), *others = setup.items()
         for site, answer in others:
-            for part in (name for name, value in reference.settings.items() if isinstance(value, dict)):
-                mine, theirs = (
-                    {k: v for k, v in a.settings[part].items() if (part, k) != ("model", "name")}
-                    for a in (reference, answer)
-                )
-                differing = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
-                if differing:
-                    key = differing[0]
-                    self.panic(
-                        f"the sites do not agree on the {part}: {key} is {mine.get(key)!r} at {first} and "
-                        f"{theirs.get(key)!r} at {site}; give all sites the same"
-                    )
-                    return False
+            if sentence := disagreement(first, reference, site, answer):
+                self.panic(sentence)
+                return False
         return True
+
+    def objection(self, site: str, answer: Any) -> str:
+        """Why a site that is ready late cannot join, given its setup answer; "" if it can."""
+        return disagreement(*self._reference, site, answer)
 
     def open_folder(self, setup: Mapping[str, SetupAnswer], artifact: str, artifact_kind: str, **more: Any) -> None:
         """Start the results of this job: `setup` are the sites that take part, `more` is noted with the options."""
-        self._sites = list(setup)  # the others have no model or data to work with
+        self._reference = next(iter(setup.items()))
+        self._wait_for_the_late([site for site in self._sites if site not in setup])
+        self._sites = list(setup)  # the others have no model or data to work with yet
         settings = next(iter(setup.values())).settings
         self._metric_name = settings["task"]["metric"]
         self.folder = RunFolder(
@@ -226,11 +247,8 @@ class RoundsController(ModelController):
         record.limited = sites
         if sites:
             log.warning(
-                "round %d: the answer of %s is far beyond those of the others and counts as if it were not "
-                "(--aggregation %s)",
-                record.round,
-                ", ".join(sites),
-                self.aggregation,
+                "round %d: the answer of %s is far beyond those of the others: it is held to them (--aggregation %s)",
+                *(record.round, ", ".join(sites), self.aggregation),
             )
 
     def finish(
@@ -278,8 +296,3 @@ class RoundsController(ModelController):
     def n_counts(self) -> int:
         """How many counts the task's metric has."""
         return len(metrics.count(self._metric_name, np.zeros(0, int), np.zeros(0, int), 0))
-
-
-def _natural_order(name: str) -> list:
-    """Sort key that puts site-2 before site-10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

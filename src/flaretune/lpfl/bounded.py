@@ -13,7 +13,7 @@ PIECE = 1 << 20  # numbers of an array that are worked on at a time: with --tuni
 
 
 def clip_updates(start: Arrays, answers: Sequence[Arrays]) -> tuple[list[Arrays], np.ndarray]:
-    """Shorten updates that are longer than `robust.FACTOR` times the lower median of all.
+    """Shorten updates that are longer than `robust.FACTOR` times the lower median of all to that median.
 
     An update is the difference to the start of the round, its length the Euclidean one over all arrays.
 
@@ -30,7 +30,7 @@ def clip_updates(start: Arrays, answers: Sequence[Arrays]) -> tuple[list[Arrays]
     for name in start:
         for _, first, others in _pieces(start[name], [a[name] for a in answers]):
             squares += np.square(others - first).sum(axis=1)
-    shorter = shrinkage(np.sqrt(squares))
+    shorter = shrinkage(np.sqrt(squares), down_to=1)
     clipped = [
         {name: _shortened(start[name], values, by) for name, values in answer.items()} if by < 1 else answer
         for answer, by in zip(answers, shorter, strict=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.robust import shrinkage
+from flaretune.robust import FACTOR, shrinkage
 from flaretune.tasks import metrics
 from flaretune.tasks.spec import TaskSpec
 
@@ -87,7 +87,7 @@ def hold_to_the_others(evaluations: Mapping[str, Evaluation]) -> dict[str, Evalu
 
     Sites choose the best round together; none is to choose it alone by what it says of its number of examples.
     """
-    fewer = shrinkage(np.array([e.dev_size for e in evaluations.values()]))
+    fewer = shrinkage(np.array([e.dev_size for e in evaluations.values()]), down_to=FACTOR)
     return {site: _on_fewer(e, by) for (site, e), by in zip(evaluations.items(), fewer, strict=True)}
 
 
