@@ -89,6 +89,7 @@ def federate(
 
     monkeypatch.setattr(rounds_controller, "send_analytic_dxo", send_analytic_dxo)
     controller.begin = begin
+    controller.communicator = SimpleNamespace()
     controller.broadcast_model = broadcast_model
     controller.results_folder = lambda: folder
     controller.panic = told.panics.append

@@ -8,6 +8,7 @@ finished a round without them.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,7 +84,8 @@ def wait_for_the_end_of(round_number: int) -> None:
 
 
 class LightTasks(fedbpt_client.FedBPTTasks):
-    """Answers of real processes: ``late`` is not ready before the first round is over, ``slow`` slow in the second."""
+    """Answers of real processes: ``late`` is not ready before the first round is over, ``slow`` slow in the second,
+    ``killed`` does not survive the third. Rounds take $FLARETUNE_TEST_SECONDS, so that a test can do something."""
 
     def handlers(self):
         def of(task, honest):
@@ -93,6 +95,10 @@ class LightTasks(fedbpt_client.FedBPTTasks):
                     wait_for_the_end_of(1)
                 if (name, task, round_number) == ("slow", fedbpt_messages.SEARCH, 2):
                     wait_for_the_end_of(2)
+                if (name, task, round_number) == ("killed", fedbpt_messages.SEARCH, 3):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if task == fedbpt_messages.SEARCH:
+                    time.sleep(float(os.environ.get("FLARETUNE_TEST_SECONDS", "0")))
                 return misbehave(name, task, round_number, honest(message, name, sites))
 
             return handler

@@ -18,6 +18,7 @@ from flaretune.fedbpt.bounded import Answers, bounded
 from flaretune.fedbpt.global_update import GlobalSearch
 from flaretune.fedbpt.objective import FITNESS_RANGE
 from flaretune.flare import fedbpt_messages, messages
+from flaretune.flare.job_sites import note_limited
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.report.run_record import SearchRecord
 from flaretune.report.search_log import keep_answers, keep_distribution
@@ -120,7 +121,7 @@ class FedBPTController(RoundsController):
             limited = self._update(search, found, round_number)
             counters = {site: a.counters for site, a in found.items()}
             record = self._new_record(round_number, search, found, counters, started)
-            self.tell_limited(record, limited)
+            note_limited(record, limited, self.aggregation)
             self.kept.keep(record, self.folder, self._answers, answered=self._answered)
 
         started = time.monotonic()

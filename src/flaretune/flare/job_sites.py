@@ -9,6 +9,7 @@ from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel
 
+from flaretune.report.run_record import RoundRecord
 from flaretune.tasks.evaluation import SetupAnswer
 
 log = logging.getLogger("flaretune.server")
@@ -66,3 +67,13 @@ def disagreement(first: str, reference: SetupAnswer, site: str, answer: SetupAns
                 f"{theirs.get(key)!r} at {site}; give all sites the same"
             )
     return ""
+
+
+def note_limited(record: RoundRecord, sites: list[str], aggregation: str) -> None:
+    """Note and say whose answers of a round were far beyond those of the others."""
+    record.limited = sites
+    if sites:
+        log.warning(
+            "round %d: the answer of %s is far beyond those of the others: it is held to them (--aggregation %s)",
+            *(record.round, ", ".join(sites), aggregation),
+        )

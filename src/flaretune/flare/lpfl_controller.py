@@ -14,6 +14,7 @@ from flaretune.config.lpfl import LPFLServerConfig
 from flaretune.config.options import build
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
+from flaretune.flare.job_sites import note_limited
 from flaretune.flare.lpfl_average import combine
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
@@ -105,7 +106,7 @@ class LPFLController(RoundsController):
             arrays, limited = combine(self.aggregation, arrays, trained, round_number)
             counters = {site: a.counters for site, a in trained.items()}
             record = self._new_record(round_number, trained, counters, started)
-            self.tell_limited(record, limited)
+            note_limited(record, limited, self.aggregation)
             del trained
             evaluated = False
             self.kept.keep(record, self.folder, arrays)

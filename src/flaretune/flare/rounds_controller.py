@@ -120,16 +120,17 @@ class RoundsController(ModelController):
         else:
             self._let_in(round_number)
         self._progress.asking(task, round_number)
+        self._left_out = dict.fromkeys(self._sites, "no answer (its own log says why)")
+        there = [site for site in self._sites if not self._is_gone(site)]
         results = self.broadcast_model(
             data=message,
             task_name=task,
-            targets=list(self._sites),
+            targets=there or list(self._sites),
             timeout=self.setup_timeout if task == messages.SETUP else self.round_timeout,
         )
         if self.abort_signal.triggered:
             return None
         answers = {}
-        self._left_out = dict.fromkeys(self._sites, "no answer (its own log says why)")
         for result in results:
             site = result.meta.get("client_name", "an unknown site")
             try:
@@ -147,6 +148,14 @@ class RoundsController(ModelController):
             )
             return None
         return answers
+
+    def _is_gone(self, site: str) -> bool:
+        """Whether NVFlare takes a site for dead, for which it would wait half a minute in every task."""
+        disconnected = getattr(self.communicator, "get_client_disconnect_time", None)
+        if disconnected is None or not disconnected(site):
+            return False
+        self._left_out[site] = "gone: nothing was heard of it for long"
+        return True
 
     def _let_in(self, round_number: int) -> None:
         """Sites that have become ready since the last task take part from now on."""
@@ -241,15 +250,6 @@ class RoundsController(ModelController):
             "memory_mb": max(c.memory_mb for c in answers.values()),
             "server_memory_mb": peak_memory_mb(),
         }
-
-    def tell_limited(self, record: RoundRecord, sites: list[str]) -> None:
-        """Note and say which sites' answers were above a limit of `robust`."""
-        record.limited = sites
-        if sites:
-            log.warning(
-                "round %d: the answer of %s is far beyond those of the others: it is held to them (--aggregation %s)",
-                *(record.round, ", ".join(sites), self.aggregation),
-            )
 
     def finish(
         self,
