@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -183,6 +184,7 @@ def closing_report(values: dict[str, Any], summary_file: Path) -> str:
         f"test {metric}": f"{_percent(values['test_accuracy'])} ({chosen})",
         f"{metric} by round": by_round,
         **(_training_rows(values) if values["method"] == "LP-FL" else _search_rows(values)),
+        **_fault_rows(values["rounds"]),
         "bytes a client and round": f"{down:,.0f} down, {up:,.0f} up",
         "seconds": f"{values['seconds']:,.0f}",
         values["artifact_kind"]: values["artifact"],
@@ -202,6 +204,16 @@ def _training_rows(values: dict[str, Any]) -> dict[str, str]:
         "trained on": f"{values['labelled']} labelled and {values['soft_labelled']} soft-labelled texts{right}",
         "trained parameters": f"{values['trained_parameters']:,}",
     }
+
+
+def _fault_rows(rounds: list[dict[str, Any]]) -> dict[str, str]:
+    """The sites whose answers did not count, or not as they were, and in how many rounds; nothing if all did."""
+    found = {}
+    for name, key in (("left out", "left_out"), ("held to the others", "limited")):
+        counts = Counter(site for record in rounds for site in record.get(key, ()))
+        if counts:
+            found[name] = ", ".join(f"{site} ({n} {'round' if n == 1 else 'rounds'})" for site, n in counts.items())
+    return found
 
 
 def _percent(value: float | None) -> str:
