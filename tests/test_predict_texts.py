@@ -11,8 +11,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from flaretune.data.given_texts import given_texts, texts_of_file
 from flaretune.errors import UserError
-from flaretune.predict import given_texts, score, softmax, texts_of_file
+from flaretune.predict import score, softmax
 from tests.tasks_for_tests import pair_task, review_task
 
 

@@ -111,7 +111,7 @@ def _add_result_flags(parser: argparse.ArgumentParser) -> None:
 
 def predict(args: argparse.Namespace) -> None:
     """Print label and probabilities of texts, a line each."""
-    from flaretune.predict import given_texts, texts_of_file
+    from flaretune.data.given_texts import given_texts, texts_of_file
 
     if bool(args.texts) == bool(args.file):
         raise UserError("give either texts or --file FILE: " + ("both are there" if args.file else "neither is there"))

@@ -12,16 +12,16 @@ import numpy as np
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.config.lpfl import LPFLConfig
 from flaretune.config.options import build
-from flaretune.data.columns import read_file
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.fedbpt.artifact import load_prompt
-from flaretune.lpfl.artifact import load_adapter
+from flaretune.fedbpt.artifact import PromptArtifact, load_prompt
+from flaretune.lpfl.artifact import AdapterArtifact, load_adapter
 from flaretune.models.progress import Progress, in_silence
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, open_prompted_model
 from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
-from flaretune.tasks import metrics
+from flaretune.tasks import calibration, metrics
+from flaretune.tasks.artifact_parts import saved_prior
 from flaretune.tasks.spec import Kind, TaskSpec
 
 Settings = TypeVar("Settings")
@@ -80,10 +80,11 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class PromptClassifier:
-    """A `Classifier`: a black box and a search point, float32, shape (d,)."""
+    """A `Classifier`: a black box, a search point, float32, shape (d,), and what its logits are shifted by, (C,)."""
 
     prompted: PromptedModel
     point: np.ndarray
+    offset: np.ndarray
 
     @property
     def spec(self) -> TaskSpec:
@@ -98,7 +99,7 @@ class PromptClassifier:
             return np.empty((0, self.spec.n_classes))
         encoded = [self.prompted.encoder.encode(columns) for columns in texts]
         registered = self.prompted.black_box.register(encoded, reuse=False)
-        return softmax(self.prompted.black_box.label_logits(self.point[None], registered, progress)[0])
+        return softmax(self.prompted.black_box.label_logits(self.point[None], registered, progress)[0] + self.offset)
 
     def zero_shot(self, examples: Examples) -> np.ndarray:
         return softmax(self.prompted.zero_shot_logits(examples))
@@ -106,10 +107,14 @@ class PromptClassifier:
 
 @dataclass(frozen=True)
 class TunedClassifier:
-    """A `Classifier`: a tuned model with the trained parameters in it; `untrained` are those it had before."""
+    """A `Classifier`: a tuned model with the trained parameters in it; `untrained` are those it had before.
+
+    `prior`, float64 (C,), is what its answers are divided by, but those of the model alone.
+    """
 
     tuned: TunedModel
     untrained: Mapping[str, np.ndarray]
+    prior: np.ndarray
 
     @property
     def spec(self) -> TaskSpec:
@@ -128,10 +133,12 @@ class TunedClassifier:
         trained = parameters.arrays()
         # a frozen A, which is not among them, may stay: before training B is zero, and so is their product
         parameters.load({name: self.untrained[name] for name in trained})
+        self.tuned.label_model.calibrate(None)
         try:
             return self.probabilities(examples.texts)
         finally:
             parameters.load(trained)
+            self.tuned.label_model.calibrate(self.prior)
 
 
 def open_prompt(
@@ -154,7 +161,7 @@ def open_prompt(
     name = model_name or artifact.model["name"]
     prompted = open_prompted_model(artifact.spec, name, settings, dtype=dtype, device=device)
     _check_model(name, prompted.pretrained.kind, prompted.black_box.hidden_size, artifact.model, "prompt")
-    return PromptClassifier(prompted, artifact.point)
+    return PromptClassifier(prompted, artifact.point, calibration.offset(_prior(artifact, path)))
 
 
 def open_adapter(
@@ -182,7 +189,19 @@ def open_adapter(
     untrained = tuned.initial or tuned.parameters.arrays()
     _check_arrays(name, untrained, artifact.arrays, folder)
     tuned.parameters.load(artifact.arrays)
-    return TunedClassifier(tuned, untrained)
+    prior = _prior(artifact, folder)
+    tuned.label_model.calibrate(prior)
+    return TunedClassifier(tuned, untrained, prior)
+
+
+def _prior(artifact: PromptArtifact | AdapterArtifact, place: str | Path) -> np.ndarray:
+    """What a saved result's answers are to be divided by, float64 (C,)."""
+    n_classes = artifact.spec.n_classes
+    try:
+        saved = saved_prior(artifact.result, n_classes)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+    return np.ones(n_classes) if saved is None else saved
 
 
 def _settings(config: type, settings: type[Settings], options: Mapping[str, Any], place: str | Path) -> Settings:
@@ -241,51 +260,3 @@ def score(spec: TaskSpec, probabilities: np.ndarray, labels: np.ndarray) -> Scor
     n_by_class = np.bincount(labels, minlength=spec.n_classes)
     correct = np.bincount(labels[predictions == labels], minlength=spec.n_classes)
     return Score(spec.metric, value, len(labels), tuple(n_by_class.tolist()), tuple(correct.tolist()))
-
-
-def given_texts(spec: TaskSpec, texts: Sequence[str], place: str = "the command line") -> list[dict[str, str]]:
-    """Texts that stand alone, for a task of one text column; `place` is where they are from, for messages.
-
-    Raises:
-        UserError: the task has more columns, or a text is empty.
-    """
-    if len(spec.text_columns) != 1:
-        raise UserError(
-            f"task {spec.name!r} has the text columns {', '.join(spec.text_columns)}, so a text alone is not enough; "
-            "give a CSV, JSONL or Parquet file that has them with --file"
-        )
-    return _checked([{spec.text_columns[0]: text} for text in texts], place)
-
-
-def texts_of_file(spec: TaskSpec, path: str | Path) -> list[dict[str, str]]:
-    """Texts of a data file with the task's text columns, or, for a task of one, of the lines of a ``.txt`` file.
-
-    Blank lines of a ``.txt`` file are left out.
-
-    Raises:
-        UserError: the file cannot be read, lacks a column, or has an empty text or none.
-    """
-    path = Path(path).expanduser()
-    if path.suffix == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); check its path") from error
-        return given_texts(spec, [line for line in lines if line.strip()], str(path))
-    columns = read_file(path, spec.text_columns)
-    rows = zip(*(columns.values[column] for column in spec.text_columns), strict=True)
-    return _checked([dict(zip(spec.text_columns, row, strict=True)) for row in rows], columns.place)
-
-
-def _checked(texts: list[dict[str, str]], place: str) -> list[dict[str, str]]:
-    if not texts:
-        raise UserError(f"{place} has no text; give at least one")
-    for number, columns in enumerate(texts, start=1):
-        for column, text in columns.items():
-            if not isinstance(text, str) or not text.strip():
-                raise UserError(
-                    f"text {number} of {place} is {text!r} in column {column!r}; every row needs a text there"
-                )
-    return texts

@@ -93,6 +93,14 @@ class SiteConfig:
     )
     seed: int = option(42, "seed of everything random in the job", group=TASK, main=True)
 
+    calibrate: str = option(
+        "none",
+        "batch: divide the model's preference for some label words out, their mean probabilities over the sites' texts "
+        "before anything is learned (batch calibration)",
+        group=MODEL,
+        choices=("none", "batch"),
+    )
+
     eval_clients: str = option(
         "first",
         "sites that evaluate on test data and share it among them: first, all, or names",

@@ -13,7 +13,7 @@ from flaretune.fedbpt.distribution import Distribution
 from flaretune.fedbpt.local_search import local_search
 from flaretune.fedbpt.objective import fitness_ratio, loss
 from flaretune.seeding import derive_seed
-from flaretune.tasks import metrics
+from flaretune.tasks import calibration, metrics
 from flaretune.tasks.evaluation import (
     Counters,
     EvaluateAnswer,
@@ -53,6 +53,7 @@ class SearchSettings:
     bound: float
     intrinsic_dim: int
     seed: int
+    calibrate: str = "none"
 
 
 class FedBPTSite:
@@ -88,14 +89,21 @@ class FedBPTSite:
         self._test = test
         self._perturbed = perturbed
         self._settings = settings
+        self._offset = np.zeros(spec.n_classes)
+
+    def calibrate(self, prior: np.ndarray | None) -> None:
+        """Divide a prior of the classes, float (C,), out of all answers from now on; None for none."""
+        self._offset = np.zeros(self.spec.n_classes) if prior is None else calibration.offset(prior)
 
     def setup(self, agreement: dict[str, Any], zero_shot_logits: np.ndarray | None) -> SetupAnswer:
         """Evaluate the initial prompt, and report what the sites of a job must agree on."""
         zero_shot = None
         if zero_shot_logits is not None:
             zero_shot = count_right(self.spec, zero_shot_logits, self._test.labels)
-        answer = self.evaluate(np.zeros(self._settings.intrinsic_dim))
-        return SetupAnswer(agreement, len(self._train.labels), zero_shot, answer.evaluation, answer.counters)
+        start = np.zeros(self._settings.intrinsic_dim)
+        answer = self.evaluate(start)
+        mass = self._mass(start) if self._settings.calibrate == "batch" else None
+        return SetupAnswer(agreement, len(self._train.labels), zero_shot, answer.evaluation, answer.counters, mass)
 
     def search(
         self, distribution: Distribution, round_number: int, evaluate: bool, norm_limit: float | None = None
@@ -139,7 +147,7 @@ class FedBPTSite:
         def on(data: Labelled):
             return lambda points: loss(
                 s.loss_type,
-                self._black_box.label_logits(points, data.texts),
+                self._black_box.label_logits(points, data.texts) + self._offset,
                 data.labels,
                 self.spec.metric,
                 self.spec.positive_class,
@@ -156,9 +164,14 @@ class FedBPTSite:
         labels = {"fixed": (), "round": (round_number,), "site": (round_number, self._name)}[self._settings.local_seeds]
         return derive_seed(self._settings.seed, "search", *labels)
 
+    def _mass(self, point: np.ndarray) -> np.ndarray:
+        """Summed probabilities of the classes over this site's texts but the test data, float64 (C,)."""
+        texts = [data.texts for data in (self._train, self._dev) if len(data.labels)]
+        return sum(calibration.mass(self._black_box.label_logits(point[None], some)[0]) for some in texts)
+
     def _evaluate_on(self, point: np.ndarray, data: Labelled) -> tuple[np.ndarray, float]:
         """Counts of the metric and summed cross entropy."""
         if len(data.labels) == 0:
             return metrics.count(self.spec.metric, data.labels, data.labels, self.spec.positive_class), 0.0
-        logits = self._black_box.label_logits(point[None], data.texts)[0]
+        logits = self._black_box.label_logits(point[None], data.texts)[0] + self._offset
         return count_right(self.spec, logits, data.labels), cross_entropy_sum(logits, data.labels)

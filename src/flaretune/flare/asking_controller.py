@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.workflows.model_controller import ModelController
 
@@ -34,6 +35,7 @@ class AskingController(ModelController):
         round_timeout: seconds after which a task goes on without the sites that have not answered.
         setup_timeout: the same for the first task.
         kept: the run that the job belongs to.
+        prior: of the classes, float64 (C,), which sites divide out of the model's answers; None for none.
     """
 
     min_clients: int
@@ -41,6 +43,7 @@ class AskingController(ModelController):
     round_timeout: int
     setup_timeout: int
     kept: KeptRun
+    prior: np.ndarray | None = None
 
     def begin(self) -> None:
         """Look at who is there, start to count bytes, and let others look how far the job is."""
@@ -134,6 +137,8 @@ class AskingController(ModelController):
         message.current_round, message.total_rounds = round_number, self.num_rounds
         if self.kept.name:
             messages.tell_run(message, self.kept.name, self.kept.after_round)
+        if self.prior is not None:
+            messages.tell_prior(message, self.prior)
 
     def agree(self, setup: Mapping[str, SetupAnswer]) -> bool:
         """Whether all sites were told the same; if not, the job fails and says which differ and where."""

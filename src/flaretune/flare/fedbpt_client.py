@@ -53,15 +53,16 @@ class FedBPTTasks:
 
     def _search(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         received = read_task(fedbpt_messages.read_search_task, task)
-        return fedbpt_messages.search_answer(self._opened(name, sites).search(*received))
+        return fedbpt_messages.search_answer(self._opened(task, name, sites).search(*received))
 
     def _evaluate(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         point = read_task(fedbpt_messages.read_evaluate_task, task)
-        return messages.evaluate_answer(self._opened(name, sites).evaluate(point))
+        return messages.evaluate_answer(self._opened(task, name, sites).evaluate(point))
 
-    def _opened(self, name: str, sites: list[str]) -> FedBPTSite:
+    def _opened(self, task: FLModel, name: str, sites: list[str]) -> FedBPTSite:
         if self._site is None:  # this process was started anew, as the simulator does with fewer threads than clients
             self._site = open_site(self._config, name, sites)[0]
+        self._site.calibrate(read_task(messages.read_prior, task))
         return self._site
 
 

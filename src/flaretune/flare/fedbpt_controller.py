@@ -100,6 +100,7 @@ class FedBPTController(RoundsController):
             self._evaluated(record, search, {site: a.evaluation for site, a in setup.items()})
         else:
             self._replay(search)
+        self.calibrate(setup)
 
         for round_number in range(record.round + 1, self.num_rounds + 1):
             started = time.monotonic()
@@ -122,7 +123,7 @@ class FedBPTController(RoundsController):
             counters = {site: a.counters for site, a in found.items()}
             record = self._new_record(round_number, search, found, counters, started)
             note_limited(record, limited, self.aggregation)
-            self.kept.keep(record, self.folder, self._answers, answered=self._answered)
+            self.keep(record, self._answers, answered=self._answered)
 
         started = time.monotonic()
         task = fedbpt_messages.evaluate_task(self.shares, search.distribution.mean)
@@ -182,9 +183,8 @@ class FedBPTController(RoundsController):
         s, point = self._settings, search.distribution.mean
 
         def save(result: dict[str, Any]) -> bool:
-            save_prompt(
-                PromptArtifact(point, s["task"], s["options"], s["model"], result), self.results_folder() / BEST_PROMPT
-            )
+            artifact = PromptArtifact(point, s["task"], s["options"], s["model"], self.told(result))
+            save_prompt(artifact, self.results_folder() / BEST_PROMPT)
             return True
 
         self.finish(record, evaluations, save)

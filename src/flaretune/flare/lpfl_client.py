@@ -59,6 +59,7 @@ class LPFLTasks:
         if self._site is None:  # this process was started anew, as the simulator does with fewer threads than clients
             self._site = open_site(self._config, name, sites, self._states(task, name))[0]
             self._site.take_over()
+        self._site.calibrate(read_task(messages.read_prior, task))
         return self._site
 
     def _states(self, task: FLModel, name: str) -> KeptStates:

@@ -21,6 +21,7 @@ from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
 from flaretune.lpfl.bounded import coordinate_median
 from flaretune.report.run_record import TrainRecord
+from flaretune.tasks.artifact_parts import saved_prior
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 log = logging.getLogger("flaretune.server")
@@ -91,6 +92,8 @@ class LPFLController(RoundsController):
             arrays = self.kept.earlier.arrays
         if evaluated:
             self._evaluated(record, arrays, {site: a.evaluation for site, a in setup.items()})
+        if not self.init_adapter:  # which has its own prior, or none
+            self.calibrate(setup)
         n_counts = self.n_counts()
 
         for round_number in range(record.round + 1, self.num_rounds + 1):
@@ -109,7 +112,7 @@ class LPFLController(RoundsController):
             note_limited(record, limited, self.aggregation)
             del trained
             evaluated = False
-            self.kept.keep(record, self.folder, arrays)
+            self.keep(record, arrays)
 
         started = time.monotonic()
         task = lpfl_messages.evaluate_task(self.shares, arrays)
@@ -136,9 +139,15 @@ class LPFLController(RoundsController):
             whole = coordinate_median([a.initial for a in answers.values()])
         if self.init_adapter:
             try:
-                whole = earlier_arrays(self.init_adapter, self._settings, whole)
+                earlier = load_adapter(self.init_adapter)
+                whole = fitting_arrays(earlier, self.init_adapter, self._settings, whole)
+                self.prior = saved_prior(earlier.result, earlier.spec.n_classes)
             except UserError as error:
                 raise UserError(f"--init_adapter: {error}") from error
+            if self.prior is None and self._settings["options"]["calibrate"] == "batch":
+                raise UserError(
+                    f"--init_adapter: {self.init_adapter} was trained with --calibrate none; go on with that"
+                )
         self._whole = whole
         for site, answer in answers.items():
             if sentence := self._other_frozen_part(site, answer):
@@ -188,7 +197,8 @@ class LPFLController(RoundsController):
 
         def keep(name: str, result: dict[str, Any]) -> bool:
             if whole:  # nothing where every parameter is trained and none has been yet
-                artifact = AdapterArtifact(whole, s["adapter"] or None, s["task"], s["options"], s["model"], result)
+                about = (s["task"], s["options"], s["model"], self.told(result))
+                artifact = AdapterArtifact(whole, s["adapter"] or None, *about)
                 save_adapter(artifact, self.results_folder() / name)
             return bool(whole)
 
@@ -204,20 +214,19 @@ class LPFLController(RoundsController):
         keep(LAST_ADAPTER, self.folder.result_of(record))
 
 
-def earlier_arrays(
-    folder: str, settings: Mapping[str, Any], initial: Mapping[str, np.ndarray]
+def fitting_arrays(
+    earlier: AdapterArtifact, folder: str, settings: Mapping[str, Any], initial: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """The arrays of an earlier run's adapter, to go on from.
 
     Args:
-        folder: its adapter folder.
+        earlier: the adapter, of `folder`.
         settings: what the sites of this job agree on.
         initial: the new adapter that they would start from; empty where every parameter is trained.
 
     Raises:
-        UserError: it cannot be read, or is of another model, shape or scale.
+        UserError: it is of another model, shape or scale.
     """
-    earlier = load_adapter(folder)
     ours = {name: values.shape for name, values in initial.items()}
     ours = ours or {name: tuple(shape) for name, shape in settings["parameters"].items()}
     theirs = {name: values.shape for name, values in earlier.arrays.items()}

@@ -29,7 +29,7 @@ from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 
 TRAIN = "train"
 Shapes = Mapping[str, tuple[int, ...]]
-_EVALUATION = {"dev", "dev_loss", "test"}
+_EVALUATION = {"dev", "dev_loss", "test", "mass"}
 
 
 def lpfl_setup_answer(answer: LPFLSetupAnswer) -> FLModel:

@@ -34,6 +34,19 @@ def tell_run(model: FLModel, run: str, after_round: int) -> None:
     model.meta[_META] |= {"run": run, "after_round": after_round}
 
 
+def tell_prior(model: FLModel, prior: np.ndarray) -> None:
+    """Add to any task the classes' prior, float (C,), that sites divide out."""
+    model.meta[_META]["prior"] = [float(p) for p in prior]
+
+
+def read_prior(model: FLModel) -> np.ndarray | None:
+    """The classes' prior, float64 (C,), summing to 1; None where nothing is calibrated."""
+    meta = read_meta(model)
+    if "prior" not in meta:
+        return None
+    return read_mass({"mass": meta["prior"]}, len(meta["prior"]))
+
+
 def read_run(model: FLModel) -> tuple[str, int]:
     """The run's name, "" for one that nobody keeps, and after which round it goes on: 0 for a new one."""
     meta = read_meta(model)
@@ -52,6 +65,8 @@ def setup_answer(answer: SetupAnswer) -> FLModel:
     params = evaluation_arrays(answer.evaluation)
     if answer.zero_shot is not None:
         params["zero_shot"] = answer.zero_shot
+    if answer.mass is not None:
+        params["mass"] = answer.mass
     return message(params, {"settings": answer.settings, "n_train": answer.n_train, **counter_fields(answer.counters)})
 
 
@@ -63,7 +78,8 @@ def read_setup_answer(model: FLModel) -> SetupAnswer:
     n_counts = len(np.atleast_1d(model.params.get("dev")))  # the metric's, which the settings name
     zero_shot = read_counts(model.params, "zero_shot", n_counts) if "zero_shot" in model.params else None
     evaluation = read_evaluation(model.params, n_counts)
-    return SetupAnswer(settings, read_natural(meta, "n_train"), zero_shot, evaluation, read_counters(meta))
+    mass = read_mass(model.params, len(settings["task"]["label_values"])) if "mass" in model.params else None
+    return SetupAnswer(settings, read_natural(meta, "n_train"), zero_shot, evaluation, read_counters(meta), mass)
 
 
 def evaluate_answer(answer: EvaluateAnswer) -> FLModel:
@@ -108,6 +124,13 @@ def read_counts(params: Mapping[str, Any], name: str, n_counts: int) -> np.ndarr
     if values.dtype.kind not in "iu" or values.shape != (n_counts,) or np.any(values < 0):
         raise ValueError(f"array {name!r} is not a vector of {n_counts} counts")
     return values.astype(np.int64)
+
+
+def read_mass(params: Mapping[str, Any], n_classes: int) -> np.ndarray:
+    values = read_array(params, "mass", (n_classes,)).astype(np.float64)
+    if np.any(values < 0) or not values.sum() > 0:
+        raise ValueError("array 'mass' holds no probabilities of classes")
+    return values
 
 
 def evaluation_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:

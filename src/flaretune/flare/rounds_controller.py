@@ -21,7 +21,8 @@ from flaretune.flare.simulator_fix import give_each_thread_its_own_names
 from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
 from flaretune.report.run_record import RoundRecord, scalars
-from flaretune.tasks import metrics
+from flaretune.robust import FACTOR, shrinkage
+from flaretune.tasks import calibration, metrics
 from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, hold_to_the_others, peak_memory_mb
 
 log = logging.getLogger("flaretune.server")
@@ -90,6 +91,20 @@ class RoundsController(AskingController):
             artifact_kind=artifact_kind,
         )
 
+    def calibrate(self, setup: Mapping[str, SetupAnswer]) -> None:
+        """From now on, sites divide out the prior that the model has over all their texts, if they have told it."""
+        masses = [answer.mass for answer in setup.values() if answer.mass is not None]
+        if masses:
+            earlier = self.kept.earlier and self.kept.earlier.state.get("prior")
+            if self.aggregation != "plain":  # whose sum is a site's number of texts
+                masses = list(np.array(masses) * shrinkage(np.sum(masses, axis=1), down_to=FACTOR)[:, None])
+            self.prior = np.array(earlier) if earlier else calibration.prior(masses)
+            log.info("the model's mean probabilities of the classes: %s", ", ".join(f"{p:.3f}" for p in self.prior))
+
+    def told(self, result: dict[str, Any]) -> dict[str, Any]:
+        """What is known of a result, with the prior that its answers are to be divided by."""
+        return result if self.prior is None else {**result, "prior": self.prior.tolist()}
+
     def go_on(self, kind: type[Record], server: Mapping[str, Any]) -> Record | None:
         """Restore the results of an earlier part of the run, after `open_folder`.
 
@@ -110,6 +125,11 @@ class RoundsController(AskingController):
         for record in self.folder.restore(state["results"], kind, self.kept.earlier.artifact):
             self._show(record)
         return kind(**state["record"])
+
+    def keep(self, record: RoundRecord, arrays: Mapping[str, np.ndarray], **more: Any) -> None:
+        """Keep the run after a round; see `KeptRun.keep`."""
+        prior = None if self.prior is None else self.prior.tolist()
+        self.kept.keep(record, self.folder, arrays, prior=prior, **more)
 
     def measure(self, answers: Mapping[str, Counters], started: float) -> dict[str, Any]:
         """What a round took: entries of a `RoundRecord`.

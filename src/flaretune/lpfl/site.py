@@ -18,6 +18,7 @@ from flaretune.lpfl.local_train import TrainingSet, TrainSettings, local_train
 from flaretune.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
 from flaretune.models.tuned import TunedModel
 from flaretune.seeding import derive_seed
+from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import (
     Counters,
     EvaluateAnswer,
@@ -64,6 +65,7 @@ class LearnSettings(TrainSettings):
     soft_labels: str
     soft_weight: float
     seed: int
+    calibrate: str = "none"
 
 
 class LPFLSite:
@@ -98,6 +100,10 @@ class LPFLSite:
         n_pool = len(texts.pool) if settings.soft_labels == "on" else 0
         self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings, name)
 
+    def calibrate(self, prior: np.ndarray | None) -> None:
+        """Divide a prior of the classes, float (C,), out of all answers from now on; None for none."""
+        self._model.calibrate(prior)
+
     def setup(self, agreement: dict[str, Any], after_round: int = 0) -> LPFLSetupAnswer:
         """Begin a job: evaluate the pretrained model, which a new adapter leaves as it is.
 
@@ -116,7 +122,9 @@ class LPFLSite:
             log.warning("this site has no unlabelled texts: it learns from its labelled ones alone")
         answer = self._timed_evaluation()
         evaluation = answer.evaluation
-        setup = SetupAnswer(agreement, len(self._texts.train.labels), evaluation.test, evaluation, answer.counters)
+        n_train = len(self._texts.train.labels)
+        mass = self._mass() if self._settings.calibrate == "batch" else None
+        setup = SetupAnswer(agreement, n_train, evaluation.test, evaluation, answer.counters, mass)
         return LPFLSetupAnswer(setup, self._initial)
 
     def train(self, arrays: Mapping[str, np.ndarray], round_number: int, evaluate: bool) -> TrainAnswer:
@@ -195,6 +203,12 @@ class LPFLSite:
             [*train.texts, *(self._texts.pool[i] for i in soft)],
             np.concatenate([np.eye(self._spec.n_classes)[train.labels], self._pool.labels]),
             np.concatenate([np.ones(len(train.labels)), np.full(len(soft), self._settings.soft_weight)]),
+        )
+
+    def _mass(self) -> np.ndarray:
+        """Summed probabilities of the classes over this site's texts but the test data, float64 (C,)."""
+        return calibration.mass(
+            self._model.answers([*self._texts.train.texts, *self._texts.dev.texts, *self._texts.pool])
         )
 
     def _timed_evaluation(self) -> EvaluateAnswer:

@@ -12,6 +12,7 @@ from flaretune.models.label_head import at_answers
 from flaretune.models.load import Pretrained
 from flaretune.models.padding import pad_right
 from flaretune.models.progress import Progress, in_silence
+from flaretune.tasks import calibration
 from flaretune.tasks.spec import TaskSpec
 
 
@@ -40,6 +41,12 @@ class LabelModel:
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         mode = "cat" if pretrained.kind == "masked" else "prefix"
         self._encoder = Encoder(tokenizer, spec, pretrained.kind, mode, 0, pretrained.max_length)
+        self.calibrate(None)
+
+    def calibrate(self, prior: np.ndarray | None) -> None:
+        """Divide a prior of the classes, float (C,), out of all answers from now on; None for none."""
+        offset = np.zeros(self.spec.n_classes) if prior is None else calibration.offset(prior)
+        self._offset = torch.tensor(offset, dtype=torch.float32, device=self._device)
 
     def encode(self, texts: Iterable[Mapping[str, str]]) -> list[Encoded]:
         """Texts, each as text column → text, in the template, as token ids."""
@@ -53,7 +60,7 @@ class LabelModel:
         extra = {"use_cache": False} if self._kind == "causal" else {}
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast):
             logits = self.model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, L, C)
-        return at_answers(logits, answers)
+        return at_answers(logits, answers) + self._offset
 
     def answers(self, examples: Sequence[Encoded], progress: Progress = in_silence) -> np.ndarray:
         """Label-word logits without gradients or dropout, float32, shape (N, C), in batches sorted by length."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from flaretune.errors import UserError
 from flaretune.tasks.spec import TaskSpec, parse_task
 
 PARTS = ("task", "options", "model", "result")  # each a dict of plain JSON values
@@ -38,6 +41,21 @@ def check_model(model: Mapping[str, Any]) -> None:
     for key, wanted in _MODEL.items():
         if type(model[key]) is not wanted:
             raise TypeError(f"the model's {key} is {model[key]!r}")
+
+
+def saved_prior(result: Mapping[str, Any], n_classes: int) -> np.ndarray | None:
+    """The prior that a result's answers are to be divided by, float64 (C,); None for none.
+
+    Raises:
+        UserError: it is not one number above 0 for each class.
+    """
+    if "prior" not in result:
+        return None
+    values = result["prior"]
+    right = isinstance(values, list) and all(isinstance(v, int | float) and 0 < v < np.inf for v in values)
+    if not right or len(values) != n_classes:
+        raise UserError(f"its prior {values!r} is not a number above 0 for each of {n_classes} classes")
+    return np.array(values, dtype=np.float64)
 
 
 def checksum(digest: Any, texts: Mapping[str, str]) -> str:

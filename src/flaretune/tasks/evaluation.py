@@ -65,6 +65,7 @@ class SetupAnswer:
         zero_shot: test counts of the model and the template alone; None at a site that does not evaluate.
         evaluation: of where the job starts.
         counters: what this cost.
+        mass: summed probabilities of the classes over its texts, float64 (C,), for `tasks.calibration`; None without.
     """
 
     settings: dict[str, Any]
@@ -72,6 +73,7 @@ class SetupAnswer:
     zero_shot: np.ndarray | None
     evaluation: Evaluation
     counters: Counters
+    mass: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
