@@ -11,10 +11,11 @@ import flaretune
 
 PACKAGE = Path(flaretune.__file__).parent
 # What a part may import from, besides itself. Parts further right never appear on the left.
-BASE = {"errors", "cache", "seeding", "config", "retired_options", "toml_file"}
+BASE = {"errors", "robust", "cache", "seeding", "config", "retired_options", "toml_file"}
 METHODS = {"fedbpt", "lpfl"}  # neither knows the other
 MAY_IMPORT = {
     "errors": set(),
+    "robust": set(),
     "cache": {"errors"},
     "seeding": set(),
     "command_line": {"errors"},
@@ -40,7 +41,7 @@ MAY_IMPORT = {
 }
 TRAINING_LIBRARIES = ("torch", "transformers", "peft")
 # Of lpfl/, what the server and `predict --help` load; the rest trains.
-LPFL_WITHOUT_TORCH = {"soft_labels.py", "artifact.py", "answers.py"}
+LPFL_WITHOUT_TORCH = {"soft_labels.py", "artifact.py", "answers.py", "bounded.py"}
 
 
 def imports() -> list[tuple[Path, str]]:

@@ -61,7 +61,9 @@ def federate(
         controller._needed = min(controller.min_clients, len(sites))
         controller._meter = SimpleNamespace(take=lambda: {"down": (1000 * len(sites), 1), "up": (500 * len(sites), 1)})
 
-    def broadcast_model(*, data: FLModel, task_name: str, targets: list[str], timeout: int) -> list[FLModel]:
+    def broadcast_model(
+        data: FLModel, task_name: str, targets: list[str], timeout: int, blocking: bool = True, callback=None
+    ) -> list[FLModel]:
         told.tasks.append((task_name, data.current_round, data))
         results = []
         for site in reversed(targets):  # answers come in any order
@@ -76,6 +78,9 @@ def federate(
                 told.answers.append((site, task_name, round_number, answer))
                 results.append(answer)
             data.current_round = round_number  # which `through_nvflare` sets
+        if not blocking:
+            for result in results:
+                callback(result)
         return results
 
     def send_analytic_dxo(_component, dxo, _fl_ctx) -> None:
@@ -84,6 +89,7 @@ def federate(
 
     monkeypatch.setattr(rounds_controller, "send_analytic_dxo", send_analytic_dxo)
     controller.begin = begin
+    controller.communicator = SimpleNamespace()
     controller.broadcast_model = broadcast_model
     controller.results_folder = lambda: folder
     controller.panic = told.panics.append

@@ -1,11 +1,17 @@
 """The average of the sites' arrays, against an independent computation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from flaretune.flare.lpfl_controller import average
+from flaretune.flare.lpfl_average import combine
 from flaretune.lpfl.answers import TrainAnswer
 from tests.flare.sending import COUNTERS
+
+
+def average(answers: dict[str, TrainAnswer], round_number: int) -> dict[str, np.ndarray]:
+    return combine("plain", {}, answers, round_number)[0]
 
 
 def trained(sizes: dict[str, tuple[int, int]], seed: int = 5) -> dict[str, TrainAnswer]:
@@ -74,3 +80,66 @@ def test_large_numbers_have_a_finite_average():
     for answer in answers.values():
         answer.arrays["lora_B"][:] = 3e38
     np.testing.assert_allclose(average(answers, 1)["lora_B"], np.full((6, 3), 3e38), rtol=1e-6)
+
+
+# ---- bounded ----
+
+
+def ten_sites(n_liars: int):
+    """A start, and ten answers near it of sites with 24 to 28 texts; liars send reversed updates, scaled up, and claim
+    to have trained on very many."""
+    rng = np.random.default_rng(11)
+    start = {name: rng.standard_normal((5, 4)).astype(np.float32) for name in ("lora_A", "lora_B")}
+    answers = trained({f"site-{i}": (24, i % 5) for i in range(10)})
+    for answer in answers.values():
+        for name, values in start.items():
+            answer.arrays[name] = values + (0.1 * rng.standard_normal(values.shape)).astype(np.float32)
+    for i in range(n_liars):
+        honest = answers[f"site-{i}"]
+        lies = {name: start[name] - 1000 * (values - start[name]) for name, values in honest.arrays.items()}
+        answers[f"site-{i}"] = replace(honest, arrays=lies, labelled=10**12)
+    return start, answers
+
+
+def flat(arrays) -> np.ndarray:
+    return np.concatenate([arrays[name].reshape(-1).astype(np.float64) for name in ("lora_A", "lora_B")])
+
+
+def test_honest_sites_are_averaged_as_before_to_the_bit():
+    start, answers = ten_sites(0)
+    plain, clipped = (combine(aggregation, start, answers, 2) for aggregation in ("plain", "clipped"))
+    assert plain[1] == clipped[1] == []
+    for name in start:
+        assert plain[0][name].tobytes() == clipped[0][name].tobytes()
+
+
+@pytest.mark.parametrize("n_liars", [1, 2])
+def test_liars_move_the_clipped_average_no_further_than_is_said(n_liars):
+    start, answers = ten_sites(n_liars)
+    liars = [f"site-{i}" for i in range(n_liars)]
+    got, limited = combine("clipped", start, answers, 2)
+    assert limited == liars
+    steps = {site: flat(a.arrays) - flat(start) for site, a in answers.items()}
+    lengths = sorted(np.linalg.norm(step) for step in steps.values())
+    texts = np.array([answers[s].labelled + answers[s].soft_labelled for s in answers], dtype=np.float64)
+    texts = np.minimum(texts, 2 * np.sort(texts)[4])
+    limited_steps = [step * (lengths[4] / np.linalg.norm(step) if s in liars else 1) for s, step in steps.items()]
+    expected = flat(start) + np.average(limited_steps, axis=0, weights=texts)
+    np.testing.assert_allclose(flat(got), expected, atol=1e-6)
+    alone = np.average([steps[s] for s in answers if s not in liars], axis=0, weights=texts[n_liars:])
+    by_liars = np.linalg.norm(expected - flat(start) - alone * texts[n_liars:].sum() / texts.sum())
+    # FACTOR / (M + FACTOR − 1) lengths each, were all the same; the honest ones differ by less than a fifth
+    assert by_liars < n_liars * 2 / 11 * lengths[4] * 1.2
+    plain, _ = combine("plain", start, answers, 2)
+    assert np.linalg.norm(flat(plain) - flat(start)) > 300 * lengths[4]
+
+
+@pytest.mark.parametrize("n_liars", [0, 1, 2, 4])
+def test_the_median_stays_in_the_range_of_the_honest_whatever_is_claimed(n_liars):
+    start, answers = ten_sites(n_liars)
+    got, limited = combine("median", start, answers, 2)
+    assert limited == [f"site-{i}" for i in range(n_liars)]
+    everything = np.array([flat(a.arrays) for a in answers.values()])
+    np.testing.assert_allclose(flat(got), np.median(everything, axis=0), rtol=1e-6)
+    assert np.all(flat(got) >= everything[n_liars:].min(axis=0) - 1e-6)
+    assert np.all(flat(got) <= everything[n_liars:].max(axis=0) + 1e-6)

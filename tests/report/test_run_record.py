@@ -290,3 +290,21 @@ def test_a_closing_report_without_test_data_shows_dashes(tmp_path, make):
     values = make(zero_shot_accuracy=None, test_accuracy=None)
     first, second, *_ = closing_report(values, tmp_path).splitlines()
     assert first.split()[2] == second.split()[2] == "-"
+
+
+def test_the_closing_report_names_sites_whose_answers_did_not_count_as_they_were(tmp_path):
+    values = a_summary()
+    left_out = ({"b": "no answer"}, {"b": "no answer", "a": "not finite"}, {})
+    for record, out, limited in zip(values["rounds"], left_out, ([], ["c"], ["c"]), strict=True):
+        record |= {"left_out": out, "limited": limited}
+    lines = closing_report(values, tmp_path).splitlines()
+    assert "left out                 b (2 rounds), a (1 round)" in lines
+    assert "held to the others       c (2 rounds)" in lines
+    assert not any("left out" in line or "held" in line for line in closing_report(a_summary(), tmp_path).splitlines())
+
+
+def test_the_progress_line_names_sites_that_were_limited():
+    record = search_records()[1]
+    assert "limited" not in record.line(5, 2, False)
+    record.limited = ["site-2"]
+    assert record.line(5, 2, False).endswith("limited: site-2")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flaretune.errors import UserError
-from flaretune.tasks.metrics import count, value
+from flaretune.tasks.metrics import check_possible, count, value
 
 PAIRS = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30)
 
@@ -69,3 +69,26 @@ def test_bad_arguments():
         count("f1", labels, labels)
     with pytest.raises(ValueError, match=r"\(2,\)"):
         count("accuracy", labels, np.array([0]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "n_examples"),
+    [([3, 5], 5), ([0, 0], 0), ([3, 5], None), ([2, 1, 1], 9), ([0, 0, 0], 4), ([9, 9, 9], None)],
+)
+def test_counts_that_can_be(counts, n_examples):
+    check_possible(np.array(counts), n_examples)
+
+
+@pytest.mark.parametrize(
+    ("counts", "n_examples", "message"),
+    [
+        ([6, 5], 5, "6 right answers of 5 cannot be"),
+        ([6, 5], None, "6 right answers of 5 cannot be"),
+        ([3, 10], 5, r"counts \[3, 10\] of 5 examples cannot be"),
+        ([3, 4], 5, r"counts \[3, 4\] of 5 examples cannot be"),
+        ([3, 2, 1], 5, r"counts \[3, 2, 1\] of 5 examples cannot be"),
+    ],
+)
+def test_counts_that_cannot_be(counts, n_examples, message):
+    with pytest.raises(ValueError, match=message):
+        check_possible(np.array(counts), n_examples)

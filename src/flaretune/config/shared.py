@@ -144,6 +144,13 @@ class ServerConfig:
         3600, "the same for the first answer, for which sites load model and data", group=SERVER, at_least=1
     )
 
+    aggregation: str = option(
+        "clipped",
+        "how the sites' answers are combined: plain, as published; clipped, as published after sites beyond twice the "
+        "lower median are held to it; median, coordinate by coordinate, whatever a site claims",
+        group=SERVER,
+        choices=("plain", "clipped", "median"),
+    )
     checkpoint: str = option(
         "",
         "folder on the server that the run is kept in after every round; a job that is told the same folder goes on "

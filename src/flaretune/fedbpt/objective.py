@@ -13,6 +13,10 @@ LOSS_TYPES: tuple[LossType, ...] = ("ce", "hinge", "perf")
 HINGE_MARGIN = 2.0
 
 
+# The values that fitness can have: a site that tells of others is mistaken, or lies.
+FITNESS_RANGE: dict[LossType, tuple[float, float]] = {"ce": (0.0, np.inf), "hinge": (0.0, np.inf), "perf": (-1.0, 0.0)}
+
+
 def loss(
     loss_type: LossType,
     logits: np.ndarray,

@@ -47,6 +47,7 @@ class FedBPTTasks:
         return {messages.SETUP: self._setup, fedbpt_messages.SEARCH: self._search, messages.EVALUATE: self._evaluate}
 
     def _setup(self, _task: FLModel, name: str, sites: list[str]) -> FLModel:
+        self._site = None  # of a setup that the server did not wait for: not two models at a time
         self._site, answer = set_up(self._config, name, sites)
         return messages.setup_answer(answer)
 
@@ -90,8 +91,6 @@ def open_site(
     Raises:
         UserError: whatever the user can correct.
     """
-    from flaretune.fedbpt.site import FedBPTSite, Labelled, SearchSettings
-
     if config.num_users and config.num_users != len(sites):
         log.warning(
             "--num_users %d, but the job has %d sites: the data is shared out over those", config.num_users, len(sites)
@@ -100,7 +99,16 @@ def open_site(
     prompted = _open_model(config, spec)
     if not config.llama_causal and prompted.facts.model_type == "llama":
         raise UserError("--llama_causal 0: LLaMA answers as a causal language model only; leave the option at 1")
-    site = FedBPTSite(
+    return site_on(config, name, spec, data, prompted), prompted, data
+
+
+def site_on(
+    config: FedBPTConfig, name: str, spec: TaskSpec, data: SiteData, prompted: PromptedModel | RemotePromptedModel
+) -> FedBPTSite:
+    """The site of these data, on a model that is there; several sites may ask the same one in turn."""
+    from flaretune.fedbpt.site import FedBPTSite, Labelled, SearchSettings
+
+    return FedBPTSite(
         name,
         spec,
         prompted.black_box,
@@ -110,7 +118,6 @@ def open_site(
         partial(prompted.register_perturbed, data.train, config.perturb_rate) if config.perturb else None,
         build(SearchSettings, {**as_dict(config), "popsize": config.popsize}),
     )
-    return site, prompted, data
 
 
 def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemotePromptedModel:

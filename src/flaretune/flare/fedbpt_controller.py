@@ -14,8 +14,11 @@ from flaretune.config.fedbpt import FedBPTServerConfig
 from flaretune.config.options import build
 from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.artifact import PromptArtifact, save_prompt
+from flaretune.fedbpt.bounded import Answers, bounded
 from flaretune.fedbpt.global_update import GlobalSearch
+from flaretune.fedbpt.objective import FITNESS_RANGE
 from flaretune.flare import fedbpt_messages, messages
+from flaretune.flare.job_sites import note_limited
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.report.run_record import SearchRecord
 from flaretune.report.search_log import keep_answers, keep_distribution
@@ -37,6 +40,7 @@ class FedBPTController(RoundsController):
         sigma_floor: the sites' step size never falls below this; 0 for no floor.
         round_timeout: seconds after which a task goes on without the sites that have not answered.
         setup_timeout: the same for the first task, in which sites load model and data.
+        aggregation: how the sites' answers are bounded before CMA-ES recombines them (`fedbpt.bounded`).
         checkpoint: folder that the run is kept in after every round; "" for none.
 
     Raises:
@@ -52,6 +56,7 @@ class FedBPTController(RoundsController):
         sigma_floor: float = FedBPTServerConfig.sigma_floor,
         round_timeout: int = FedBPTServerConfig.round_timeout,
         setup_timeout: int = FedBPTServerConfig.setup_timeout,
+        aggregation: str = FedBPTServerConfig.aggregation,
         checkpoint: str = FedBPTServerConfig.checkpoint,
     ):
         super().__init__(FedBPTServerConfig)
@@ -62,6 +67,7 @@ class FedBPTController(RoundsController):
         self.sigma_floor = sigma_floor
         self.round_timeout = round_timeout
         self.setup_timeout = setup_timeout
+        self.aggregation = aggregation
         self.checkpoint = checkpoint
         build(FedBPTServerConfig, vars(self))  # checks the values
         # of all rounds: the sites that answered, and what they did
@@ -87,7 +93,7 @@ class FedBPTController(RoundsController):
             norm_limit=options["prompt_norm_threshold"] if options["norm_prompt"] else None,
             norm_limit_upper=options["prompt_norm_threshold_upper"],
         )
-        server = {name: getattr(self, name) for name in ("seed", "covariance", "sigma_floor")}
+        server = {name: getattr(self, name) for name in ("seed", "covariance", "sigma_floor", "aggregation")}
         record = self.go_on(SearchRecord, server)
         self.calibrate(setup)
         evaluated = record is None and self.prior is None  # in the setup, before a prior was known
@@ -103,16 +109,22 @@ class FedBPTController(RoundsController):
             task = fedbpt_messages.search_task(
                 self.shares, search.distribution, self.covariance, round_number, not evaluated, search.norm_limit
             )
-            read = partial(fedbpt_messages.read_search_answer, dim=dim, n_counts=None if evaluated else n_counts)
+            read = partial(
+                fedbpt_messages.read_search_answer,
+                dim=dim,
+                n_counts=None if evaluated else n_counts,
+                fitness_range=FITNESS_RANGE[options["loss_type"]],
+            )
             found = self.ask(fedbpt_messages.SEARCH, task, round_number, read)
             if found is None:
                 return
             if not evaluated:
                 self._evaluated(record, search, {site: a.evaluation for site, a in found.items()})
             evaluated = False
-            self._update(search, found, round_number)
+            limited = self._update(search, found, round_number)
             counters = {site: a.counters for site, a in found.items()}
             record = self._new_record(round_number, search, found, counters, started)
+            note_limited(record, limited, self.aggregation)
             self.keep(record, self._answers, answered=self._answered)
 
         started = time.monotonic()
@@ -125,11 +137,11 @@ class FedBPTController(RoundsController):
         self._evaluated(record, search, {site: a.evaluation for site, a in last.items()})
         log.info("done: results in %s", self.results_folder())
 
-    def _update(self, search: GlobalSearch, found: Mapping[str, SearchAnswer], round_number: int) -> None:
-        """Move the search distribution by the sites' answers."""
+    def _update(self, search: GlobalSearch, found: Mapping[str, SearchAnswer], round_number: int) -> list[str]:
+        """Move the search distribution by the sites' answers; returns the sites that were above a limit."""
         results = [a.result for a in found.values()]
         values = ([r.mean for r in results], [r.fitness for r in results], [r.sigma_square_sum for r in results])
-        self._move(search, round_number, list(found), *map(np.array, values))
+        return self._move(search, round_number, list(found), *map(np.array, values))
 
     def _replay(self, search: GlobalSearch) -> None:
         """Move the search distribution by the answers of an earlier run: CMA-ES is deterministic."""
@@ -137,12 +149,15 @@ class FedBPTController(RoundsController):
             values = (self.kept.earlier.arrays[name] for name in _names(round_number))
             self._move(search, round_number, sites, *values)
 
-    def _move(self, search: GlobalSearch, round_number: int, sites: list[str], *values: np.ndarray) -> None:
-        """Move the search distribution by means, fitness and summed squared step sizes, and keep all."""
+    def _move(self, search: GlobalSearch, round_number: int, sites: list[str], *values: np.ndarray) -> list[str]:
+        """Move the search distribution by means, fitness and summed squared step sizes, and keep all as it came."""
         self._answered.append(sites)
         self._answers |= dict(zip(_names(round_number), values, strict=True))
         keep_answers(self.results_folder(), round_number, sites, *values)
-        keep_distribution(self.results_folder(), search.update(*values))
+        answers, limited = bounded(self.aggregation, search.distribution.mean, Answers(*values))
+        distribution = search.update(answers.means, answers.fitness, answers.sigma_square_sums)
+        keep_distribution(self.results_folder(), distribution)
+        return [site for site, is_limited in zip(sites, limited, strict=True) if is_limited]
 
     def _new_record(
         self,

@@ -61,21 +61,27 @@ def search_answer(answer: SearchAnswer) -> FLModel:
     return message(params, {"n_train": answer.n_train, **counter_fields(answer.counters)})
 
 
-def read_search_answer(model: FLModel, dim: int, n_counts: int | None) -> SearchAnswer:
+def read_search_answer(
+    model: FLModel, dim: int, n_counts: int | None, fitness_range: tuple[float, float] = (-np.inf, np.inf)
+) -> SearchAnswer:
     """Read a site's search result.
 
     Args:
         model: the message.
         dim: d.
         n_counts: how many counts the metric has, where an evaluation was asked for; None where it was not.
+        fitness_range: the least and the greatest value that the loss can have.
 
     Raises:
-        ValueError: a field is missing, of another shape than it must have, or not finite.
+        ValueError: a field is missing, of another shape than it must have, not finite, or out of its range.
     """
     meta = read_meta(model)
     mean = read_array(model.params, "mean", (dim,)).astype(np.float64)
     fitness = float(read_array(model.params, "fitness", (1,))[0])
     square_sum = float(read_array(model.params, "sigma_square_sum", (1,))[0])
+    low, high = fitness_range
+    if not low <= fitness <= high:
+        raise ValueError(f"'fitness' is {fitness:g}, which the loss cannot be: it lies between {low:g} and {high:g}")
     if square_sum <= 0:
         raise ValueError(f"'sigma_square_sum' is {square_sum:g}, expected a positive number")
     counters = read_counters(meta)

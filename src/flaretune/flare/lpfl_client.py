@@ -18,8 +18,10 @@ from flaretune.lpfl.kept_states import KeptStates
 if TYPE_CHECKING:
     from nvflare.app_common.abstract.fl_model import FLModel
 
+    from flaretune.data.site_data import SiteData
     from flaretune.lpfl.site import LPFLSite
     from flaretune.models.tuned import TunedModel
+    from flaretune.tasks.spec import TaskSpec
 
 STATES = Path("flaretune_soft_labels")  # in the folder that the script runs in, which is the job's
 
@@ -41,6 +43,7 @@ class LPFLTasks:
 
     def _setup(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         _, after_round = read_task(messages.read_run, task)
+        self._site = None  # of a setup that the server did not wait for: not two models at a time
         self._site, answer = set_up(self._config, name, sites, self._states(task, name), after_round)
         return lpfl_messages.lpfl_setup_answer(answer)
 
@@ -98,24 +101,32 @@ def open_site(
         UserError: whatever the user can correct.
     """
     # torch and transformers take seconds to import: only now that NVFlare knows this process
-    from flaretune.data.load import load_texts
-    from flaretune.lpfl.site import Labelled, LearnSettings, LPFLSite, SiteTexts
-    from flaretune.lpfl.soft_labels import SoftLabelSettings
     from flaretune.models.tuned import TuneSettings, open_tuned_model
 
     # drawn even where soft labels are off, so that the test data of a site's own file is the same
     wanted = 0 if config.unlabelled_path else config.unlabelled
     spec, data = load_data(config, name, sites, unlabelled=wanted)
-    pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
-    options = as_dict(config)
     tuned = open_tuned_model(
         spec,
         config.model_name,
-        build(TuneSettings, options),
+        build(TuneSettings, as_dict(config)),
         dtype=config.dtype,
         device=config.device,
         batch_size=config.batch_size,
     )
+    return site_on(config, name, spec, data, tuned, states or KeptStates(STATES / name)), tuned
+
+
+def site_on(
+    config: LPFLConfig, name: str, spec: TaskSpec, data: SiteData, tuned: TunedModel, states: KeptStates
+) -> LPFLSite:
+    """The site of these data, on a model that is there; several sites may train the same one in turn."""
+    from flaretune.data.load import load_texts
+    from flaretune.lpfl.site import Labelled, LearnSettings, LPFLSite, SiteTexts
+    from flaretune.lpfl.soft_labels import SoftLabelSettings
+
+    pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
+    options = as_dict(config)
     encode = tuned.label_model.encode
     texts = SiteTexts(
         Labelled(encode(data.train.texts), data.train.labels),
@@ -125,4 +136,4 @@ def open_site(
         pool.truth,
     )
     settings, soft = build(LearnSettings, options), build(SoftLabelSettings, options)
-    return LPFLSite(name, tuned, texts, settings, soft, states or KeptStates(STATES / name)), tuned
+    return LPFLSite(name, tuned, texts, settings, soft, states)

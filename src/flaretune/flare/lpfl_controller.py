@@ -9,15 +9,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from nvflare.app_common.aggregators.weighted_aggregation_helper import WeightedAggregationHelper
 
 from flaretune.config.lpfl import LPFLServerConfig
 from flaretune.config.options import build
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
+from flaretune.flare.job_sites import note_limited
+from flaretune.flare.lpfl_average import combine
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
+from flaretune.lpfl.bounded import coordinate_median
 from flaretune.report.run_record import TrainRecord
 from flaretune.tasks.artifact_parts import saved_prior
 from flaretune.tasks.evaluation import Counters, Evaluation
@@ -31,9 +33,9 @@ class LPFLController(RoundsController):
     """Runs the rounds of LP-FL (see `RoundsController`): FedAvg (arXiv 1602.05629) of what the sites have trained.
 
     NVFlare's own `FedAvg` adds results up as they arrive, so that equal seeds need not give equal bits, and takes every
-    result that it can add; here answers are checked first and added in the order of the sites, by NVFlare's
-    `WeightedAggregationHelper`. Averaging A and B each is not averaging their product B·A, which is what the model adds
-    to its weights; with A frozen and the same everywhere it is: mean(B_k)·A = mean(B_k·A) (FFA-LoRA, arXiv 2403.12313).
+    result that it can add; here answers are checked first, and `lpfl_average` combines them. Averaging A and B each is
+    not averaging their product B·A, which is what the model adds to its weights; with A frozen and the same everywhere
+    it is: mean(B_k)·A = mean(B_k·A) (FFA-LoRA, arXiv 2403.12313).
 
     Args:
         min_clients: answers that a round needs; more than the job has sites means all of them.
@@ -41,6 +43,7 @@ class LPFLController(RoundsController):
         round_timeout: seconds after which a task goes on without the sites that have not answered.
         setup_timeout: the same for the first task, in which sites load model and data.
         init_adapter: adapter folder on the server to go on from; "" for a new adapter.
+        aggregation: how the sites' adapters are combined (`lpfl_average`).
         checkpoint: folder that the run is kept in after every round; "" for none.
 
     Raises:
@@ -54,6 +57,7 @@ class LPFLController(RoundsController):
         round_timeout: int = LPFLServerConfig.round_timeout,
         setup_timeout: int = LPFLServerConfig.setup_timeout,
         init_adapter: str = LPFLServerConfig.init_adapter,
+        aggregation: str = LPFLServerConfig.aggregation,
         checkpoint: str = LPFLServerConfig.checkpoint,
     ):
         super().__init__(LPFLServerConfig)
@@ -62,6 +66,7 @@ class LPFLController(RoundsController):
         self.round_timeout = round_timeout
         self.setup_timeout = setup_timeout
         self.init_adapter = init_adapter
+        self.aggregation = aggregation
         self.checkpoint = checkpoint
         build(LPFLServerConfig, vars(self))  # checks the values
 
@@ -74,11 +79,11 @@ class LPFLController(RoundsController):
         if not self.agree(setup):
             return
         self._settings = next(iter(setup.values())).settings
-        self._whole = self._start(answers)
+        self._start(answers)
         self.open_folder(setup, BEST_ADAPTER, "adapter")
         shapes = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}  # of what is trained
         arrays = {name: values for name, values in self._whole.items() if name in shapes}
-        record = self.go_on(TrainRecord, {})
+        record = self.go_on(TrainRecord, {"aggregation": self.aggregation})
         if not self.init_adapter:  # which has its own prior, or none
             self.calibrate(setup)
         # a new adapter leaves the model as the sites have evaluated it in the setup, before a prior was known; another
@@ -102,9 +107,10 @@ class LPFLController(RoundsController):
                 return
             if not evaluated:
                 self._evaluated(record, arrays, {site: a.evaluation for site, a in trained.items()})
-            arrays = average(trained, round_number)
+            arrays, limited = combine(self.aggregation, arrays, trained, round_number)
             counters = {site: a.counters for site, a in trained.items()}
             record = self._new_record(round_number, trained, counters, started)
+            note_limited(record, limited, self.aggregation)
             del trained
             evaluated = False
             self.keep(record, arrays)
@@ -120,13 +126,18 @@ class LPFLController(RoundsController):
         self._evaluated(record, arrays, {site: a.evaluation for site, a in last.items()})
         log.info("done: results in %s", self.results_folder())
 
-    def _start(self, answers: Mapping[str, LPFLSetupAnswer]) -> dict[str, np.ndarray]:
-        """The whole adapter that the job starts from: that of an earlier run, or the one that the sites have drawn.
+    def objection(self, site: str, answer: LPFLSetupAnswer) -> str:
+        return super().objection(site, answer.setup) or self._other_frozen_part(site, answer)
+
+    def _start(self, answers: Mapping[str, LPFLSetupAnswer]) -> None:
+        """Set the whole adapter that the job starts from: that of an earlier run, or the one that the sites have drawn.
 
         Raises:
             UserError: the earlier one does not fit, or frozen parts differ between the sites.
         """
         whole = next(iter(answers.values())).initial
+        if self.aggregation != "plain" and whole:  # equal seeds give equal ones: then this is the first site's too
+            whole = coordinate_median([a.initial for a in answers.values()])
         if self.init_adapter:
             try:
                 earlier = load_adapter(self.init_adapter)
@@ -138,14 +149,20 @@ class LPFLController(RoundsController):
                 raise UserError(
                     f"--init_adapter: {self.init_adapter} was trained with --calibrate none; go on with that"
                 )
-        for name in sorted(set(whole) - set(self._settings["parameters"])):  # never sent again: the same everywhere
-            for site, other in answers.items():
-                if not np.array_equal(whole[name], other.initial[name]):
-                    raise UserError(
-                        f"--freeze_a 1: {name} at {site} is another than that of the job's start; every site needs "
-                        "the same seed, rank and version of PEFT and torch"
-                    )
-        return whole
+        self._whole = whole
+        for site, answer in answers.items():
+            if sentence := self._other_frozen_part(site, answer):
+                raise UserError(sentence)
+
+    def _other_frozen_part(self, site: str, answer: LPFLSetupAnswer) -> str:
+        """Which frozen part a site has other than the job, as a sentence: they are never sent again."""
+        for name in sorted(set(self._whole) - set(self._settings["parameters"])):
+            if not np.array_equal(self._whole[name], answer.initial[name]):
+                return (
+                    f"--freeze_a 1: {name} at {site} is another than that of the job's start; every site needs the "
+                    "same seed, rank and version of PEFT and torch"
+                )
+        return ""
 
     def _new_record(
         self,
@@ -196,16 +213,6 @@ class LPFLController(RoundsController):
             trained_parameters=sum(int(np.prod(shape)) for shape in s["parameters"].values()),
         )
         keep(LAST_ADAPTER, self.folder.result_of(record))
-
-
-def average(trained: Mapping[str, TrainAnswer], round_number: int) -> dict[str, np.ndarray]:
-    """The mean of the sites' arrays, weighted by their numbers of examples (FedAvg), float32."""
-    helper = WeightedAggregationHelper()
-    sizes = {site: answer.labelled + answer.soft_labelled for site, answer in trained.items()}
-    for site, answer in trained.items():
-        # shares, not numbers: float32 times a number of texts may be more than float32 holds
-        helper.add(answer.arrays, sizes[site] / sum(sizes.values()), site, round_number)
-    return {name: values.astype(np.float32, copy=False) for name, values in helper.get_result().items()}
 
 
 def fitting_arrays(

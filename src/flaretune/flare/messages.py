@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
+from flaretune.tasks import metrics
 from flaretune.tasks.evaluation import Counters, EvaluateAnswer, Evaluation, SetupAnswer
 
 SCHEMA = 3
@@ -143,9 +144,15 @@ def evaluation_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 
 def read_evaluation(params: Mapping[str, Any], n_counts: int) -> Evaluation:
-    loss_sum, size = read_array(params, "dev_loss", (2,))
+    loss_sum, size = (float(value) for value in read_array(params, "dev_loss", (2,)))
+    if loss_sum < 0 or size < 0:
+        raise ValueError(f"'dev_loss' is [{loss_sum:g}, {size:g}], expected numbers of at least 0")
+    dev = read_counts(params, "dev", n_counts)
+    metrics.check_possible(dev, int(size))
     test = read_counts(params, "test", n_counts) if "test" in params else None
-    return Evaluation(read_counts(params, "dev", n_counts), float(loss_sum), int(size), test)
+    if test is not None:
+        metrics.check_possible(test)
+    return Evaluation(dev, loss_sum, int(size), test)
 
 
 def counter_fields(counters: Counters) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""What the servers of both methods do: ask the sites, take what can be read, keep and tell of rounds."""
+"""What the servers of both methods do: run rounds, keep and tell of them."""
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,30 +12,26 @@ from typing import Any, TypeVar
 import numpy as np
 from nvflare.apis.analytix import AnalyticsDataType
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo, send_analytic_dxo
-from nvflare.app_common.abstract.fl_model import FLModel
-from nvflare.app_common.workflows.model_controller import ModelController
 
 from flaretune.config.options import as_dict, build
 from flaretune.config.shared import ServerConfig
 from flaretune.errors import UserError
-from flaretune.flare import messages
-from flaretune.flare.progress import TOPIC, Progress
+from flaretune.flare.asking_controller import AskingController
 from flaretune.flare.simulator_fix import give_each_thread_its_own_names
-from flaretune.flare.wire_meter import WireMeter
 from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
 from flaretune.report.run_record import RoundRecord, scalars
+from flaretune.robust import FACTOR, shrinkage
 from flaretune.tasks import calibration, metrics
-from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, peak_memory_mb
+from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, hold_to_the_others, peak_memory_mb
 
 log = logging.getLogger("flaretune.server")
-Answer = TypeVar("Answer")
 Record = TypeVar("Record", bound=RoundRecord)
 
 RESULTS = "flaretune"  # folder of the job's results in the server's run folder
 
 
-class RoundsController(ModelController):
+class RoundsController(AskingController):
     """Asks the sites in rounds and keeps the results in the job's run folder on the server.
 
     Nothing about model, task or data is told here: the sites report what they were told, and the server
@@ -50,16 +45,12 @@ class RoundsController(ModelController):
         config: the class that says which of the attributes are options, and checks their values.
     """
 
-    min_clients: int
-    num_rounds: int
-    round_timeout: int
-    setup_timeout: int
+    aggregation: str
     checkpoint: str
 
     def __init__(self, config: type[ServerConfig]):
         super().__init__(persistor_id="", ignore_result_error=True)
         self._config = config
-        self.prior: np.ndarray | None = None  # of the classes, which sites divide out of the model's answers
 
     def run(self) -> None:
         """Run the job; what its user can correct ends it with one sentence."""
@@ -71,6 +62,8 @@ class RoundsController(ModelController):
             self.run_rounds()
         except UserError as error:
             self.panic(str(error))
+        except OSError as error:
+            self.panic(f"the results cannot be written: {error.strerror or error} ({error.filename})")
 
     @abstractmethod
     def run_rounds(self) -> None:
@@ -80,91 +73,12 @@ class RoundsController(ModelController):
             UserError: whatever the user can correct.
         """
 
-    def begin(self) -> None:
-        """Look at who is there, start to count bytes, and let others look how far the job is."""
-        self._sites = sorted((client.name for client in self.engine.get_clients()), key=_natural_order)
-        self._shares = list(self._sites)  # whose place is the number of their share of a common data set
-        self._needed = min(self.min_clients, len(self._sites))
-        if self._needed < self.min_clients:
-            log.warning(
-                "min_clients %d, but the job has %d sites: all of them are needed", self.min_clients, self._needed
-            )
-        self._meter = WireMeter(self.fl_ctx.get_job_id(), self.engine.get_cell().core_cell)
-        self._progress = Progress(self._sites, self.num_rounds, lambda: self._meter.last_heard)
-        self.engine.register_app_command(TOPIC, self._progress.tell)
-        # Half a second at the end of every task by default, and the argument for it has no effect.
-        if hasattr(self.communicator, "_task_check_period"):
-            self.communicator._task_check_period = 0.02
-
-    @property
-    def shares(self) -> list[str]:
-        """Names of the sites in the order of their shares of a common data set."""
-        return self._shares
-
     def results_folder(self) -> Path:
         return Path(self.get_run_dir()) / RESULTS
 
-    def ask(
-        self, task: str, message: FLModel, round_number: int, read: Callable[[FLModel], Answer]
-    ) -> dict[str, Answer] | None:
-        """Send a task to all sites and collect the answers that can be read, by site.
-
-        Returns:
-            The answers in the order of the sites; None if the job was aborted or has failed for want of answers.
-        """
-        message.current_round, message.total_rounds = round_number, self.num_rounds
-        if self.kept.name:
-            messages.tell_run(message, self.kept.name, self.kept.after_round)
-        if self.prior is not None:
-            messages.tell_prior(message, self.prior)
-        self._progress.asking(task, round_number)
-        results = self.broadcast_model(
-            data=message,
-            task_name=task,
-            targets=list(self._sites),
-            timeout=self.setup_timeout if task == messages.SETUP else self.round_timeout,
-        )
-        if self.abort_signal.triggered:
-            return None
-        answers = {}
-        for result in results:
-            site = result.meta.get("client_name", "an unknown site")
-            try:
-                answers[site] = read(result)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                log.warning("round %d: the %s answer of %s is left out: %s", round_number, task, site, error)
-        answers = {site: answers[site] for site in self._sites if site in answers}
-        if len(answers) < self._needed:
-            missing = ", ".join(site for site in self._sites if site not in answers)
-            self.panic(
-                f"round {round_number}: {len(answers)} of {len(self._sites)} sites gave a usable {task} answer and "
-                f"{self._needed} are needed; without: {missing} (their own logs say why)"
-            )
-            return None
-        return answers
-
-    def agree(self, setup: Mapping[str, SetupAnswer]) -> bool:
-        """Whether all sites were told the same; if not, the job fails and says which differ and where."""
-        (first, reference), *others = setup.items()
-        for site, answer in others:
-            for part in (name for name, value in reference.settings.items() if isinstance(value, dict)):
-                mine, theirs = (
-                    {k: v for k, v in a.settings[part].items() if (part, k) != ("model", "name")}
-                    for a in (reference, answer)
-                )
-                differing = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key)]
-                if differing:
-                    key = differing[0]
-                    self.panic(
-                        f"the sites do not agree on the {part}: {key} is {mine.get(key)!r} at {first} and "
-                        f"{theirs.get(key)!r} at {site}; give all sites the same"
-                    )
-                    return False
-        return True
-
     def open_folder(self, setup: Mapping[str, SetupAnswer], artifact: str, artifact_kind: str, **more: Any) -> None:
         """Start the results of this job: `setup` are the sites that take part, `more` is noted with the options."""
-        self._sites = list(setup)  # the others have no model or data to work with
+        self.go_on_without_the_late(setup)
         settings = next(iter(setup.values())).settings
         self._metric_name = settings["task"]["metric"]
         self.folder = RunFolder(
@@ -182,6 +96,8 @@ class RoundsController(ModelController):
         masses = [answer.mass for answer in setup.values() if answer.mass is not None]
         if masses:
             earlier = self.kept.earlier and self.kept.earlier.state.get("prior")
+            if self.aggregation != "plain":  # whose sum is a site's number of texts
+                masses = list(np.array(masses) * shrinkage(np.sum(masses, axis=1), down_to=FACTOR)[:, None])
             self.prior = np.array(earlier) if earlier else calibration.prior(masses)
             log.info("the model's mean probabilities of the classes: %s", ", ".join(f"{p:.3f}" for p in self.prior))
 
@@ -228,6 +144,7 @@ class RoundsController(ModelController):
             "seconds": round(seconds, 2),
             "overhead_seconds": round(seconds - max(c.seconds for c in answers.values()), 2),
             "sites": list(answers),
+            "left_out": dict(self._left_out),
             "bytes_down": round(wire["down"][0] / len(answers), 1),
             "bytes_up": round(wire["up"][0] / len(answers), 1),
             "queries": sum(c.queries for c in answers.values()),
@@ -251,10 +168,11 @@ class RoundsController(ModelController):
             save: writes the artifact, given what is known of it; called if it is the best so far.
             more: further entries of the summary.
         """
-        dev_size = sum(e.dev_size for e in evaluations.values())
+        weighed = (evaluations if self.aggregation == "plain" else hold_to_the_others(evaluations)).values()
+        dev_size = sum(e.dev_size for e in weighed)
         record.accuracy = self.metric([e.test for e in evaluations.values()])
-        record.dev_accuracy = self.metric([e.dev for e in evaluations.values()])
-        record.dev_loss = sum(e.dev_loss_sum for e in evaluations.values()) / dev_size if dev_size else None
+        record.dev_accuracy = self.metric([e.dev for e in weighed])
+        record.dev_loss = sum(e.dev_loss_sum for e in weighed) / dev_size if dev_size else None
         record.site_accuracy = {
             site: value for site, e in evaluations.items() if (value := self.metric([e.dev])) is not None
         }
@@ -280,8 +198,3 @@ class RoundsController(ModelController):
     def n_counts(self) -> int:
         """How many counts the task's metric has."""
         return len(metrics.count(self._metric_name, np.zeros(0, int), np.zeros(0, int), 0))
-
-
-def _natural_order(name: str) -> list:
-    """Sort key that puts site-2 before site-10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

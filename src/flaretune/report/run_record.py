@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,8 @@ class RoundRecord:
         round: 0 is where the job starts.
         seconds: of the whole round; ``overhead_seconds`` is what the slowest site did not spend on its tasks.
         sites: who answered.
+        left_out: the sites whose answers did not count, and why not.
+        limited: the sites whose answers counted only as far as the bound of --aggregation lets them.
         bytes_down, bytes_up: mean over the sites of the round's messages, as they travelled; the evaluation that
             closes the job belongs to no round.
         queries: candidates asked about, or training steps, over all sites.
@@ -46,6 +49,8 @@ class RoundRecord:
     dev_accuracy: float | None = None
     dev_loss: float | None = None
     site_accuracy: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    limited: list[str] = field(default_factory=list)
 
     def line(self, last_round: int, n_sites: int, is_best: bool) -> str:
         """The progress line of this round."""
@@ -54,6 +59,8 @@ class RoundRecord:
         parts += self._details()
         parts.append(f"{self.seconds:6.1f} s")
         parts.append(f"{len(self.sites)}/{n_sites} sites: {', '.join(self.sites)}")
+        if self.limited:
+            parts.append(f"limited: {', '.join(self.limited)}")
         return "  ".join(parts)
 
     def _details(self) -> list[str]:
@@ -177,6 +184,7 @@ def closing_report(values: dict[str, Any], summary_file: Path) -> str:
         f"test {metric}": f"{_percent(values['test_accuracy'])} ({chosen})",
         f"{metric} by round": by_round,
         **(_training_rows(values) if values["method"] == "LP-FL" else _search_rows(values)),
+        **_fault_rows(values["rounds"]),
         "bytes a client and round": f"{down:,.0f} down, {up:,.0f} up",
         "seconds": f"{values['seconds']:,.0f}",
         values["artifact_kind"]: values["artifact"],
@@ -196,6 +204,16 @@ def _training_rows(values: dict[str, Any]) -> dict[str, str]:
         "trained on": f"{values['labelled']} labelled and {values['soft_labelled']} soft-labelled texts{right}",
         "trained parameters": f"{values['trained_parameters']:,}",
     }
+
+
+def _fault_rows(rounds: list[dict[str, Any]]) -> dict[str, str]:
+    """The sites whose answers did not count, or not as they were, and in how many rounds; nothing if all did."""
+    found = {}
+    for name, key in (("left out", "left_out"), ("held to the others", "limited")):
+        counts = Counter(site for record in rounds for site in record.get(key, ()))
+        if counts:
+            found[name] = ", ".join(f"{site} ({n} {'round' if n == 1 else 'rounds'})" for site, n in counts.items())
+    return found
 
 
 def _percent(value: float | None) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import resource
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from flaretune.robust import FACTOR, shrinkage
 from flaretune.tasks import metrics
 from flaretune.tasks.spec import TaskSpec
 
@@ -80,6 +82,22 @@ class EvaluateAnswer:
 
     evaluation: Evaluation
     counters: Counters
+
+
+def hold_to_the_others(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """Evaluations by site, those on more than `robust.FACTOR` times the lower median of examples counted as on so many.
+
+    Sites choose the best round together; none is to choose it alone by what it says of its number of examples.
+    """
+    fewer = shrinkage(np.array([e.dev_size for e in evaluations.values()]), down_to=FACTOR)
+    return {site: _on_fewer(e, by) for (site, e), by in zip(evaluations.items(), fewer, strict=True)}
+
+
+def _on_fewer(evaluation: Evaluation, by: float) -> Evaluation:
+    if by == 1:
+        return evaluation
+    dev, size = (np.round(np.asarray(n) * by).astype(np.int64) for n in (evaluation.dev, evaluation.dev_size))
+    return replace(evaluation, dev=dev, dev_loss_sum=evaluation.dev_loss_sum * by, dev_size=int(size))
 
 
 def count_right(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

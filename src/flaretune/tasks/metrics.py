@@ -37,6 +37,24 @@ def count(metric: str, predictions: np.ndarray, labels: np.ndarray, positive_cla
     return np.array([np.sum(said & is_so), np.sum(said & ~is_so), np.sum(~said & is_so)], dtype=np.int64)
 
 
+def check_possible(counts: np.ndarray, n_examples: int | None = None) -> None:
+    """Check that counts of some metric can be: those of accuracy are two, of F1 three.
+
+    Args:
+        counts: int64, not negative; as from `count`, summed or not.
+        n_examples: what they are of; None if that is not known.
+
+    Raises:
+        ValueError: more right answers than answers, or another number of examples.
+    """
+    correct_of_total = len(counts) == 2
+    if correct_of_total and counts[0] > counts[1]:
+        raise ValueError(f"{counts[0]} right answers of {counts[1]} cannot be")
+    total = int(counts[1]) if correct_of_total else int(counts.sum())
+    if n_examples is not None and (total != n_examples if correct_of_total else total > n_examples):
+        raise ValueError(f"counts {counts.tolist()} of {n_examples} examples cannot be")
+
+
 def value(metric: str, counts: np.ndarray) -> float:
     """The metric, in [0, 1], from the (summed) counts of ``count``.
 
