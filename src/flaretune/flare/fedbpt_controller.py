@@ -86,6 +86,7 @@ class FedBPTController(RoundsController):
             sigma_floor=self.sigma_floor,
             norm_limit=options["prompt_norm_threshold"] if options["norm_prompt"] else None,
             norm_limit_upper=options["prompt_norm_threshold_upper"],
+            equal_weights=bool(options["dp_noise"]),  # sites then do not tell their fitness
         )
         server = {name: getattr(self, name) for name in ("seed", "covariance", "sigma_floor")}
         record = self.go_on(SearchRecord, server)
@@ -123,7 +124,7 @@ class FedBPTController(RoundsController):
             return
         record.seconds = round(record.seconds + time.monotonic() - started, 2)
         self._evaluated(record, search, {site: a.evaluation for site, a in last.items()})
-        log.info("done: results in %s", self.results_folder())
+        self.tell_end()
 
     def _update(self, search: GlobalSearch, found: Mapping[str, SearchAnswer], round_number: int) -> None:
         """Move the search distribution by the sites' answers."""
@@ -153,8 +154,8 @@ class FedBPTController(RoundsController):
         started: float,
     ) -> SearchRecord:
         """What is known of a round before its mean is evaluated; the setup's questions are no search."""
-        fitness = {site: a.result.fitness for site, a in found.items()}
         measured = self.measure(counters, started)
+        fitness = {site: a.result.fitness for site, a in found.items()} if measured["epsilon"] is None else {}
         if not found:
             measured |= {"queries": 0, "example_forwards": 0}
         return SearchRecord(

@@ -199,7 +199,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
         server = replace(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
     if server.checkpoint and job.env != "prod":  # on this machine, whatever folder its server runs in
         server = replace(server, checkpoint=str(Path(server.checkpoint).expanduser().absolute()))
-        if isinstance(site, LPFLConfig) and not site.state_dir:  # the simulator empties its sites' workspaces
+        if not site.state_dir:  # the simulator empties its sites' workspaces
             site = replace(site, state_dir=f"{server.checkpoint}/sites")
     recipe = method.recipe(site, server, name=job.name, per_site=per_site)
     if job.tracking != "none":

@@ -118,7 +118,7 @@ class LPFLController(RoundsController):
             return
         record.seconds = round(record.seconds + time.monotonic() - started, 2)
         self._evaluated(record, arrays, {site: a.evaluation for site, a in last.items()})
-        log.info("done: results in %s", self.results_folder())
+        self.tell_end()
 
     def _start(self, answers: Mapping[str, LPFLSetupAnswer]) -> dict[str, np.ndarray]:
         """The whole adapter that the job starts from: that of an earlier run, or the one that the sites have drawn.
@@ -159,6 +159,8 @@ class LPFLController(RoundsController):
         measured = self.measure(counters, started)
         if not trained:
             return TrainRecord(round=round_number, **{**measured, "queries": 0, "example_forwards": 0})
+        if measured["epsilon"] is not None:  # then sites do not tell how many texts they have, and with what loss
+            return TrainRecord(round=round_number, **measured)
         sizes = [a.labelled + a.soft_labelled for a in answers]
         known = [a for a in answers if a.soft_labels_right is not None]
         n_known = sum(a.soft_labelled for a in known)

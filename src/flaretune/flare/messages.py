@@ -149,12 +149,13 @@ def read_evaluation(params: Mapping[str, Any], n_counts: int) -> Evaluation:
 
 
 def counter_fields(counters: Counters) -> dict[str, Any]:
-    return {
+    fields = {
         "queries": counters.queries,
         "example_forwards": counters.example_forwards,
         "seconds": round(counters.seconds, 3),
         "memory_mb": counters.memory_mb,
     }
+    return {**fields, "releases": counters.releases} if counters.releases else fields
 
 
 def read_counters(meta: Mapping[str, Any]) -> Counters:
@@ -163,6 +164,7 @@ def read_counters(meta: Mapping[str, Any]) -> Counters:
         read_natural(meta, "example_forwards"),
         read_number(meta, "seconds"),
         read_number(meta, "memory_mb"),
+        read_natural(meta, "releases") if "releases" in meta else 0,
     )
 
 

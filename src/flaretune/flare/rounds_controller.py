@@ -23,6 +23,7 @@ from flaretune.flare import messages
 from flaretune.flare.progress import TOPIC, Progress
 from flaretune.flare.simulator_fix import give_each_thread_its_own_names
 from flaretune.flare.wire_meter import WireMeter
+from flaretune.privacy.accountant import account, sentence
 from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
 from flaretune.report.run_record import RoundRecord, scalars
@@ -224,9 +225,11 @@ class RoundsController(ModelController):
         """
         seconds = time.monotonic() - started
         wire = self._meter.take()
+        releases = max(c.releases for c in answers.values())
+        spent = account(self.folder.settings["options"], releases)
         return {
             "seconds": round(seconds, 2),
-            "overhead_seconds": round(seconds - max(c.seconds for c in answers.values()), 2),
+            "overhead_seconds": None if spent else round(seconds - max(c.seconds for c in answers.values()), 2),
             "sites": list(answers),
             "bytes_down": round(wire["down"][0] / len(answers), 1),
             "bytes_up": round(wire["up"][0] / len(answers), 1),
@@ -234,6 +237,8 @@ class RoundsController(ModelController):
             "example_forwards": sum(c.example_forwards for c in answers.values()),
             "memory_mb": max(c.memory_mb for c in answers.values()),
             "server_memory_mb": peak_memory_mb(),
+            "releases": releases,
+            "epsilon": spent and spent["epsilon"],
         }
 
     def finish(
@@ -261,6 +266,11 @@ class RoundsController(ModelController):
         is_best = self.folder.keep_round(record, save, **more)
         self._show(record)
         log.info(record.line(self.num_rounds, len(self._shares), is_best))
+
+    def tell_end(self) -> None:
+        """The last line of the job's log."""
+        privacy = self.folder.privacy()
+        log.info("done: results in %s%s", self.results_folder(), f"; {sentence(privacy['privacy'])}" if privacy else "")
 
     def _show(self, record: RoundRecord) -> None:
         """Tell a round's numbers to who watches, and to TensorBoard or whatever receives analytics on the server."""
