@@ -26,7 +26,10 @@ def read_task(task: Mapping[str, Any], kind: str) -> TaskSpec:
 
     Raises:
         UserError: its parts do not fit together.
+        KeyError, TypeError: it has no name.
     """
+    if not isinstance(task["name"], str):
+        raise TypeError(f"the task's name is {task['name']!r}")
     values = {key: value for key, value in task.items() if key != "name"}
     source = {"hub": f"none (a {kind} names no data)", **_NO_SOURCE}
     return parse_task({**values, "source": source}, task["name"], place=f"the task in the {kind}")
