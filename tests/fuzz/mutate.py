@@ -70,7 +70,7 @@ def to_json(value: Any) -> str:
 
 def as_values(value: Any) -> Any:
     """With the lists that `DEEP` stands for."""
-    if value == DEEP:
+    if isinstance(value, str) and value == DEEP:
         for _ in range(3000):
             value = [value]
         return value

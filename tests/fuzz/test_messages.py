@@ -1,11 +1,14 @@
 """What a site may tell the server, and a server its sites: every reader of messages, with fields that do not belong."""
 
 import copy
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from nvflare.app_common.abstract.fl_model import FLModel
 
+from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.config.lpfl import LPFLConfig
 from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.distribution import Distribution
 from flaretune.fedbpt.local_search import LocalResult
@@ -13,6 +16,7 @@ from flaretune.flare import fedbpt_messages, lpfl_messages, messages
 from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.service.protocol import Ask, ask_message, named, read_ask, read_logits
 from flaretune.tasks.evaluation import EvaluateAnswer, SetupAnswer
+from flaretune.tasks.spec import load_task, task_table
 from tests.flare.sending import COUNTERS, EVALUATION
 from tests.fuzz.guard import fuzz
 from tests.fuzz.mutate import as_values, changed, strange_array
@@ -23,7 +27,8 @@ SHAPES = {"x.lora_A.weight": (2, 3), "x.lora_B.weight": (3, 2)}
 ARRAYS = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
 SETTINGS = {"method": "FedBPT", "options": {"seed": 1}, "task": {"name": "t"}, "model": {"name": "m"}, "popsize": 5}
 SETUP = SetupAnswer(SETTINGS, 8, EVALUATION.test, EVALUATION, COUNTERS)
-INITIAL = {**SETTINGS, "initial": {name: list(shape) for name, shape in SHAPES.items()}}
+TOLD = {name: list(shape) for name, shape in SHAPES.items()}
+INITIAL = {**SETTINGS, "adapter": {"r": 2}, "initial": TOLD, "parameters": TOLD}
 SEARCH = SearchAnswer(LocalResult(np.zeros(5), 0.5, 8.0, 41), 32, COUNTERS, EVALUATION)
 TRAIN = TrainAnswer(ARRAYS, 8, 4, 3, 0.5, COUNTERS, EVALUATION)
 POINT = Distribution(np.zeros(5), 1.0, np.ones(5))
@@ -85,8 +90,44 @@ def test_readers_of_messages(name):
     good, read = READERS[name]
     read(good)
     seed = 30 + list(READERS).index(name)
-    loaded, refused = fuzz(name, 300, seed, lambda rng: change(good, rng), read, sound, ValueError)
+    _, refused = fuzz(name, 300, seed, lambda rng: change(good, rng), read, sound, ValueError)
     assert refused > 30
+
+
+@pytest.mark.parametrize("config", [FedBPTConfig, LPFLConfig])
+def test_settings_of_a_site(config):
+    """What has passed can be used as the controllers do: as options, a task, and a model."""
+    options = {item.name: item.default for item in fields(config) if item.name not in config.local_options}
+    task = {"name": "sst2", **{key: value for key, value in task_table(load_task("sst2")).items() if key != "source"}}
+    settings = {
+        **INITIAL,
+        "method": config.method,
+        "options": options,
+        "task": task,
+        "model": {"name": "m", "kind": "masked", "hidden_size": 32},
+    }
+    method = {"FedBPT": messages, "LP-FL": lpfl_messages}[config.method]
+    read = {"FedBPT": messages.read_setup_answer, "LP-FL": lpfl_messages.read_lpfl_setup_answer}[config.method]
+    params = {**messages.evaluation_arrays(EVALUATION), **(ARRAYS if method is lpfl_messages else {})}
+
+    def make(rng):
+        told = as_values(changed(settings, rng))
+        return messages.message(params, {"settings": told, "n_train": 8, **messages.counter_fields(COUNTERS)})
+
+    def check(found):
+        told = found.settings if method is messages else found.setup.settings
+        assert {name: type(value) for name, value in told["options"].items()} == {
+            name: type(value) for name, value in options.items()
+        }
+        assert told["task"]["metric"] in ("accuracy", "f1")
+        assert told["model"]["kind"] == "masked" or isinstance(told["model"]["kind"], str)
+        assert told["popsize"] >= 2
+
+    loaded, refused = fuzz(
+        f"settings of {config.method}", 500, 60, make, lambda model: read(model, config=config), check, ValueError
+    )
+    assert loaded > 20
+    assert refused > 200
 
 
 def sound(found):
@@ -122,9 +163,7 @@ def test_questions_to_the_service():
             assert part is None or isinstance(part.handle, str)
             assert part is None or part.content is None or named(part.content).handle == part.handle
 
-    loaded, refused = fuzz(
-        "question", 900, 50, lambda rng: as_values(changed(changed(ask, rng), rng)), read_ask, check, ValueError
-    )
+    loaded, refused = fuzz("question", 900, 50, lambda rng: as_values(changed(ask, rng)), read_ask, check, ValueError)
     assert loaded > 20
     assert refused > 500
 
@@ -133,8 +172,7 @@ def test_answers_of_the_service():
     good = np.zeros((2, 3, 2)).tolist()
 
     def check(found):
-        assert found.shape == (2, 3, 2)
-        assert np.all(np.isfinite(found))
+        assert (found.shape, found.dtype) == ((2, 3, 2), np.float32)  # the search refuses what is not finite
 
     fuzz(
         "logits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,6 +248,7 @@ def _site_s_own(config: type[SiteConfig], file: Path) -> dict[str, Any]:
                 f"{file}: {name} must be the same at all sites, so that the job says it; a site may say "
                 f"{', '.join(config.local_options)}"
             )
-        if name in PATHS and value and (file.parent / Path(value).expanduser()).exists():
-            own[name] = str((file.parent / Path(value).expanduser()).absolute())
+        if name in PATHS and value:
+            path = os.path.join(file.parent, os.path.expanduser(value))  # unlike pathlib's, of any text
+            own[name] = os.path.abspath(path) if os.path.exists(path) else value
     return own

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.config.fedbpt import FedBPTServerConfig
+from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.options import build
 from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.artifact import PromptArtifact, save_prompt
@@ -70,7 +70,8 @@ class FedBPTController(RoundsController):
 
     def run_rounds(self) -> None:
         """Set the sites up, then search round by round; see `RoundsController.run_rounds`."""
-        setup = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, messages.read_setup_answer)
+        read_setup = partial(messages.read_setup_answer, config=FedBPTConfig)
+        setup = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, read_setup)
         if setup is None or not self.agree(setup):
             return
         self.open_folder(setup, BEST_PROMPT, "prompt", seed=self.seed)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from nvflare.app_common.aggregators.weighted_aggregation_helper import WeightedAggregationHelper
 
-from flaretune.config.lpfl import LPFLServerConfig
+from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import build
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
@@ -67,7 +67,8 @@ class LPFLController(RoundsController):
 
     def run_rounds(self) -> None:
         """Set the sites up, then train round by round; see `RoundsController.run_rounds`."""
-        answers = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, lpfl_messages.read_lpfl_setup_answer)
+        read_setup = partial(lpfl_messages.read_lpfl_setup_answer, config=LPFLConfig)
+        answers = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, read_setup)
         if answers is None:
             return
         setup = {site: a.setup for site, a in answers.items()}

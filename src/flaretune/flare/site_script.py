@@ -94,6 +94,8 @@ def _serve(tasks: HasHandlers, inline_arrays: bool) -> None:
         kind, sites = flare.get_task_name(), read_task(messages.read_sites, task)
         if kind not in handlers:
             raise UserError(f"the server sent the task {kind!r}, which this version does not know")
+        if name not in sites:
+            raise UserError(f"the server's sites, {', '.join(sites)}, are without this one, {name}")
         flare.send(handlers[kind](task, name, sites))
 
 
@@ -101,7 +103,7 @@ def read_task(reader: Callable[[FLModel], Any], task: FLModel) -> Any:
     """What a reader of `messages` makes of the server's message, or one sentence if it makes nothing of it."""
     try:
         return reader(task)
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise UserError(
             f"the server's message cannot be read ({error}): server and sites need the same version of flaretune"
         ) from error

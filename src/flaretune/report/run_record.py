@@ -120,7 +120,7 @@ class TrainRecord(RoundRecord):
 
 def scalars(record: RoundRecord) -> dict[str, float]:
     """The numbers of a round by the names that TensorBoard shows; those that are missing are left out."""
-    values = {k: v for k, v in asdict(record).items() if isinstance(v, int | float) and k != "round"}
+    values = {k: v for k, v in asdict(record).items() if isinstance(v, int | float) and k not in ("round", "releases")}
     for name, by_site in (("dev_accuracy", "site_accuracy"), ("fitness", "site_fitness"), ("train_loss", "site_loss")):
         values |= {f"{name}/{site}": value for site, value in getattr(record, by_site, {}).items()}
     return {name: float(value) for name, value in values.items()}

@@ -140,7 +140,7 @@ def load_task(name_or_file: str | Path) -> TaskSpec:
         values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"task file {file} cannot be read ({error.strerror}); check its path") from error
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError and UnicodeDecodeError
         raise UserError(f"task file {file} is not valid TOML: {error}") from error
     return parse_task(values, name=file.stem, place=f"task file {file}", folder=file.resolve().parent)
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from flaretune.errors import UserError
+from flaretune.errors import UserError, shown
 
 REQUIRED: Any = object()  # as a default: the key must be there
 
@@ -28,7 +28,7 @@ class Table:
             if key not in keys:
                 near = difflib.get_close_matches(key, keys, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"its keys are {', '.join(keys)}"
-                raise UserError(f"{place}: unknown key {key!r}; {hint}")
+                raise UserError(f"{place}: unknown key {shown(key)}; {hint}")
         self._values = values
         self._place = place
 
@@ -61,7 +61,7 @@ class Table:
             return default
         value = self._values[key]
         if not is_right(value):
-            raise UserError(f"{self._place}: key {key!r} must be {wanted}, not {value!r}")
+            raise UserError(f"{self._place}: key {key!r} must be {wanted}, not {shown(value)}")
         return value
 
 
