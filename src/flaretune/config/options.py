@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, field, fields
 from typing import Any, TypeVar, get_type_hints
@@ -54,7 +54,7 @@ def check_values(config: type, values: Mapping[str, Any]) -> None:
         flag = f"--{item.name} {value}"
         if limits["choices"] is not None and value not in limits["choices"]:
             raise UserError(f"{flag}: must be one of {', '.join(map(str, limits['choices']))}")
-        if isinstance(value, float) and not math.isfinite(value):
+        if wanted is float and not abs(value) <= sys.float_info.max:
             raise UserError(f"{flag}: must be a finite number")
         if limits["at_least"] is not None and value < limits["at_least"]:
             raise UserError(f"{flag}: must be at least {limits['at_least']}")

@@ -96,7 +96,8 @@ class FedBPTController(RoundsController):
         if record is None:
             record = self._new_record(0, search, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
         else:
-            self._replay(search)
+            with self.kept.taking_up():
+                self._replay(search)
         if evaluated:
             self._evaluated(record, search, {site: a.evaluation for site, a in setup.items()})
 

@@ -36,7 +36,7 @@ with warnings.catch_warnings():
 
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
 from flaretune.flare.lpfl_recipe import LPFLRecipe  # noqa: E402
-from flaretune.flare.recipe import FlaretuneRecipe  # noqa: E402
+from flaretune.flare.recipe import FlaretuneRecipe, check_name  # noqa: E402
 from flaretune.flare.tracking import check_tracker  # noqa: E402
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -82,6 +82,9 @@ class JobConfig:
 
     def __post_init__(self):
         check_fields(self)
+        for flag, name in (("--name", self.name), *(("--clients", n.strip()) for n in self.clients.split(","))):
+            if name:
+                check_name(flag, name)
         if self.env == "prod" and not Path(self.startup_kit or "?").is_dir():
             found = f"{self.startup_kit} is not there" if self.startup_kit else "none was given"
             raise UserError(f"--env prod needs --startup_kit, the folder of an administrator's startup kit; {found}")

@@ -203,13 +203,14 @@ class RoundsController(ModelController):
         Raises:
             UserError: it was made with other settings.
         """
-        self.kept.begin(self.folder.settings, server, self._shares)
-        if self.kept.earlier is None:
-            return None
-        state = self.kept.earlier.state
-        for record in self.folder.restore(state["results"], kind, self.kept.earlier.artifact):
-            self._show(record)
-        return kind(**state["record"])
+        with self.kept.taking_up():
+            self.kept.begin(self.folder.settings, server, self._shares)
+            if self.kept.earlier is None:
+                return None
+            state = self.kept.earlier.state
+            for record in self.folder.restore(state["results"], kind, self.kept.earlier.artifact):
+                self._show(record)
+            return kind(**state["record"])
 
     def keep(self, record: RoundRecord, arrays: Mapping[str, np.ndarray], **more: Any) -> None:
         """Keep the run after a round; see `KeptRun.keep`."""
