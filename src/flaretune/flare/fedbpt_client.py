@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from nvflare.fuel.utils.secret_utils import resolve_secret_refs
+
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.config.options import as_dict, build
 from flaretune.config.service import TOKEN_VARIABLE
@@ -149,8 +151,7 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
     """The model in this process, or that of a service, where this process needs neither torch nor weights."""
     settings = build(PromptSettings, as_dict(config))
     if config.lm != "local":
-        token = os.environ.get(TOKEN_VARIABLE, "")
-        return open_remote_model(config.lm, token, spec, config.model_name, config.dtype, settings)
+        return open_remote_model(config.lm, _token(config), spec, config.model_name, config.dtype, settings)
     # torch and transformers take seconds to import: only now that NVFlare knows this process
     from flaretune.models.prompted import open_prompted_model
 
@@ -163,3 +164,17 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
         batch_size=config.batch_size,
         cache_mb=config.cache_mb,
     )
+
+
+def _token(config: FedBPTConfig) -> str:
+    """The service's token, which is read at the site and is no part of the job.
+
+    Raises:
+        UserError: what the reference names is not there.
+    """
+    if not config.lm_token:
+        return os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        return resolve_secret_refs(config.lm_token)
+    except ValueError as error:
+        raise UserError(f"--lm_token: {error}") from error
