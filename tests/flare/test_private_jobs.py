@@ -148,7 +148,7 @@ def test_a_new_process_goes_on_with_the_count(method, site, tmp_path):
         found, _ = answers(method, site(method))
         assert found["evaluation"].meta["flaretune"]["releases"] == releases
     [file] = tmp_path.rglob(FILE)
-    assert json.loads(file.read_text(encoding="utf-8")) == {"releases": 2}
+    assert json.loads(file.read_text(encoding="utf-8"))["releases"] == 2
 
 
 def test_a_site_refuses_what_it_does_not_allow(site):

@@ -14,7 +14,26 @@ import numpy as np
 SECONDS = 20  # for one input: no measure of speed, but the end of one that hangs
 MEMORY = 1 << 30  # beyond what the process has
 
-counted: dict[str, int] = {}  # inputs by what they were given to
+# How many inputs each loader is given.
+INPUTS = {
+    "prompt file": 1500,
+    "made-up prompt": 1500,
+    "adapter folder": 1500,
+    "made-up adapter": 1200,
+    "checkpoint": 1200,
+    "made-up checkpoint": 800,
+    "soft labels": 1000,
+    "count of noised answers": 400,
+    "settings of a checkpoint": 400,
+    "task file": 1000,
+    "task": 1200,
+    "file of options": 600,
+    "file of a site's options": 300,
+    "message": 3000,
+    "settings of a site": 1000,
+    "question to the service": 900,
+    "answer of the service": 500,
+}
 
 
 @contextmanager
@@ -37,28 +56,28 @@ def limits() -> Iterator[None]:
 
 def fuzz(
     what: str,
-    n: int,
     seed: int,
     make: Callable[[np.random.Generator], Any],
     load: Callable[[Any], Any],
     check: Callable[[Any], None],
     refuses: type[Exception] | tuple[type[Exception], ...],
+    share: int = 1,
 ) -> tuple[int, int]:
-    """Give a loader n inputs.
+    """Give a loader its inputs.
 
     Args:
-        what: its name, for the count.
-        n: inputs.
+        what: its name in `INPUTS`.
         seed: they are drawn from.
         make: an input from a generator.
         load: the loader.
         check: fails if what was loaded is not valid.
         refuses: the loader's own errors; any other fails the test.
+        share: how many tests the inputs are divided among.
 
     Returns:
         How many inputs were loaded and how many refused.
     """
-    rng, loaded = np.random.default_rng(seed), 0
+    rng, loaded, n = np.random.default_rng(seed), 0, INPUTS[what] // share
     with limits():
         for _ in range(n):
             given = make(rng)
@@ -69,5 +88,4 @@ def fuzz(
                 continue
             check(found)
             loaded += 1
-    counted[what] = counted.get(what, 0) + n
     return loaded, n - loaded

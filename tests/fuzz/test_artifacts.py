@@ -53,7 +53,7 @@ def test_damaged_prompt_files(tmp_path):
         file.write_bytes(data)
         return load_prompt(file)
 
-    _, refused = fuzz("prompt file", 1500, 1, lambda rng: damaged(raw, rng), load, check, UserError)
+    _, refused = fuzz("prompt file", 1, lambda rng: damaged(raw, rng), load, check, UserError)
     assert refused > 1400
 
 
@@ -73,7 +73,7 @@ def test_made_up_prompt_files(tmp_path):
         file.write_bytes(data)
         return load_prompt(file)
 
-    loaded, refused = fuzz("made-up prompt", 1500, 2, make, load, usable, UserError)
+    loaded, refused = fuzz("made-up prompt", 2, make, load, usable, UserError)
     assert loaded > 100
     assert refused > 500
 
@@ -99,7 +99,7 @@ def test_damaged_adapter_folders(tmp_path):
         for part in (*PARTS, "adapter_config"):
             assert getattr(found, part) == getattr(ADAPTER, part)
 
-    _, refused = fuzz("adapter folder", 1500, 3, make, load, check, UserError)
+    _, refused = fuzz("adapter folder", 3, make, load, check, UserError)
     assert refused > 1300
 
 
@@ -128,7 +128,7 @@ def test_made_up_adapter_folders(tmp_path):
         (folder / adapters.ARRAY_FILES["lora"]).write_bytes(data)
         return load_adapter(folder)
 
-    loaded, refused = fuzz("made-up adapter", 1200, 4, make, load, usable, UserError)
+    loaded, refused = fuzz("made-up adapter", 4, make, load, usable, UserError)
     assert loaded > 100
     assert refused > 300
 

@@ -42,7 +42,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path):
         for name, values in good.arrays.items():
             np.testing.assert_array_equal(found.arrays[name], values)
 
-    loaded, _ = fuzz("checkpoint", 1200, 5, make, load, check, ())
+    loaded, _ = fuzz("checkpoint", 5, make, load, check, ())
     assert loaded == 1200
 
 
@@ -70,7 +70,7 @@ def test_made_up_checkpoints(tmp_path):
         assert isinstance(kept.earlier.state, dict)
         assert all(isinstance(part, dict) for part in kept.earlier.settings.values())
 
-    loaded, refused = fuzz("made-up checkpoint", 800, 6, make, load, check, UserError)
+    loaded, refused = fuzz("made-up checkpoint", 6, make, load, check, UserError)
     assert loaded > 50
     assert refused > 200
 
@@ -111,26 +111,29 @@ def test_damaged_soft_labels(tmp_path):
         return again
 
     def check(again):
-        assert len(set(again.indices.tolist())) == len(again.indices) <= 8
-        assert set(again.indices.tolist()) <= set(range(8))
-        np.testing.assert_allclose(again.labels.sum(axis=1), 1.0, rtol=1e-4)
+        np.testing.assert_array_equal(again.indices, pool.indices)
+        np.testing.assert_array_equal(again.labels, pool.labels)
 
-    _, refused = fuzz("soft labels", 1000, 7, lambda rng: damaged(raw, rng), load, check, ValueError)
+    _, refused = fuzz("soft labels", 7, lambda rng: damaged(raw, rng), load, check, ValueError)
     assert refused > 500
 
 
 def test_damaged_counts_of_noised_answers(tmp_path):
     settings = PrivacySettings(1.0, 1.0, 1e-5, 0.0)
 
+    good = Releases(settings, tmp_path)
+    for _ in range(7):
+        good.release({}, {})
+    raw = (tmp_path / FILE).read_bytes()
+
     def load(data):
         (tmp_path / FILE).write_bytes(data)
         return Releases(settings, tmp_path)
 
     def check(releases):
-        assert type(releases.count) is int
-        assert releases.count >= 0
+        assert releases.count == 7
 
-    fuzz("count", 400, 8, lambda rng: damaged(b'{"releases": 7}\n', rng), load, check, UserError)
+    fuzz("count of noised answers", 8, lambda rng: damaged(raw, rng), load, check, UserError)
 
 
 def test_settings_of_a_checkpoint_that_are_compared(tmp_path):
@@ -145,4 +148,4 @@ def test_settings_of_a_checkpoint_that_are_compared(tmp_path):
     def check(settings):
         assert all(settings[part] == SETTINGS[part] for part in SETTINGS)
 
-    fuzz("settings", 400, 9, make, load, check, UserError)
+    fuzz("settings of a checkpoint", 9, make, load, check, UserError)

@@ -90,7 +90,7 @@ def test_readers_of_messages(name):
     good, read = READERS[name]
     read(good)
     seed = 30 + list(READERS).index(name)
-    _, refused = fuzz(name, 300, seed, lambda rng: change(good, rng), read, sound, ValueError)
+    _, refused = fuzz("message", seed, lambda rng: change(good, rng), read, sound, ValueError, share=len(READERS))
     assert refused > 30
 
 
@@ -126,7 +126,7 @@ def test_settings_of_a_site(config):
         assert config is LPFLConfig or told["popsize"] >= 2
 
     loaded, refused = fuzz(
-        f"settings of {config.method}", 500, 60, make, lambda model: read(model, config=config), check, ValueError
+        "settings of a site", 60, make, lambda model: read(model, config=config), check, ValueError, share=2
     )
     assert loaded > 20
     assert refused > 200
@@ -165,7 +165,9 @@ def test_questions_to_the_service():
             assert part is None or isinstance(part.handle, str)
             assert part is None or part.content is None or named(part.content).handle == part.handle
 
-    loaded, refused = fuzz("question", 900, 50, lambda rng: as_values(changed(ask, rng)), read_ask, check, ValueError)
+    loaded, refused = fuzz(
+        "question to the service", 50, lambda rng: as_values(changed(ask, rng)), read_ask, check, ValueError
+    )
     assert loaded > 20
     assert refused > 500
 
@@ -177,8 +179,7 @@ def test_answers_of_the_service():
         assert (found.shape, found.dtype) == ((2, 3, 2), np.float32)  # the search refuses what is not finite
 
     fuzz(
-        "logits",
-        500,
+        "answer of the service",
         51,
         lambda rng: as_values(changed(good, rng)),
         lambda v: read_logits(v, (2, 3, 2)),

@@ -34,7 +34,7 @@ test = "test"
         file.write_bytes(data)
         return load_task(str(file))
 
-    loaded, refused = fuzz("task file", 1000, 20, lambda rng: damaged(raw, rng), load, whole, UserError)
+    loaded, refused = fuzz("task file", 20, lambda rng: damaged(raw, rng), load, whole, UserError)
     assert loaded > 20
     assert refused > 500
 
@@ -46,7 +46,7 @@ def test_made_up_tasks():
     def make(rng):
         return as_values(changed(SST2, rng))
 
-    loaded, refused = fuzz("task", 1200, 21, make, load, whole, UserError)
+    loaded, refused = fuzz("task", 21, make, load, whole, UserError)
     assert loaded > 50
     assert refused > 500
 
@@ -67,7 +67,7 @@ def test_damaged_options(tmp_path):
     def check(options):
         assert all(type(value) in (str, int, float) for value in options.values())
 
-    fuzz("options", 600, 22, lambda rng: damaged(OPTIONS, rng), load, check, UserError)
+    fuzz("file of options", 22, lambda rng: damaged(OPTIONS, rng), load, check, UserError)
 
     def load_site(data):
         file.write_bytes(data)
@@ -77,7 +77,9 @@ def test_damaged_options(tmp_path):
         # k_shot, lora_alpha and soft_labels are not a site's to say: what is left is about its own data
         assert (config.k_shot, config.lora_alpha) == (16, 16.0)
 
-    _, refused = fuzz("site's options", 300, 23, lambda rng: damaged(OPTIONS, rng), load_site, check_site, UserError)
+    _, refused = fuzz(
+        "file of a site's options", 23, lambda rng: damaged(OPTIONS, rng), load_site, check_site, UserError
+    )
     assert refused > 250
 
 

@@ -1,5 +1,6 @@
 """Clipping, noise and the count of noised answers."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -11,6 +12,11 @@ from flaretune.privacy.release import FILE, PrivacySettings, Releases
 
 BASE = {"a": np.full((2, 3), 5.0), "b": np.arange(4.0)}
 SETTINGS = PrivacySettings(dp_noise=0.5, dp_clip=2.0, dp_delta=1e-5, dp_epsilon=0.0)
+
+
+def said(count) -> str:
+    """A file that says so with a right checksum."""
+    return json.dumps({"releases": count, "sha256": hashlib.sha256(f"releases {count!r}".encode()).hexdigest()})
 
 
 class NoNoise:
@@ -81,10 +87,12 @@ def test_the_count_outlives_the_process(tmp_path):
     for _ in range(2):
         releases.release(BASE, BASE)
     assert Releases(SETTINGS, tmp_path / "new").count == releases.count == 2
-    assert json.loads((tmp_path / "new" / FILE).read_text(encoding="utf-8")) == {"releases": 2}
+    assert json.loads((tmp_path / "new" / FILE).read_text(encoding="utf-8"))["releases"] == 2
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"releases": -1}', '{"releases": "2"}', '{"releases": true}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"releases": 2}', said(-1), said("2"), said(True), said(2).replace("2", "3", 1)]
+)
 def test_a_damaged_count_is_refused(tmp_path, text):
     (tmp_path / FILE).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=f"{FILE}, this site's count of noised answers, is damaged"):

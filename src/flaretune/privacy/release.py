@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -107,7 +108,10 @@ class Releases:
 
     def _read(self) -> int:
         try:
-            count = json.loads(self._file.read_text(encoding="utf-8"))["releases"]
+            said = json.loads(self._file.read_text(encoding="utf-8"))
+            count = said["releases"]
+            if said["sha256"] != _checksum(count):
+                raise ValueError("it does not have the sha256 noted in it")
         except FileNotFoundError:
             return 0
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -119,6 +123,11 @@ class Releases:
     def _write(self, count: int) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         partial = self._file.with_name(f"{FILE}.partial")
-        partial.write_text(json.dumps({"releases": count}) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps({"releases": count, "sha256": _checksum(count)}) + "\n", encoding="utf-8")
         partial.replace(self._file)
         self.count = count
+
+
+def _checksum(count: int) -> str:
+    """A bit that flips would otherwise make another number of it."""
+    return hashlib.sha256(f"releases {count!r}".encode()).hexdigest()
