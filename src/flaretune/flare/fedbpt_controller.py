@@ -124,7 +124,7 @@ class FedBPTController(RoundsController):
         last = self.ask(messages.EVALUATE, task, self.num_rounds, read)
         if last is None:
             return
-        record.seconds = round(record.seconds + time.monotonic() - started, 2)
+        self.finish_last(record, {site: a.counters for site, a in last.items()}, started)
         self._evaluated(record, search, {site: a.evaluation for site, a in last.items()})
         self.tell_end()
 

@@ -117,7 +117,7 @@ class LPFLController(RoundsController):
         )
         if last is None:
             return
-        record.seconds = round(record.seconds + time.monotonic() - started, 2)
+        self.finish_last(record, {site: a.counters for site, a in last.items()}, started)
         self._evaluated(record, arrays, {site: a.evaluation for site, a in last.items()})
         self.tell_end()
 

@@ -226,11 +226,12 @@ class RoundsController(ModelController):
         """
         seconds = time.monotonic() - started
         wire = self._meter.take()
-        releases = max(c.releases for c in answers.values())
-        spent = account(self.folder.settings["options"], releases)
+        spent = self.spent(answers)
         return {
             "seconds": round(seconds, 2),
-            "overhead_seconds": None if spent else round(seconds - max(c.seconds for c in answers.values()), 2),
+            "overhead_seconds": (
+                round(seconds - max(c.seconds for c in answers.values()), 2) if spent["epsilon"] is None else None
+            ),
             "sites": list(answers),
             "bytes_down": round(wire["down"][0] / len(answers), 1),
             "bytes_up": round(wire["up"][0] / len(answers), 1),
@@ -238,9 +239,14 @@ class RoundsController(ModelController):
             "example_forwards": sum(c.example_forwards for c in answers.values()),
             "memory_mb": max(c.memory_mb for c in answers.values()),
             "server_memory_mb": peak_memory_mb(),
-            "releases": releases,
-            "epsilon": spent and spent["epsilon"],
+            **spent,
         }
+
+    def spent(self, answers: Mapping[str, Counters]) -> dict[str, Any]:
+        """What noised answers have cost until now: entries of a `RoundRecord`."""
+        releases = max(c.releases for c in answers.values())
+        told = account(self.folder.settings["options"], releases)
+        return {"releases": releases, "epsilon": told and told["epsilon"]}
 
     def finish(
         self,
@@ -267,6 +273,13 @@ class RoundsController(ModelController):
         is_best = self.folder.keep_round(record, save, **more)
         self._show(record)
         log.info(record.line(self.num_rounds, len(self._shares), is_best))
+
+    def finish_last(self, record: RoundRecord, answers: Mapping[str, Counters], started: float) -> None:
+        """Add the evaluation that closes the job to the record of the last round."""
+        record.seconds = round(record.seconds + time.monotonic() - started, 2)
+        spent = self.spent(answers)
+        if spent["releases"] > record.releases:  # an answer that came too late to count has been given all the same
+            record.releases, record.epsilon = spent["releases"], spent["epsilon"]
 
     def tell_end(self) -> None:
         """The last line of the job's log."""
