@@ -129,7 +129,8 @@ def test_what_is_sent_is_the_clipped_change_with_noise(method, site, monkeypatch
     sent, _ = answers(method, site(method, dp_noise=2000.0))
     arrays = noised_arrays(method, sent["search" if method == "FedBPT" else "train"])
     values = np.concatenate([(arrays[n].astype(np.float64) - start[n]).ravel() for n in start])
-    assert 0.3 < values.std() / (2000.0 * 2 * CLIP) < 2.0  # six numbers of FedBPT's, hundreds of LP-FL's
+    # of six numbers of noise the largest is below a tenth of a deviation once in millions of runs
+    assert 0.1 < np.abs(values).max() / (2000.0 * 2 * CLIP) < 7.0
 
 
 @pytest.mark.parametrize("method", METHODS)
