@@ -137,7 +137,7 @@ def test_a_job_is_named_after_the_method_and_gets_the_options(method, flags, sit
     assert server == method.server(num_rounds=3)
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".hidden", "/tmp/x", "a b", "x\n", "-x", "ä", "x" * 101])
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".hidden", "/tmp/x", "a b", "x\ny", "-x", "ä", "x" * 101])
 @pytest.mark.parametrize("flag", ["--name", "--clients"])
 def test_names_of_jobs_and_sites_are_no_paths(flag, name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -46,9 +46,10 @@ def lpfl_setup_answer(answer: LPFLSetupAnswer) -> FLModel:
 def read_lpfl_setup_answer(model: FLModel, config: type[SiteConfig] | None = None) -> LPFLSetupAnswer:
     """Read what a site tells when it is set up; see `read_setup_answer`."""
     setup = read_setup_answer(model, config)
-    _read_shapes(setup.settings["parameters"])
-    if not isinstance(setup.settings["adapter"], dict):
-        raise TypeError("'adapter' is no table")
+    if config is not None:
+        _read_shapes(setup.settings["parameters"])
+        if not isinstance(setup.settings["adapter"], dict):
+            raise TypeError("'adapter' is no table")
     return LPFLSetupAnswer(setup, read_arrays(model, _read_shapes(setup.settings["initial"])))
 
 

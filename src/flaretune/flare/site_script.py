@@ -103,7 +103,7 @@ def read_task(reader: Callable[[FLModel], Any], task: FLModel) -> Any:
     """What a reader of `messages` makes of the server's message, or one sentence if it makes nothing of it."""
     try:
         return reader(task)
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"the server's message cannot be read ({error}): server and sites need the same version of flaretune"
         ) from error
