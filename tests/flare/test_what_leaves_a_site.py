@@ -26,7 +26,7 @@ SMALL = {
 METHODS = list(SMALL)
 ANSWERS = {messages.SETUP: "setup", fedbpt_messages.SEARCH: "search", lpfl_messages.TRAIN: "train"}
 KINDS = {"whole number": int, "number": float, "text": str, "table": dict}
-SHAPES = {"(c)": (N_COUNTS,), "(d)": (DIM,), "(1)": (1,), "(2)": (2,)}
+SHAPES = {"(c)": (N_COUNTS,), "(d)": (DIM,), "(k)": (2,), "(1)": (1,), "(2)": (2,)}
 
 
 def run_job(method, files, model, folder, monkeypatch, rounds=2, **options):
@@ -63,7 +63,8 @@ def answers(files, model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         for method in METHODS:
             for noise in (0.0, 2.0):
-                job = run_job(method, files, model, folder / f"{method}{noise}", monkeypatch, dp_noise=noise)
+                prior = {} if noise else {"calibrate": "batch"}
+                job = run_job(method, files, model, folder / f"{method}{noise}", monkeypatch, dp_noise=noise, **prior)
                 found += [(method, noise > 0, site, task, message) for site, task, _, message in job]
     return found
 

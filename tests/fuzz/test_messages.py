@@ -34,7 +34,10 @@ TRAIN = TrainAnswer(ARRAYS, 8, 4, 3, 0.5, COUNTERS, EVALUATION)
 POINT = Distribution(np.zeros(5), 1.0, np.ones(5))
 
 # By name: a good message, and its reader.
+PRIOR = messages.setup_task(["a"])
+messages.tell_prior(PRIOR, np.array([0.25, 0.75]))
 READERS = {
+    "prior": (PRIOR, messages.read_prior),
     "setup answer": (messages.setup_answer(SETUP), messages.read_setup_answer),
     "evaluate answer": (
         messages.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS)),

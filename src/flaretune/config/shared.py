@@ -159,6 +159,11 @@ class SiteConfig:
                 f"--dp_epsilon {self.dp_epsilon:g}: this site sends nothing without noise, and the job has none; give "
                 "the job --dp_noise"
             )
+        if self.dp_noise and self.calibrate != "none":
+            raise UserError(
+                f"--dp_noise {self.dp_noise:g} --calibrate {self.calibrate}: the prior is made from the sites' texts, "
+                "and told without noise; leave one of them out"
+            )
         if self.dp_public_test and self.data_path:
             raise UserError(
                 "--dp_public_test 1 with --data_path: test data that a site takes from its own file is not public; "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from flaretune.tasks.evaluation import Counters, EvaluateAnswer, Evaluation, SetupAnswer
@@ -26,12 +24,14 @@ def private_evaluation(evaluation: Evaluation, public_test: bool) -> Evaluation:
 
 
 def private_setup(answer: SetupAnswer, public_test: bool, releases: int) -> SetupAnswer:
-    return replace(
-        answer,
+    """Every field is named, so that one that is added does not slip through."""
+    return SetupAnswer(
+        settings=answer.settings,
         n_train=0,
         zero_shot=answer.zero_shot if public_test else None,
         evaluation=private_evaluation(answer.evaluation, public_test),
         counters=private_counters(releases),
+        mass=None,
     )
 
 

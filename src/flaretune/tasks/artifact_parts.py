@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.errors import UserError
+from flaretune.errors import UserError, shown
 from flaretune.tasks.spec import TaskSpec, parse_task
 
 PARTS = ("task", "options", "model", "result")  # each a dict of plain JSON values
@@ -55,9 +55,9 @@ def saved_prior(result: Mapping[str, Any], n_classes: int) -> np.ndarray | None:
     if "prior" not in result:
         return None
     values = result["prior"]
-    right = isinstance(values, list) and all(isinstance(v, int | float) and 0 < v < np.inf for v in values)
+    right = isinstance(values, list) and all(type(v) in (int, float) and 0 < v < 1e9 for v in values)
     if not right or len(values) != n_classes:
-        raise UserError(f"its prior {values!r} is not a number above 0 for each of {n_classes} classes")
+        raise UserError(f"its prior {shown(values)} is not a number above 0 for each of {n_classes} classes")
     return np.array(values, dtype=np.float64)
 
 
