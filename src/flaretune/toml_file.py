@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from flaretune.errors import UserError
+from flaretune.errors import UserError, shown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,7 +31,7 @@ def read_toml(path: Path, *configs: type, tables_of: type | None = None) -> dict
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check its path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError and UnicodeDecodeError
         raise UserError(f"{path} is not valid TOML: {error}") from error
     if tables_of is None:
         return _check(values, str(path), configs)
@@ -53,5 +53,5 @@ def _check(values: dict[str, Any], place: str, configs: tuple[type, ...]) -> dic
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             values[key] = float(value)
         elif type(value) is not wanted:
-            raise UserError(f"{place}: {key} = {value!r} must be of type {wanted.__name__}")
+            raise UserError(f"{place}: {key} = {shown(value)} must be of type {wanted.__name__}")
     return values

@@ -123,3 +123,15 @@ def test_distribution_handed_out_does_not_change_with_later_rounds():
     search.update(*next(answers(4, 1, seed=9)))
     np.testing.assert_array_equal(first.mean, mean)
     np.testing.assert_array_equal(first.covariance_matrix(), covariance)
+
+
+def test_equal_weights_move_the_mean_to_the_average_whatever_the_fitness():
+    rng = np.random.default_rng(4)
+    means = rng.normal(scale=0.1, size=(5, 8))
+    found = []
+    for fitness in (np.arange(5.0), -np.arange(5.0), np.zeros(5)):
+        search = GlobalSearch(dim=8, sigma0=1.0, local_popsize=5, seed=3, equal_weights=True)
+        found.append(search.update(means, fitness, np.full(5, 8.0)))
+    for distribution in found:
+        np.testing.assert_allclose(distribution.mean, means.mean(axis=0), rtol=1e-9, atol=1e-12)
+        assert distribution.sigma == found[0].sigma

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.config.options import to_argv
+from flaretune.config.shared import parse_site_flags
 from flaretune.errors import UserError
+from flaretune.flare import fedbpt_client
 from flaretune.flare.fedbpt_client import set_up
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
+from tests.tasks_for_tests import review_task
 
 SCRIPT = Path(__file__).parents[2] / "src" / "fedbpt_train.py"
 SITES = ["site-1", "site-2", "site-3"]
@@ -104,6 +108,33 @@ def test_llama_causal_0_is_refused_for_llama_and_means_nothing_to_others(folders
     llama = str(save_tiny_model("llama", tmp_path / "llama"))
     with pytest.raises(UserError, match="--llama_causal 0: LLaMA answers as a causal"):
         set_up(config(folders, model_name=llama, llama_causal=0), "site-1", SITES)
+
+
+@pytest.mark.parametrize("reference", ["", "${secret:file:PLACE}", "${secret:MY_TOKEN}"])
+def test_the_service_s_token_is_read_at_the_site(reference, tmp_path, monkeypatch):
+    """By NVFlare's secret references; neither the job nor what is agreed on holds it."""
+    (tmp_path / "token").write_text("s3cret\n", encoding="utf-8")
+    monkeypatch.setenv("FLARETUNE_LM_TOKEN" if not reference else "MY_TOKEN", "s3cret")
+    (tmp_path / "flaretune.toml").write_text(
+        f'lm = "http://127.0.0.1:1"\nlm_token = "{reference.replace("PLACE", str(tmp_path / "token"))}"\n',
+        encoding="utf-8",
+    )
+    got, sentences = parse_site_flags(FedBPTConfig, [], tmp_path / "flaretune.toml")
+    asked = []
+    monkeypatch.setattr(fedbpt_client, "open_remote_model", lambda url, token, *_: asked.append(token))
+    fedbpt_client._open_model(got, review_task())
+    assert asked == ["s3cret"]
+    assert "lm_token" in FedBPTConfig.local_options
+    assert "s3cret" not in " ".join([*sentences, *to_argv(got)])
+
+
+def test_a_token_in_the_clear_is_refused_and_not_repeated(monkeypatch):
+    with pytest.raises(UserError, match="--lm_token: must be a secret reference") as refused:
+        FedBPTConfig(lm="http://127.0.0.1:1", lm_token="s3cret")
+    assert "s3cret" not in str(refused.value)
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    with pytest.raises(UserError, match=r"--lm_token: .*'NOT_THERE' is not set on this site"):
+        fedbpt_client._open_model(FedBPTConfig(lm="http://127.0.0.1:1", lm_token="${secret:NOT_THERE}"), review_task())
 
 
 @pytest.mark.parametrize(

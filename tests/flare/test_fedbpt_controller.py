@@ -1,6 +1,7 @@
 """The server of a FedBPT job: what it keeps of its rounds, and of answers that cannot be read."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from flaretune.fedbpt.artifact import load_prompt
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
-from flaretune.report import kept_run
+from flaretune.report import checkpoint, kept_run
 from tests.flare.federation import federate
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
@@ -185,3 +186,28 @@ def test_a_full_disk_does_not_stop_the_run(job, kept, monkeypatch, caplog):
     assert [r["round"] for r in read_summary(folder)["rounds"]] == [0, 1, 2]
     assert "round 1: no checkpoint could be written" in caplog.text
     assert "No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda said: said["state"].pop("results"),
+        lambda said: said["state"]["results"].update(rounds=[{"round": 0}]),
+        lambda said: said["state"].update(record={"round": 1, "elsewhere": "x"}),
+        lambda said: said["state"].update(shares=5),
+        lambda said: said["state"].update(answered=[["site-1"], ["site-1"], ["site-1"]]),
+        lambda said: said["settings"].update(options=[]),
+    ],
+)
+def test_a_checkpoint_that_was_edited_ends_the_job_with_a_sentence(job, kept, edit):
+    """Even with a checksum that fits."""
+    job("first", rounds=1, server=kept)
+    [path] = Path(kept["checkpoint"]).glob("round_*")
+    said = json.loads((path / checkpoint.STATE).read_text(encoding="utf-8"))
+    del said["sha256"]
+    edit(said)
+    text = json.dumps({**said, "sha256": checkpoint._digest(path, said)})
+    (path / checkpoint.STATE).write_text(text, encoding="utf-8")
+    told, _ = job("second", rounds=2, server=kept)
+    assert len(told.panics) == 1
+    assert "start anew in another folder" in told.panics[0]

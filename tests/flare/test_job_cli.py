@@ -137,3 +137,20 @@ def test_a_job_is_named_after_the_method_and_gets_the_options(method, flags, sit
     got_method, job, got_site, server, _ = asked[0]
     assert (got_method, job.name, got_site) == (method, name, site)
     assert server == method.server(num_rounds=3)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".hidden", "/tmp/x", "a b", "x\ny", "-x", "ä", "x" * 101])
+@pytest.mark.parametrize("flag", ["--name", "--clients"])
+def test_names_of_jobs_and_sites_are_no_paths(flag, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(FEDBPT, [f"{flag}={name}", "--task_name", "sst2"]) == 1
+    assert f"error: {flag} " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_sites_in_a_file_are_no_paths(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sites.toml").write_text('["../outside"]\nk_shot = 4\n', encoding="utf-8")
+    assert main(FEDBPT, ["--sites", "sites.toml", "--output", "out"]) == 1
+    assert "error: site '../outside': must be a name" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["sites.toml"]

@@ -18,7 +18,7 @@ class FedBPTConfig(SiteConfig):
 
     method: ClassVar[str] = "FedBPT"
     takes_published_flags: ClassVar[bool] = True
-    local_options: ClassVar[tuple[str, ...]] = (*SiteConfig.local_options, "cache_mb", "llama_causal", "lm")
+    local_options: ClassVar[tuple[str, ...]] = (*SiteConfig.local_options, "cache_mb", "llama_causal", "lm", "lm_token")
 
     num_users: int = option(
         0,
@@ -30,6 +30,12 @@ class FedBPTConfig(SiteConfig):
         "local",
         "local: this site loads the model itself; or the address of a service that has it loaded, such as "
         "http://127.0.0.1:8765 (python -m flaretune serve)",
+        group=MODEL,
+    )
+    lm_token: str = option(
+        "",
+        "for a site's own file: the service's token as a secret reference of NVFlare; default: from the environment, "
+        "${secret:FLARETUNE_LM_TOKEN}",
         group=MODEL,
     )
     cache_mb: int = option(
@@ -104,6 +110,11 @@ class FedBPTConfig(SiteConfig):
             )
         if self.lm != "local" and not re.fullmatch(r"https?://[^\s/]+/?", self.lm):
             raise UserError(f"--lm {self.lm}: must be local, or the address of a service such as http://127.0.0.1:8765")
+        if self.lm_token and not re.fullmatch(r"\$\{secret:(file:[^{}\s]+|[A-Za-z_]\w*)\}", self.lm_token, re.ASCII):
+            raise UserError(  # without the value, which may be the token
+                "--lm_token: must be a secret reference such as ${secret:file:/run/secrets/lm} or ${secret:MY_TOKEN}, "
+                "in the site's local/flaretune.toml, and never the token itself, which whoever reads the job would see"
+            )
         if self.lm != "local" and (self.device != "auto" or self.batch_size):
             raise UserError(
                 "--device and --batch_size are the service's where --lm names one: give them to "

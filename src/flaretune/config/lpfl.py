@@ -18,7 +18,6 @@ class LPFLConfig(SiteConfig):
     local_options: ClassVar[tuple[str, ...]] = (
         *SiteConfig.local_options,
         "unlabelled_path",
-        "state_dir",
         "gradient_checkpointing",
         "gradient_accumulation",
     )
@@ -33,12 +32,6 @@ class LPFLConfig(SiteConfig):
     )
     unlabelled_path: str = option(
         "", "this site's own unlabelled file instead (CSV, JSONL, Parquet with the text columns)", group=TASK
-    )
-    state_dir: str = option(
-        "",
-        "folder at this site for the soft labels of a run that the server keeps with --checkpoint; default: in the "
-        "site's NVFlare workspace",
-        group=TASK,
     )
 
     tuning: str = option(
@@ -125,6 +118,11 @@ class LPFLConfig(SiteConfig):
             raise UserError(
                 "--soft_labels on needs unlabelled texts: give --unlabelled N, or --unlabelled_path FILE at each site; "
                 "or learn from the labelled ones alone with --soft_labels off"
+            )
+        if self.tuning == "full" and self.dp_noise:
+            raise UserError(
+                f"--tuning full --dp_noise {self.dp_noise:g}: noise on every parameter leaves nothing of a model; "
+                "use --tuning lora"
             )
         if self.tuning == "full" and self.freeze_a:
             raise UserError("--tuning full --freeze_a 1: there is no A where every parameter is trained; leave one out")

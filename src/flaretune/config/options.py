@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, asdict, field, fields
 from typing import Any, TypeVar, get_type_hints
 
-from flaretune.errors import UserError
+from flaretune.errors import UserError, shown
 
 Config = TypeVar("Config")
 
@@ -36,20 +36,25 @@ def same_option(config: type, name: str, **other: Any) -> Any:
 
 
 def check_fields(config: Any) -> None:
-    """Check every option of a config against its type, choices and limits.
+    """Check every option of a config; see `check_values`."""
+    check_values(type(config), vars(config))
+
+
+def check_values(config: type, values: Mapping[str, Any]) -> None:
+    """Check values of a config's options against their types, choices and limits; other names are passed over.
 
     Raises:
         UserError: names the flag, the value and what would be right.
     """
-    hints = get_type_hints(type(config))
-    for item in fields(config):
-        value, limits = getattr(config, item.name), item.metadata
-        flag, wanted = f"--{item.name} {value}", hints[item.name]
+    hints = get_type_hints(config)
+    for item in (item for item in fields(config) if item.name in values):
+        value, limits, wanted = values[item.name], item.metadata, hints[item.name]
         if type(value) is not wanted and not (wanted is float and type(value) is int):
-            raise UserError(f"--{item.name} {value!r}: must be of type {wanted.__name__}")
+            raise UserError(f"--{item.name} {shown(value)}: must be of type {wanted.__name__}")
+        flag = f"--{item.name} {value}"
         if limits["choices"] is not None and value not in limits["choices"]:
             raise UserError(f"{flag}: must be one of {', '.join(map(str, limits['choices']))}")
-        if isinstance(value, float) and not math.isfinite(value):
+        if wanted is float and not abs(value) <= sys.float_info.max:
             raise UserError(f"{flag}: must be a finite number")
         if limits["at_least"] is not None and value < limits["at_least"]:
             raise UserError(f"{flag}: must be at least {limits['at_least']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ SiteKind = TypeVar("SiteKind", bound="SiteConfig")
 # Headings of --help, with the sentence that stands under each.
 TASK, MODEL, PROMPT, SEARCH, EVALUATION, SERVER = "task and data", "model", "prompt", "search", "evaluation", "server"
 ADAPTER, TRAINING, SOFT = "adapter", "training", "soft labels"
+PRIVACY = "privacy"
 GROUPS = {
     TASK: "What is asked, and the labelled texts that it is learned from.",
     MODEL: "The language model that answers.",
@@ -27,6 +29,7 @@ GROUPS = {
     TRAINING: "How a site trains it in every round.",
     SOFT: "Labels that the global model gives to a site's unlabelled texts, which then join its labelled ones.",
     EVALUATION: "Where test accuracy comes from; it never chooses what is kept.",
+    PRIVACY: "Noise on what a site sends, for differential privacy; PRIVACY.md says what it protects.",
     SERVER: "How many rounds, and what a round waits for.",
 }
 
@@ -50,6 +53,8 @@ class SiteConfig:
         "device",
         "dtype",
         "batch_size",
+        "state_dir",
+        "dp_epsilon",
     )
 
     @property
@@ -73,6 +78,12 @@ class SiteConfig:
     )
     data_path: str = option(
         "", "this site's own labelled file (CSV, JSONL, Parquet); no other site sees it", group=TASK, main=True
+    )
+    state_dir: str = option(
+        "",
+        "folder at this site for what it keeps of a run that the server keeps with --checkpoint; default: in the "
+        "site's NVFlare workspace",
+        group=TASK,
     )
     k_shot: int = option(
         16,
@@ -113,11 +124,56 @@ class SiteConfig:
         group=EVALUATION,
     )
 
+    dp_noise: float = option(
+        0.0,
+        "standard deviation of the Gaussian noise on every number that a site sends of its data, as a multiple of "
+        "twice --dp_clip; 0: no noise",
+        group=PRIVACY,
+        at_least=0,
+    )
+    dp_clip: float = option(
+        1.0, "with --dp_noise, the longest (L2 norm) that a site's change of a round may be", group=PRIVACY, above=0
+    )
+    dp_delta: float = option(
+        1e-5,
+        "with --dp_noise, the δ at which ε is told; well below 1 / number of sites",
+        group=PRIVACY,
+        above=0,
+        at_most=0.5,
+    )
+    dp_epsilon: float = option(
+        0.0,
+        "for a site's own file: it sends nothing beyond this ε in a run, and nothing without noise; 0: no limit",
+        group=PRIVACY,
+        at_least=0,
+    )
+    dp_public_test: int = option(
+        0,
+        "with --dp_noise, 1: the test data is a public one, so that right answers on it are counted and told",
+        group=PRIVACY,
+        choices=(0, 1),
+    )
+
     def __post_init__(self):
         check_fields(self)
         if self.dataset and self.data_path:
             raise UserError(
                 "--dataset and --data_path exclude each other: a site uses its own file or its share, not both"
+            )
+        if self.dp_epsilon and not self.dp_noise:
+            raise UserError(
+                f"--dp_epsilon {self.dp_epsilon:g}: this site sends nothing without noise, and the job has none; give "
+                "the job --dp_noise"
+            )
+        if self.dp_noise and self.calibrate != "none":
+            raise UserError(
+                f"--dp_noise {self.dp_noise:g} --calibrate {self.calibrate}: the prior is made from the sites' texts, "
+                "and told without noise; leave one of them out"
+            )
+        if self.dp_public_test and self.data_path:
+            raise UserError(
+                "--dp_public_test 1 with --data_path: test data that a site takes from its own file is not public; "
+                "leave one of them out"
             )
 
     @classmethod
@@ -210,6 +266,7 @@ def _site_s_own(config: type[SiteConfig], file: Path) -> dict[str, Any]:
                 f"{file}: {name} must be the same at all sites, so that the job says it; a site may say "
                 f"{', '.join(config.local_options)}"
             )
-        if name in PATHS and value and (file.parent / Path(value).expanduser()).exists():
-            own[name] = str((file.parent / Path(value).expanduser()).absolute())
+        if name in PATHS and value:
+            path = os.path.join(file.parent, os.path.expanduser(value))  # unlike pathlib's, of any text
+            own[name] = os.path.abspath(path) if os.path.exists(path) else value
     return own

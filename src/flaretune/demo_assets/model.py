@@ -155,7 +155,11 @@ def verify(folder: Path) -> None:
     with _quiet_transformers():
         # Shapes that differ are to be listed like the other problems, not raised by the library.
         _, info = AutoModelForCausalLM.from_pretrained(
-            folder, output_loading_info=True, local_files_only=True, ignore_mismatched_sizes=True
+            folder,
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     _require_whole(info, folder)

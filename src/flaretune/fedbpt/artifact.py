@@ -79,13 +79,16 @@ def load_prompt(path: str | Path) -> PromptArtifact:
     if point.dtype != np.float32 or metadata.get("sha256") != checksum(hashlib.sha256(point.tobytes()), texts):
         raise UserError(f"{path} was damaged or edited: its contents do not have the sha256 noted in it; copy it anew")
     try:
-        artifact = PromptArtifact(point, **{part: json.loads(text) for part, text in texts.items()})
+        parts = {part: json.loads(text) for part, text in texts.items()}
+        if wrong := [part for part, value in parts.items() if not isinstance(value, dict)]:
+            raise TypeError(f"{wrong[0]} is no table")
+        artifact = PromptArtifact(point, **parts)
         artifact.spec  # noqa: B018  read now, so that what is wrong with it is said here
         check_model(artifact.model)
         dim = artifact.options["intrinsic_dim"]
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} was written by another version of flaretune ({error!r}); use that one") from error
     if point.shape != (dim,) or not np.all(np.isfinite(point)):
         raise UserError(f"{path} holds no prompt: its point has shape {point.shape}, not ({dim},), or is not finite")

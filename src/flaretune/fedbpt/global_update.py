@@ -25,6 +25,7 @@ class GlobalSearch:
         norm_limit: the longest that a searched vector may be, which grows by 1 a round, the first included; None for
             no limit.
         norm_limit_upper: it stops growing when the mean is this long.
+        equal_weights: recombine the average of the means, whatever their fitness.
 
     Attributes:
         norm_limit: that of the next round.
@@ -40,6 +41,7 @@ class GlobalSearch:
         sigma_floor: float = 0.0,
         norm_limit: float | None = None,
         norm_limit_upper: float = 0.0,
+        equal_weights: bool = False,
     ):
         self._seed = seed
         self._bound = bound
@@ -51,6 +53,7 @@ class GlobalSearch:
         self._parents = 0
         self.norm_limit = norm_limit
         self._norm_limit_upper = norm_limit_upper
+        self._equal_weights = equal_weights
         self._grow_norm_limit()
 
     @property
@@ -70,6 +73,10 @@ class GlobalSearch:
             fitness: F_k(m_k), float64, shape (M,).
             sigma_square_sums: S_k, float64, shape (M,).
         """
+        if self._equal_weights:
+            means, fitness, sigma_square_sums = (
+                np.mean(a, axis=0, keepdims=True) for a in (means, fitness, sigma_square_sums)
+            )
         if len(means) == 1:  # pycma recombines no single point; the same one twice moves the mean onto it
             means, fitness, sigma_square_sums = (np.repeat(a, 2, axis=0) for a in (means, fitness, sigma_square_sums))
         strategy = self._strategy_for(len(means))

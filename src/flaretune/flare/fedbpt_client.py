@@ -10,13 +10,18 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from nvflare.fuel.utils.secret_utils import resolve_secret_refs
+
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.config.options import as_dict, build
 from flaretune.config.service import TOKEN_VARIABLE
 from flaretune.errors import UserError
+from flaretune.fedbpt.private import private_search
 from flaretune.flare import fedbpt_messages, messages
-from flaretune.flare.site_script import Handler, load_data, read_task, run_script, settings_of
+from flaretune.flare.site_script import Handler, load_data, open_releases, read_task, run_script, settings_of
 from flaretune.models.prompt_settings import PromptSettings
+from flaretune.privacy.answers import private_evaluate, private_setup
+from flaretune.privacy.release import Releases
 from flaretune.service.client import RemotePromptedModel, open_remote_model
 
 if TYPE_CHECKING:
@@ -42,22 +47,51 @@ class FedBPTTasks:
     def __init__(self, config: FedBPTConfig):
         self._config = config
         self._site: FedBPTSite | None = None
+        self._releases: Releases | None = None
 
     def handlers(self) -> dict[str, Handler]:
         return {messages.SETUP: self._setup, fedbpt_messages.SEARCH: self._search, messages.EVALUATE: self._evaluate}
 
-    def _setup(self, _task: FLModel, name: str, sites: list[str]) -> FLModel:
+    def _setup(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
+        releases = self._noises(task, name)
+        if releases:
+            _, after_round = read_task(messages.read_run, task)
+            releases.check((task.total_rounds or 0) - after_round)
         self._site = None  # of a setup that the server did not wait for: not two models at a time
         self._site, answer = set_up(self._config, name, sites)
+        if releases:
+            answer = private_setup(answer, bool(self._config.dp_public_test), releases.count)
         return messages.setup_answer(answer)
 
     def _search(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         received = read_task(fedbpt_messages.read_search_task, task)
-        return fedbpt_messages.search_answer(self._opened(task, name, sites).search(*received))
+        answer = self._opened(task, name, sites).search(*received)
+        if releases := self._noises(task, name):
+            start, _, _, norm_limit = received
+            c = self._config
+            answer = private_search(
+                answer,
+                start,
+                releases,
+                generations=c.local_iter,
+                public_test=bool(c.dp_public_test),
+                bound=c.bound,
+                norm_limit=norm_limit,
+            )
+        return fedbpt_messages.search_answer(answer)
 
     def _evaluate(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         point = read_task(fedbpt_messages.read_evaluate_task, task)
-        return messages.evaluate_answer(self._opened(task, name, sites).evaluate(point))
+        answer = self._opened(task, name, sites).evaluate(point)
+        if releases := self._noises(task, name):
+            answer = private_evaluate(answer, bool(self._config.dp_public_test), releases.count)
+        return messages.evaluate_answer(answer)
+
+    def _noises(self, task: FLModel, name: str) -> Releases | None:
+        """What noises this site's answers; None where nothing is noised."""
+        if self._releases is None:
+            self._releases = open_releases(self._config, task, name)
+        return self._releases
 
     def _opened(self, task: FLModel, name: str, sites: list[str]) -> FedBPTSite:
         if self._site is None:  # this process was started anew, as the simulator does with fewer threads than clients
@@ -124,8 +158,7 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
     """The model in this process, or that of a service, where this process needs neither torch nor weights."""
     settings = build(PromptSettings, as_dict(config))
     if config.lm != "local":
-        token = os.environ.get(TOKEN_VARIABLE, "")
-        return open_remote_model(config.lm, token, spec, config.model_name, config.dtype, settings)
+        return open_remote_model(config.lm, _token(config), spec, config.model_name, config.dtype, settings)
     # torch and transformers take seconds to import: only now that NVFlare knows this process
     from flaretune.models.prompted import open_prompted_model
 
@@ -138,3 +171,17 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
         batch_size=config.batch_size,
         cache_mb=config.cache_mb,
     )
+
+
+def _token(config: FedBPTConfig) -> str:
+    """The service's token, which is read at the site and is no part of the job.
+
+    Raises:
+        UserError: what the reference names is not there.
+    """
+    if not config.lm_token:
+        return os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        return resolve_secret_refs(config.lm_token)
+    except ValueError as error:
+        raise UserError(f"--lm_token: {error}") from error

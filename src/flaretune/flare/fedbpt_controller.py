@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.config.fedbpt import FedBPTServerConfig
+from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.options import build
 from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.artifact import PromptArtifact, save_prompt
@@ -76,7 +76,8 @@ class FedBPTController(RoundsController):
 
     def run_rounds(self) -> None:
         """Set the sites up, then search round by round; see `RoundsController.run_rounds`."""
-        setup = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, messages.read_setup_answer)
+        read_setup = partial(messages.read_setup_answer, config=FedBPTConfig)
+        setup = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, read_setup)
         if setup is None or not self.agree(setup):
             return
         self.open_folder(setup, BEST_PROMPT, "prompt", seed=self.seed)
@@ -92,6 +93,7 @@ class FedBPTController(RoundsController):
             sigma_floor=self.sigma_floor,
             norm_limit=options["prompt_norm_threshold"] if options["norm_prompt"] else None,
             norm_limit_upper=options["prompt_norm_threshold_upper"],
+            equal_weights=bool(options["dp_noise"]),  # sites then do not tell their fitness
         )
         server = {name: getattr(self, name) for name in ("seed", "covariance", "sigma_floor", "aggregation")}
         record = self.go_on(SearchRecord, server)
@@ -100,7 +102,8 @@ class FedBPTController(RoundsController):
         if record is None:
             record = self._new_record(0, search, {}, {site: a.counters for site, a in setup.items()}, self._job_started)
         else:
-            self._replay(search)
+            with self.kept.taking_up():
+                self._replay(search)
         if evaluated:
             self._evaluated(record, search, {site: a.evaluation for site, a in setup.items()})
 
@@ -133,9 +136,9 @@ class FedBPTController(RoundsController):
         last = self.ask(messages.EVALUATE, task, self.num_rounds, read)
         if last is None:
             return
-        record.seconds = round(record.seconds + time.monotonic() - started, 2)
+        self.finish_last(record, {site: a.counters for site, a in last.items()}, started)
         self._evaluated(record, search, {site: a.evaluation for site, a in last.items()})
-        log.info("done: results in %s", self.results_folder())
+        self.tell_end()
 
     def _update(self, search: GlobalSearch, found: Mapping[str, SearchAnswer], round_number: int) -> list[str]:
         """Move the search distribution by the sites' answers; returns the sites that were above a limit."""
@@ -168,8 +171,8 @@ class FedBPTController(RoundsController):
         started: float,
     ) -> SearchRecord:
         """What is known of a round before its mean is evaluated; the setup's questions are no search."""
-        fitness = {site: a.result.fitness for site, a in found.items()}
         measured = self.measure(counters, started)
+        fitness = {site: a.result.fitness for site, a in found.items()} if measured["epsilon"] is None else {}
         if not found:
             measured |= {"queries": 0, "example_forwards": 0}
         return SearchRecord(

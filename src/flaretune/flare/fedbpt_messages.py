@@ -20,9 +20,11 @@ from flaretune.flare.messages import (
     read_array,
     read_counters,
     read_evaluation,
+    read_flag,
     read_meta,
     read_natural,
     read_number,
+    reader,
 )
 
 SEARCH = "search"
@@ -43,10 +45,13 @@ def search_task(
     return message(wire.pack(distribution, form), fields)
 
 
+@reader
 def read_search_task(model: FLModel) -> tuple[Distribution, int, bool, float | None]:
     meta = read_meta(model)
     norm_limit = read_number(meta, "norm_limit") if "norm_limit" in meta else None
-    return wire.unpack(model.params), int(meta["round"]), bool(meta["evaluate"]), norm_limit
+    if norm_limit is not None and norm_limit <= 0:
+        raise ValueError(f"'norm_limit' is {norm_limit:g}, expected a positive number")
+    return wire.unpack(model.params), read_natural(meta, "round"), read_flag(meta, "evaluate"), norm_limit
 
 
 def search_answer(answer: SearchAnswer) -> FLModel:
@@ -61,6 +66,7 @@ def search_answer(answer: SearchAnswer) -> FLModel:
     return message(params, {"n_train": answer.n_train, **counter_fields(answer.counters)})
 
 
+@reader
 def read_search_answer(
     model: FLModel, dim: int, n_counts: int | None, fitness_range: tuple[float, float] = (-np.inf, np.inf)
 ) -> SearchAnswer:
@@ -94,6 +100,7 @@ def evaluate_task(sites: list[str], point: np.ndarray) -> FLModel:
     return message({"point": np.asarray(point, dtype=np.float32)}, {"sites": sites})
 
 
+@reader
 def read_evaluate_task(model: FLModel) -> np.ndarray:
     read_meta(model)
-    return np.asarray(model.params["point"], dtype=np.float64)
+    return read_array(model.params, "point", (np.size(model.params["point"]),)).astype(np.float64)

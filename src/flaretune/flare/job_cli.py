@@ -36,7 +36,7 @@ with warnings.catch_warnings():
 
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
 from flaretune.flare.lpfl_recipe import LPFLRecipe  # noqa: E402
-from flaretune.flare.recipe import CARRIED, CODE, FlaretuneRecipe  # noqa: E402
+from flaretune.flare.recipe import CARRIED, CODE, FlaretuneRecipe, check_name  # noqa: E402
 from flaretune.flare.startup_kit import administrator_of  # noqa: E402
 from flaretune.flare.tracking import check_tracker  # noqa: E402
 
@@ -89,6 +89,9 @@ class JobConfig:
 
     def __post_init__(self):
         check_fields(self)
+        for flag, name in (("--name", self.name), *(("--clients", n.strip()) for n in self.clients.split(","))):
+            if name:
+                check_name(flag, name)
         if self.env == "prod" and not Path(self.startup_kit or "?").is_dir():
             found = f"{self.startup_kit} is not there" if self.startup_kit else "none was given"
             raise UserError(f"--env prod needs --startup_kit, the folder of an administrator's startup kit; {found}")
@@ -211,7 +214,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
         server = replace(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
     if server.checkpoint and job.env != "prod":  # on this machine, whatever folder its server runs in
         server = replace(server, checkpoint=str(Path(server.checkpoint).expanduser().absolute()))
-        if isinstance(site, LPFLConfig) and not site.state_dir:  # the simulator empties its sites' workspaces
+        if not site.state_dir:  # the simulator empties its sites' workspaces
             site = replace(site, state_dir=f"{server.checkpoint}/sites")
     recipe = method.recipe(site, server, name=job.name, per_site=per_site, code=job.code)
     if job.tracking != "none":

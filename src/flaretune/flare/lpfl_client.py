@@ -5,15 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flaretune.config.lpfl import LPFLConfig
 from flaretune.config.options import as_dict, build
 from flaretune.flare import lpfl_messages, messages
-from flaretune.flare.site_script import WORKSPACE, Handler, load_data, read_task, run_script, settings_of
+from flaretune.flare.site_script import (
+    STATES,
+    Handler,
+    load_data,
+    open_releases,
+    read_task,
+    run_script,
+    settings_of,
+    state_folder,
+)
 from flaretune.lpfl.answers import LPFLSetupAnswer
 from flaretune.lpfl.kept_states import KeptStates
+from flaretune.lpfl.private import private_train
+from flaretune.privacy.answers import private_evaluate, private_setup
+from flaretune.privacy.release import Releases
 
 if TYPE_CHECKING:
     from nvflare.app_common.abstract.fl_model import FLModel
@@ -22,8 +33,6 @@ if TYPE_CHECKING:
     from flaretune.lpfl.site import LPFLSite
     from flaretune.models.tuned import TunedModel
     from flaretune.tasks.spec import TaskSpec
-
-STATES = Path("flaretune_soft_labels")  # in the folder that the script runs in, which is the job's
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,23 +46,36 @@ class LPFLTasks:
     def __init__(self, config: LPFLConfig):
         self._config = config
         self._site: LPFLSite | None = None
+        self._releases: Releases | None = None
 
     def handlers(self) -> dict[str, Handler]:
         return {messages.SETUP: self._setup, lpfl_messages.TRAIN: self._train, messages.EVALUATE: self._evaluate}
 
     def _setup(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         _, after_round = read_task(messages.read_run, task)
+        releases = self._noises(task, name)
+        if releases:
+            releases.check((task.total_rounds or 0) - after_round)
         self._site = None  # of a setup that the server did not wait for: not two models at a time
         self._site, answer = set_up(self._config, name, sites, self._states(task, name), after_round)
+        if releases:
+            setup = private_setup(answer.setup, bool(self._config.dp_public_test), releases.count)
+            answer = replace(answer, setup=setup)
         return lpfl_messages.lpfl_setup_answer(answer)
 
     def _train(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         received = read_task(lpfl_messages.read_train_task, task)
-        return lpfl_messages.train_answer(self._opened(task, name, sites).train(*received))
+        answer = self._opened(task, name, sites).train(*received)
+        if releases := self._noises(task, name):
+            answer = private_train(answer, received[0], releases, public_test=bool(self._config.dp_public_test))
+        return lpfl_messages.train_answer(answer)
 
     def _evaluate(self, task: FLModel, name: str, sites: list[str]) -> FLModel:
         arrays = read_task(lpfl_messages.read_evaluate_task, task)
-        return messages.evaluate_answer(self._opened(task, name, sites).evaluate(arrays))
+        answer = self._opened(task, name, sites).evaluate(arrays)
+        if releases := self._noises(task, name):
+            answer = private_evaluate(answer, bool(self._config.dp_public_test), releases.count)
+        return messages.evaluate_answer(answer)
 
     def _opened(self, task: FLModel, name: str, sites: list[str]) -> LPFLSite:
         if self._site is None:  # this process was started anew, as the simulator does with fewer threads than clients
@@ -63,10 +85,13 @@ class LPFLTasks:
         return self._site
 
     def _states(self, task: FLModel, name: str) -> KeptStates:
-        """Where this site keeps its soft labels: with the job, or, where the server keeps the run, beyond it."""
-        run, _ = read_task(messages.read_run, task)
-        beyond = Path(self._config.state_dir).expanduser() if self._config.state_dir else WORKSPACE / "flaretune_runs"
-        return KeptStates((beyond / run if run else STATES) / name)
+        return KeptStates(state_folder(self._config, task, name))
+
+    def _noises(self, task: FLModel, name: str) -> Releases | None:
+        """What noises this site's answers; None where nothing is noised."""
+        if self._releases is None:
+            self._releases = open_releases(self._config, task, name)
+        return self._releases
 
 
 def set_up(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.config.lpfl import LPFLServerConfig
+from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import build
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
@@ -72,7 +72,8 @@ class LPFLController(RoundsController):
 
     def run_rounds(self) -> None:
         """Set the sites up, then train round by round; see `RoundsController.run_rounds`."""
-        answers = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, lpfl_messages.read_lpfl_setup_answer)
+        read_setup = partial(lpfl_messages.read_lpfl_setup_answer, config=LPFLConfig)
+        answers = self.ask(messages.SETUP, messages.setup_task(self.shares), 0, read_setup)
         if answers is None:
             return
         setup = {site: a.setup for site, a in answers.items()}
@@ -122,9 +123,9 @@ class LPFLController(RoundsController):
         )
         if last is None:
             return
-        record.seconds = round(record.seconds + time.monotonic() - started, 2)
+        self.finish_last(record, {site: a.counters for site, a in last.items()}, started)
         self._evaluated(record, arrays, {site: a.evaluation for site, a in last.items()})
-        log.info("done: results in %s", self.results_folder())
+        self.tell_end()
 
     def objection(self, site: str, answer: LPFLSetupAnswer) -> str:
         return super().objection(site, answer.setup) or self._other_frozen_part(site, answer)
@@ -176,6 +177,8 @@ class LPFLController(RoundsController):
         measured = self.measure(counters, started)
         if not trained:
             return TrainRecord(round=round_number, **{**measured, "queries": 0, "example_forwards": 0})
+        if measured["epsilon"] is not None:  # then sites do not tell how many texts they have, and with what loss
+            return TrainRecord(round=round_number, **measured)
         sizes = [a.labelled + a.soft_labelled for a in answers]
         known = [a for a in answers if a.soft_labels_right is not None]
         n_known = sum(a.soft_labelled for a in known)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
+from flaretune.config.shared import SiteConfig
+from flaretune.errors import shown
 from flaretune.flare.messages import (
     counter_fields,
     evaluation_arrays,
@@ -19,10 +21,12 @@ from flaretune.flare.messages import (
     read_array,
     read_counters,
     read_evaluation,
+    read_flag,
     read_meta,
     read_natural,
     read_number,
     read_setup_answer,
+    reader,
     setup_answer,
 )
 from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
@@ -38,10 +42,15 @@ def lpfl_setup_answer(answer: LPFLSetupAnswer) -> FLModel:
     return model
 
 
-def read_lpfl_setup_answer(model: FLModel) -> LPFLSetupAnswer:
-    setup = read_setup_answer(model)
-    shapes = {str(name): tuple(int(n) for n in shape) for name, shape in setup.settings["initial"].items()}
-    return LPFLSetupAnswer(setup, read_arrays(model, shapes))
+@reader
+def read_lpfl_setup_answer(model: FLModel, config: type[SiteConfig] | None = None) -> LPFLSetupAnswer:
+    """Read what a site tells when it is set up; see `read_setup_answer`."""
+    setup = read_setup_answer(model, config)
+    if config is not None:
+        _read_shapes(setup.settings["parameters"])
+        if not isinstance(setup.settings["adapter"], dict):
+            raise TypeError("'adapter' is no table")
+    return LPFLSetupAnswer(setup, read_arrays(model, _read_shapes(setup.settings["initial"])))
 
 
 def train_task(sites: list[str], arrays: Mapping[str, np.ndarray], round_number: int, evaluate: bool) -> FLModel:
@@ -49,9 +58,10 @@ def train_task(sites: list[str], arrays: Mapping[str, np.ndarray], round_number:
     return message(dict(arrays), {"sites": sites, "round": round_number, "evaluate": evaluate})
 
 
+@reader
 def read_train_task(model: FLModel) -> tuple[dict[str, np.ndarray], int, bool]:
     meta = read_meta(model)
-    return dict(model.params), int(meta["round"]), bool(meta["evaluate"])
+    return _finite_arrays(model), read_natural(meta, "round"), read_flag(meta, "evaluate")
 
 
 def train_answer(answer: TrainAnswer) -> FLModel:
@@ -63,6 +73,7 @@ def train_answer(answer: TrainAnswer) -> FLModel:
     return message(params, {**fields, **counter_fields(answer.counters)})
 
 
+@reader
 def read_train_answer(model: FLModel, shapes: Shapes, n_counts: int | None) -> TrainAnswer:
     """Read what a site has trained.
 
@@ -94,9 +105,22 @@ def evaluate_task(sites: list[str], arrays: Mapping[str, np.ndarray]) -> FLModel
     return message(dict(arrays), {"sites": sites})
 
 
+@reader
 def read_evaluate_task(model: FLModel) -> dict[str, np.ndarray]:
     read_meta(model)
-    return dict(model.params)
+    return _finite_arrays(model)
+
+
+def _finite_arrays(model: FLModel) -> dict[str, np.ndarray]:
+    """All arrays of a task, whose shapes the model checks."""
+    return {name: read_array(model.params, name, np.shape(values)) for name, values in model.params.items()}
+
+
+def _read_shapes(told: Mapping[str, list[int]]) -> dict[str, tuple[int, ...]]:
+    for name, shape in told.items():
+        if not isinstance(name, str) or not all(type(n) is int and n > 0 for n in shape):
+            raise ValueError(f"array {shown(name)} has the shape {shown(shape)}")
+    return {name: tuple(shape) for name, shape in told.items()}
 
 
 def read_arrays(model: FLModel, shapes: Shapes) -> dict[str, np.ndarray]:

@@ -9,19 +9,40 @@ tells its settings. ``evaluate``: a site counts right answers, for what the last
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
+from flaretune.config.options import check_values
+from flaretune.config.shared import SiteConfig
+from flaretune.errors import shown
 from flaretune.tasks import metrics
+from flaretune.tasks.artifact_parts import check_model, read_task
 from flaretune.tasks.evaluation import Counters, EvaluateAnswer, Evaluation, SetupAnswer
 
 SCHEMA = 3
 SETUP, EVALUATE = "setup", "evaluate"
 _META = "flaretune"
+MOST = 2**53  # of anything that is counted: a float64 holds every whole number until then
+Read = TypeVar("Read", bound=Callable)
+
+
+def reader(read: Read) -> Read:
+    """Let a reader of messages raise nothing but ValueError, whatever the other side has sent."""
+
+    @functools.wraps(read)
+    def checked(*args: Any, **more: Any) -> Any:
+        try:
+            return read(*args, **more)
+        except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+            raise ValueError(f"a field is missing or of another type ({type(error).__name__}: {error})") from error
+
+    return checked
 
 
 def setup_task(sites: list[str]) -> FLModel:
@@ -39,6 +60,7 @@ def tell_prior(model: FLModel, prior: np.ndarray) -> None:
     model.meta[_META]["prior"] = [float(p) for p in prior]
 
 
+@reader
 def read_prior(model: FLModel) -> np.ndarray | None:
     """The classes' prior, float64 (C,), summing to 1; None where nothing is calibrated."""
     meta = read_meta(model)
@@ -47,18 +69,23 @@ def read_prior(model: FLModel) -> np.ndarray | None:
     return read_mass({"mass": meta["prior"]}, len(meta["prior"]))
 
 
+@reader
 def read_run(model: FLModel) -> tuple[str, int]:
     """The run's name, "" for one that nobody keeps, and after which round it goes on: 0 for a new one."""
     meta = read_meta(model)
-    run = str(meta.get("run", ""))
-    if not re.fullmatch(r"[0-9a-f]{0,64}", run):
-        raise ValueError(f"the run's name {run!r} is none that a server gives")
-    return run, int(meta.get("after_round", 0))
+    run = meta.get("run", "")
+    if not (isinstance(run, str) and re.fullmatch(r"[0-9a-f]{0,64}", run)):  # it becomes the name of a folder
+        raise ValueError(f"the run's name {shown(run)} is none that a server gives")
+    return run, read_natural(meta, "after_round") if "after_round" in meta else 0
 
 
+@reader
 def read_sites(model: FLModel) -> list[str]:
     """The sites that any task names: a process that was started anew sets up from any of them."""
-    return [str(site) for site in read_meta(model)["sites"]]
+    sites = read_meta(model)["sites"]
+    if not (isinstance(sites, list | tuple) and sites and all(isinstance(site, str) for site in sites)):
+        raise ValueError(f"the sites are {shown(sites)}, expected a list of names")
+    return list(sites)
 
 
 def setup_answer(answer: SetupAnswer) -> FLModel:
@@ -70,11 +97,23 @@ def setup_answer(answer: SetupAnswer) -> FLModel:
     return message(params, {"settings": answer.settings, "n_train": answer.n_train, **counter_fields(answer.counters)})
 
 
-def read_setup_answer(model: FLModel) -> SetupAnswer:
+@reader
+def read_setup_answer(model: FLModel, config: type[SiteConfig] | None = None) -> SetupAnswer:
+    """Read what a site tells when it is set up.
+
+    Args:
+        model: the message.
+        config: of the job's method, by which the settings are checked; None to take any.
+
+    Raises:
+        ValueError: something is missing, of another type or shape than it must have, or no setting of this method.
+    """
     meta = read_meta(model)
     settings = meta.get("settings")
     if not isinstance(settings, dict):
         raise ValueError("'settings' is missing")
+    if config is not None:
+        check_settings(settings, config)
     n_counts = len(np.atleast_1d(model.params.get("dev")))  # the metric's, which the settings name
     zero_shot = read_counts(model.params, "zero_shot", n_counts) if "zero_shot" in model.params else None
     evaluation = read_evaluation(model.params, n_counts)
@@ -82,10 +121,31 @@ def read_setup_answer(model: FLModel) -> SetupAnswer:
     return SetupAnswer(settings, read_natural(meta, "n_train"), zero_shot, evaluation, read_counters(meta), mass)
 
 
+def check_settings(settings: Mapping[str, Any], config: type[SiteConfig]) -> None:
+    """Check that a site's settings are such as a site of this method has, before anything is done by them.
+
+    Raises:
+        ValueError: something is missing or out of its range.
+        KeyError, TypeError, AttributeError: something is of another type.
+    """
+    if settings["method"] != config.method:
+        raise ValueError(f"it is a site of {shown(settings['method'])}, and the job is one of {config.method}")
+    options = settings["options"]
+    wanted = {item.name for item in fields(config)} - set(config.local_options)
+    if set(options) != wanted:
+        raise ValueError(f"its options differ from those of {config.method} in {sorted(set(options) ^ wanted)[:5]}")
+    check_values(config, options)
+    read_task(settings["task"], "setup answer")
+    check_model(settings["model"])
+    if "local_popsize" in options and read_natural(settings, "popsize") < 2:
+        raise ValueError(f"'popsize' is {settings['popsize']}, expected 2 or more")
+
+
 def evaluate_answer(answer: EvaluateAnswer) -> FLModel:
     return message(evaluation_arrays(answer.evaluation), counter_fields(answer.counters))
 
 
+@reader
 def read_evaluate_answer(model: FLModel, n_counts: int) -> EvaluateAnswer:
     return EvaluateAnswer(read_evaluation(model.params, n_counts), read_counters(read_meta(model)))
 
@@ -98,11 +158,11 @@ def message(params: dict[str, Any], fields: dict[str, Any]) -> FLModel:
 
 
 def read_meta(model: FLModel) -> Mapping[str, Any]:
-    meta = (model.meta or {}).get(_META)
+    meta = model.meta.get(_META) if isinstance(model.meta, Mapping) else None
     if not isinstance(meta, Mapping):
         raise ValueError("the message has no 'flaretune' field: is the other side running flaretune?")
-    if meta.get("schema") != SCHEMA:
-        raise ValueError(f"message schema {meta.get('schema')!r}, expected {SCHEMA}: update the older side")
+    if type(meta.get("schema")) is not int or meta["schema"] != SCHEMA:
+        raise ValueError(f"message schema {shown(meta.get('schema'))}, expected {SCHEMA}: update the older side")
     return meta
 
 
@@ -121,7 +181,7 @@ def read_array(params: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> 
 
 def read_counts(params: Mapping[str, Any], name: str, n_counts: int) -> np.ndarray:
     values = np.asarray(params.get(name))
-    if values.dtype.kind not in "iu" or values.shape != (n_counts,) or np.any(values < 0):
+    if values.dtype.kind not in "iu" or values.shape != (n_counts,) or np.any((values < 0) | (values > MOST)):
         raise ValueError(f"array {name!r} is not a vector of {n_counts} counts")
     return values.astype(np.int64)
 
@@ -145,7 +205,7 @@ def evaluation_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 def read_evaluation(params: Mapping[str, Any], n_counts: int) -> Evaluation:
     loss_sum, size = (float(value) for value in read_array(params, "dev_loss", (2,)))
-    if loss_sum < 0 or size < 0:
+    if loss_sum < 0 or not 0 <= size <= MOST:
         raise ValueError(f"'dev_loss' is [{loss_sum:g}, {size:g}], expected numbers of at least 0")
     dev = read_counts(params, "dev", n_counts)
     metrics.check_possible(dev, int(size))
@@ -156,12 +216,13 @@ def read_evaluation(params: Mapping[str, Any], n_counts: int) -> Evaluation:
 
 
 def counter_fields(counters: Counters) -> dict[str, Any]:
-    return {
+    fields = {
         "queries": counters.queries,
         "example_forwards": counters.example_forwards,
         "seconds": round(counters.seconds, 3),
         "memory_mb": counters.memory_mb,
     }
+    return {**fields, "releases": counters.releases} if counters.releases else fields
 
 
 def read_counters(meta: Mapping[str, Any]) -> Counters:
@@ -170,18 +231,26 @@ def read_counters(meta: Mapping[str, Any]) -> Counters:
         read_natural(meta, "example_forwards"),
         read_number(meta, "seconds"),
         read_number(meta, "memory_mb"),
+        read_natural(meta, "releases") if "releases" in meta else 0,
     )
 
 
 def read_number(meta: Mapping[str, Any], name: str) -> float:
     value = meta.get(name)
-    if not isinstance(value, int | float) or not np.isfinite(value):
-        raise ValueError(f"{name!r} is {value!r}, expected a number")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not np.isfinite(float(value)):
+        raise ValueError(f"{name!r} is {shown(value)}, expected a number")
     return float(value)
+
+
+def read_flag(meta: Mapping[str, Any], name: str) -> bool:
+    value = meta.get(name)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name!r} is {shown(value)}, expected yes or no")
+    return value
 
 
 def read_natural(meta: Mapping[str, Any], name: str) -> int:
     value = meta.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name!r} is {value!r}, expected a whole number of at least 0")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
+        raise ValueError(f"{name!r} is {shown(value)}, expected a whole number of at least 0")
     return value

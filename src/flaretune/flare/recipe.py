@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,16 @@ from flaretune.flare.tracking import RunTracking
 from flaretune.tasks.spec import load_task, local_tasks, task_file
 
 CODE = CARRIED, INSTALLED = "carried", "installed"  # where server and sites have flaretune from
+
+
+def check_name(what: str, name: str) -> None:
+    """Check the name of a job or a site, which becomes that of a folder.
+
+    Raises:
+        UserError: it could be a path.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name, re.ASCII):
+        raise UserError(f"{what} {name!r}: must be a name of letters, digits, and - . _ between them")
 
 
 class FlaretuneRecipe(Recipe):
@@ -61,6 +72,7 @@ class FlaretuneRecipe(Recipe):
         per_site: Mapping[str, Mapping[str, Any]] | None = None,
         code: str = CARRIED,
     ):
+        check_name("the job's name", name)
         if code not in CODE:
             raise UserError(f"code {code!r}: must be one of {', '.join(CODE)}")
         job = FedJob(name=name, min_clients=controller.min_clients)
@@ -99,6 +111,7 @@ class FlaretuneRecipe(Recipe):
         """Make each site's options from the common ones and its own (called by `set_per_site_config`)."""
         known = as_dict(self._site_config)
         for site, options in config.items():
+            check_name("site", site)
             unknown = sorted(set(options) - set(known))
             if unknown:
                 raise UserError(f"site {site}: there is no option {unknown[0]!r}; there are {', '.join(known)}")

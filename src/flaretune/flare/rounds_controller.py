@@ -18,6 +18,7 @@ from flaretune.config.shared import ServerConfig
 from flaretune.errors import UserError
 from flaretune.flare.asking_controller import AskingController
 from flaretune.flare.simulator_fix import give_each_thread_its_own_names
+from flaretune.privacy.accountant import account, sentence
 from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
 from flaretune.report.run_record import RoundRecord, scalars
@@ -118,13 +119,14 @@ class RoundsController(AskingController):
         Raises:
             UserError: it was made with other settings.
         """
-        self.kept.begin(self.folder.settings, server, self._shares)
-        if self.kept.earlier is None:
-            return None
-        state = self.kept.earlier.state
-        for record in self.folder.restore(state["results"], kind, self.kept.earlier.artifact):
-            self._show(record)
-        return kind(**state["record"])
+        with self.kept.taking_up():
+            self.kept.begin(self.folder.settings, server, self._shares)
+            if self.kept.earlier is None:
+                return None
+            state = self.kept.earlier.state
+            for record in self.folder.restore(state["results"], kind, self.kept.earlier.artifact):
+                self._show(record)
+            return kind(**state["record"])
 
     def keep(self, record: RoundRecord, arrays: Mapping[str, np.ndarray], **more: Any) -> None:
         """Keep the run after a round; see `KeptRun.keep`."""
@@ -140,9 +142,12 @@ class RoundsController(AskingController):
         """
         seconds = time.monotonic() - started
         wire = self._meter.take()
+        spent = self.spent(answers)
         return {
             "seconds": round(seconds, 2),
-            "overhead_seconds": round(seconds - max(c.seconds for c in answers.values()), 2),
+            "overhead_seconds": (
+                round(seconds - max(c.seconds for c in answers.values()), 2) if spent["epsilon"] is None else None
+            ),
             "sites": list(answers),
             "left_out": dict(self._left_out),
             "bytes_down": round(wire["down"][0] / len(answers), 1),
@@ -151,7 +156,14 @@ class RoundsController(AskingController):
             "example_forwards": sum(c.example_forwards for c in answers.values()),
             "memory_mb": max(c.memory_mb for c in answers.values()),
             "server_memory_mb": peak_memory_mb(),
+            **spent,
         }
+
+    def spent(self, answers: Mapping[str, Counters]) -> dict[str, Any]:
+        """What noised answers have cost until now: entries of a `RoundRecord`."""
+        releases = max(c.releases for c in answers.values())
+        told = account(self.folder.settings["options"], releases)
+        return {"releases": releases, "epsilon": told and told["epsilon"]}
 
     def finish(
         self,
@@ -179,6 +191,18 @@ class RoundsController(AskingController):
         is_best = self.folder.keep_round(record, save, **more)
         self._show(record)
         log.info(record.line(self.num_rounds, len(self._shares), is_best))
+
+    def finish_last(self, record: RoundRecord, answers: Mapping[str, Counters], started: float) -> None:
+        """Add the evaluation that closes the job to the record of the last round."""
+        record.seconds = round(record.seconds + time.monotonic() - started, 2)
+        spent = self.spent(answers)
+        if spent["releases"] > record.releases:  # an answer that came too late to count has been given all the same
+            record.releases, record.epsilon = spent["releases"], spent["epsilon"]
+
+    def tell_end(self) -> None:
+        """The last line of the job's log."""
+        privacy = self.folder.privacy()
+        log.info("done: results in %s%s", self.results_folder(), f"; {sentence(privacy['privacy'])}" if privacy else "")
 
     def _show(self, record: RoundRecord) -> None:
         """Tell a round's numbers to who watches, and to TensorBoard or whatever receives analytics on the server."""

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flaretune.config.options import as_dict
+from flaretune.config.options import as_dict, build
 from flaretune.config.shared import SiteConfig, parse_site_flags
 from flaretune.errors import UserError
 from flaretune.flare import messages
+from flaretune.privacy.release import PrivacySettings, Releases
 
 if TYPE_CHECKING:
     from nvflare.app_common.abstract.fl_model import FLModel
@@ -25,6 +26,7 @@ log = logging.getLogger("flaretune.site")
 
 # The site's own workspace, above the folder of the job that a script starts in: what lies there outlives a job.
 WORKSPACE = Path("..", "..")
+STATES = Path("flaretune_state")  # what a site keeps with the job
 SITE_FILE = WORKSPACE / "local" / "flaretune.toml"  # beside the site's other NVFlare settings
 
 # Answers a task's message: (the message, the site's name, the names of all sites of the job).
@@ -92,6 +94,8 @@ def _serve(tasks: HasHandlers, inline_arrays: bool) -> None:
         kind, sites = flare.get_task_name(), read_task(messages.read_sites, task)
         if kind not in handlers:
             raise UserError(f"the server sent the task {kind!r}, which this version does not know")
+        if name not in sites:
+            raise UserError(f"the server's sites, {', '.join(sites)}, are without this one, {name}")
         flare.send(handlers[kind](task, name, sites))
 
 
@@ -103,6 +107,24 @@ def read_task(reader: Callable[[FLModel], Any], task: FLModel) -> Any:
         raise UserError(
             f"the server's message cannot be read ({error}): server and sites need the same version of flaretune"
         ) from error
+
+
+def state_folder(config: SiteConfig, task: FLModel, name: str) -> Path:
+    """Where this site keeps what its next process needs: with the job, or, if the server keeps the run, beyond it."""
+    run, _ = read_task(messages.read_run, task)
+    beyond = Path(config.state_dir).expanduser() if config.state_dir else WORKSPACE / "flaretune_runs"
+    return (beyond / run if run else STATES) / name
+
+
+def open_releases(config: SiteConfig, task: FLModel, name: str) -> Releases | None:
+    """What noises and counts this site's answers; None where they are not noised.
+
+    Raises:
+        UserError: see `Releases`.
+    """
+    return (
+        Releases(build(PrivacySettings, as_dict(config)), state_folder(config, task, name)) if config.dp_noise else None
+    )
 
 
 def settings_of(config: SiteConfig, spec: TaskSpec, kind: Kind, hidden_size: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from flaretune.errors import UserError
+from flaretune.errors import UserError, shown
 from flaretune.tasks.artifact_parts import PARTS, check_model, checksum, read_task
 from flaretune.tasks.spec import TaskSpec
 
@@ -100,7 +100,9 @@ def load_adapter(folder: str | Path) -> AdapterArtifact:
     described = _read_description(folder)
     tuning = described["options"].get("tuning")
     if tuning not in tuple(ARRAY_FILES):  # may be anything, hashable or not
-        raise UserError(f"{folder} was damaged or written by another version of flaretune: its tuning is {tuning!r}")
+        raise UserError(
+            f"{folder} was damaged or written by another version of flaretune: its tuning is {shown(tuning)}"
+        )
     file = folder / ARRAY_FILES[tuning]
     config = _read_json(folder / ADAPTER_CONFIG) if tuning == "lora" else None
     if config is not None:
@@ -115,7 +117,7 @@ def load_adapter(folder: str | Path) -> AdapterArtifact:
         check_model(artifact.model)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{folder} was written by another version of flaretune ({error!r}); use that one") from error
     return artifact
 
@@ -143,7 +145,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} has no {DESCRIPTION}, so it is no adapter of LP-FL; give one that a job has left")
     described = _read_json(folder / DESCRIPTION)
     if (found := described.get("format")) != FORMAT:
-        raise UserError(f"{folder} is not an adapter of LP-FL: its format is {found!r}, not {FORMAT!r}")
+        raise UserError(f"{folder} is not an adapter of LP-FL: its format is {shown(found)}, not {FORMAT!r}")
     for part in (*PARTS, "sha256"):
         if not isinstance(described.get(part), str if part == "sha256" else dict):
             raise UserError(f"{folder} was damaged or edited: {DESCRIPTION} has no {part!r}; copy it anew")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from flaretune.errors import UserError
 
@@ -30,7 +31,8 @@ class KeptStates:
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._file(round_number)
         partial = file.with_name(f"{file.name}.partial")
-        partial.write_bytes(save({name: np.ascontiguousarray(values) for name, values in state.items()}))
+        arrays = {name: np.ascontiguousarray(values) for name, values in state.items()}
+        partial.write_bytes(save(arrays, {"sha256": _checksum(arrays)}))
         partial.replace(file)
         for number in self._rounds()[:-KEPT]:
             self._file(number).unlink(missing_ok=True)
@@ -46,9 +48,13 @@ class KeptStates:
             return None
         file = self._file(numbers[-1])
         try:
-            return load(file.read_bytes())
+            with safe_open(file, framework="numpy") as stream:
+                arrays = {name: stream.get_tensor(name) for name in sorted(stream.keys())}
+                if (stream.metadata() or {}).get("sha256") != _checksum(arrays):
+                    raise ValueError("its contents do not have the sha256 noted in it")
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file}, the soft labels that this site has kept, is damaged ({error})") from error
+        return arrays
 
     def clear(self) -> None:
         """Remove all: a new run begins."""
@@ -63,3 +69,11 @@ class KeptStates:
             re.fullmatch(r"soft_labels_(\d+)\.safetensors", file.name) for file in self._folder.glob("*.safetensors")
         )
         return sorted(int(name[1]) for name in names if name)
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, values in sorted(arrays.items()):
+        digest.update(f"\n{name} {values.dtype.str} {values.shape}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

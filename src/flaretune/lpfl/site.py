@@ -169,7 +169,7 @@ class LPFLSite:
         """Go on where another process of this site stopped."""
         state = self._states.load()
         if state is not None:
-            self._pool.restore(state)
+            self._take(state)
 
     def _restore(self, after_round: int) -> None:
         """Go on after a round of an earlier job; the first that labels texts is the second."""
@@ -181,7 +181,16 @@ class LPFLSite:
                 f"the job goes on after round {after_round}, but this site has no soft labels of that run: start anew "
                 "with another --checkpoint"
             )
-        self._pool.restore(state)
+        self._take(state)
+
+    def _take(self, state: Mapping[str, np.ndarray]) -> None:
+        try:
+            self._pool.restore(state)
+        except ValueError as error:
+            raise UserError(
+                f"the soft labels that this site has kept are not those of this run ({error}): start anew with another "
+                "--checkpoint"
+            ) from error
 
     def _knows_truth(self) -> bool:
         return self._texts.truth is not None

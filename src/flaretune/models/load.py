@@ -154,6 +154,7 @@ def _read_model(name: str, source: str, kind: Kind, dtype: str) -> torch.nn.Modu
             source,
             dtype=DTYPES[dtype],
             output_loading_info=True,
+            use_safetensors=True,  # nothing is unpickled
             ignore_mismatched_sizes=True,  # they are in the report, which `_check_loaded` reads
             **_OWN_CODE,
         )

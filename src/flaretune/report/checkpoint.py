@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ def _read(path: Path) -> Checkpoint:
     sha256 = said.pop("sha256")
     if sha256 != _digest(path, said):
         raise ValueError("its contents do not have the sha256 noted in it")
+    _check_types(path, said)
     arrays = load((path / ARRAYS).read_bytes())
     artifact = path / ARTIFACT
     return Checkpoint(
@@ -117,6 +119,19 @@ def _read(path: Path) -> Checkpoint:
         arrays=arrays,
         artifact=artifact if artifact.exists() else None,
     )
+
+
+def _check_types(path: Path, said: Mapping[str, Any]) -> None:
+    """Check what a checkpoint says of itself; the run's name becomes that of folders at the sites."""
+    if not (isinstance(said["run"], str) and re.fullmatch(r"[0-9a-f]{1,64}", said["run"])):
+        raise ValueError(f"the run's name {said['run']!r} is none that a server gives")
+    if type(said["round"]) is not int or path.name != _name(said["round"]):
+        raise ValueError(f"its round is {said['round']!r}")
+    settings = said["settings"]
+    if not (isinstance(settings, dict) and all(isinstance(part, dict) for part in settings.values())):
+        raise ValueError("its settings are no table of tables")
+    if not isinstance(said["state"], dict):
+        raise ValueError("its state is no table")
 
 
 def check_settings(folder: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -146,7 +161,11 @@ def _found(folder: Path) -> list[Path]:
 
 def _files(path: Path) -> list[Path]:
     """What the checksum is of besides the state."""
-    return sorted(file for file in path.rglob("*") if file.is_file() and file != path / STATE)
+    entries = list(path.rglob("*"))
+    for entry in (path, *entries):
+        if entry.is_symlink():  # to what is none of the run's
+            raise ValueError(f"{entry.name} is a link")
+    return sorted(entry for entry in entries if entry.is_file() and entry != path / STATE)
 
 
 def _digest(path: Path, said: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,23 @@ class KeptRun:
     def after_round(self) -> int:
         """The last finished round; 0 at the start of a run."""
         return self.earlier.round if self.earlier else 0
+
+    @contextmanager
+    def taking_up(self) -> Iterator[None]:
+        """While what is kept is read.
+
+        Raises:
+            UserError: it is not what a run of this version keeps.
+        """
+        try:
+            yield
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise UserError(
+                f"--checkpoint {self._folder}: the run there cannot be taken up ({type(error).__name__}: {error}): it "
+                "is of another version or was edited; start anew in another folder"
+            ) from error
 
     def begin(self, settings: Mapping[str, Any], server: Mapping[str, Any], shares: Sequence[str]) -> None:
         """Say with what the run is made.

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from flaretune.privacy.accountant import account
 from flaretune.report.run_record import RoundRecord, summary, versions, write_json
 
 
@@ -47,7 +48,7 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         self._seconds_before = 0.0  # of earlier parts of a run that goes on
         config = {"server": dict(server), **settings, "sites": self._sites, "versions": versions()}
-        write_json(config, folder / "config.json")
+        write_json({**config, **self._privacy(server.get("num_rounds", 0))}, folder / "config.json")
 
     def keep_round(self, record: RoundRecord, save: Callable[[dict[str, Any]], bool], **more: Any) -> bool:
         """Keep a finished round, and its artifact if it is the best so far by development accuracy.
@@ -77,6 +78,7 @@ class RunFolder:
             metric=self.settings["task"]["metric"],
             model=self.settings["model"],
             sites=self._sites,
+            **self.privacy(),
             **more,
         )
         write_json(values, self._folder / "summary.json")
@@ -116,6 +118,14 @@ class RunFolder:
             copy = shutil.copytree if artifact.is_dir() else shutil.copyfile
             copy(artifact, self._folder / self._artifact)
         return list(self._rounds)
+
+    def privacy(self) -> dict[str, Any]:
+        """An entry on what the run has cost its sites so far; none where nothing is noised."""
+        return self._privacy(max((r.releases for r in self._rounds), default=0))
+
+    def _privacy(self, releases: int) -> dict[str, Any]:
+        told = account(self.settings.get("options", {}), releases)
+        return {} if told is None else {"privacy": told}
 
     def _seconds(self) -> float:
         return self._seconds_before + self._rounds[0].seconds + time.monotonic() - self._started

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from flaretune.privacy.accountant import sentence
+
 PACKAGES = ("flaretune", "nvflare", "torch", "transformers", "peft", "cma", "numpy")
 
 
@@ -20,7 +22,8 @@ class RoundRecord:
 
     Attributes:
         round: 0 is where the job starts.
-        seconds: of the whole round; ``overhead_seconds`` is what the slowest site did not spend on its tasks.
+        seconds: of the whole round; ``overhead_seconds`` is what the slowest site did not spend on its tasks, None
+            where sites do not tell.
         sites: who answered.
         left_out: the sites whose answers did not count, and why not.
         limited: the sites whose answers counted only as far as the bound of --aggregation lets them.
@@ -33,11 +36,13 @@ class RoundRecord:
         dev_accuracy: the metric on the development data; None without any.
         dev_loss: mean cross entropy on it.
         site_accuracy: development accuracy by site.
+        releases: the most noised answers that a site has given until then; 0 where nothing is noised.
+        epsilon: what they have cost (see `privacy.accountant`); None where nothing is noised.
     """
 
     round: int
     seconds: float
-    overhead_seconds: float
+    overhead_seconds: float | None
     sites: list[str]
     bytes_down: float
     bytes_up: float
@@ -51,12 +56,15 @@ class RoundRecord:
     site_accuracy: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     limited: list[str] = field(default_factory=list)
+    releases: int = 0
+    epsilon: float | None = None
 
     def line(self, last_round: int, n_sites: int, is_best: bool) -> str:
         """The progress line of this round."""
         parts = [f"round {self.round:>{len(str(last_round))}}/{last_round}"]
         parts.append(f"accuracy {_percent(self.accuracy)}  dev {_percent(self.dev_accuracy)}{'*' if is_best else ' '}")
         parts += self._details()
+        parts += [] if self.epsilon is None else [f"ε {self.epsilon:.3g}"]
         parts.append(f"{self.seconds:6.1f} s")
         parts.append(f"{len(self.sites)}/{n_sites} sites: {', '.join(self.sites)}")
         if self.limited:
@@ -109,16 +117,17 @@ class TrainRecord(RoundRecord):
 
     def _details(self) -> list[str]:
         right = "" if self.soft_label_agreement is None else f", {self.soft_label_agreement:.0%} right"
+        texts = [f"{self.labelled} labelled + {self.soft_labelled} soft{right}"] if self.epsilon is None else []
         return [
             "loss    -  " if self.train_loss is None else f"loss {self.train_loss:6.4f}",
-            f"{self.labelled} labelled + {self.soft_labelled} soft{right}",
+            *texts,
             f"{self.bytes_down / 1e3:,.0f} kB down, {self.bytes_up / 1e3:,.0f} kB up",
         ]
 
 
 def scalars(record: RoundRecord) -> dict[str, float]:
     """The numbers of a round by the names that TensorBoard shows; those that are missing are left out."""
-    values = {k: v for k, v in asdict(record).items() if isinstance(v, int | float) and k != "round"}
+    values = {k: v for k, v in asdict(record).items() if isinstance(v, int | float) and k not in ("round", "releases")}
     for name, by_site in (("dev_accuracy", "site_accuracy"), ("fitness", "site_fitness"), ("train_loss", "site_loss")):
         values |= {f"{name}/{site}": value for site, value in getattr(record, by_site, {}).items()}
     return {name: float(value) for name, value in values.items()}
@@ -147,7 +156,7 @@ def summary(
         "example_forwards": sum(r.example_forwards for r in worked),
         "bytes_down_per_client_round": _mean([r.bytes_down for r in worked]),
         "bytes_up_per_client_round": _mean([r.bytes_up for r in worked]),
-        "overhead_seconds_per_round": _mean([r.overhead_seconds for r in worked], 3),
+        "overhead_seconds_per_round": _mean([r.overhead_seconds for r in worked if r.overhead_seconds is not None], 3),
         "memory_mb": max(r.memory_mb for r in rounds),
         "seconds": round(seconds, 1),
         **more,
@@ -185,6 +194,7 @@ def closing_report(values: dict[str, Any], summary_file: Path) -> str:
         f"{metric} by round": by_round,
         **(_training_rows(values) if values["method"] == "LP-FL" else _search_rows(values)),
         **_fault_rows(values["rounds"]),
+        **({"privacy": sentence(values["privacy"])} if "privacy" in values else {}),
         "bytes a client and round": f"{down:,.0f} down, {up:,.0f} up",
         "seconds": f"{values['seconds']:,.0f}",
         values["artifact_kind"]: values["artifact"],
@@ -194,14 +204,16 @@ def closing_report(values: dict[str, Any], summary_file: Path) -> str:
 
 
 def _search_rows(values: dict[str, Any]) -> dict[str, str]:
-    return {"queries": f"{values['queries']:,} candidates, {values['example_forwards']:,} example-forwards"}
+    forwards = "" if "privacy" in values else f", {values['example_forwards']:,} example-forwards"
+    return {"queries": f"{values['queries']:,} candidates{forwards}"}
 
 
 def _training_rows(values: dict[str, Any]) -> dict[str, str]:
     agreement = values["soft_label_agreement"]
     right = "" if agreement is None else f", {agreement:.1%} of them as the hidden labels have it"
+    texts = f"{values['labelled']} labelled and {values['soft_labelled']} soft-labelled texts{right}"
     return {
-        "trained on": f"{values['labelled']} labelled and {values['soft_labelled']} soft-labelled texts{right}",
+        **({} if "privacy" in values else {"trained on": texts}),
         "trained parameters": f"{values['trained_parameters']:,}",
     }
 

@@ -102,7 +102,7 @@ def read_ask(message: Any) -> Ask:
         points = None if message["points"] is None else np.array(message["points"], dtype=np.float64)
         texts = None if message["texts"] is None else _read_named(message["texts"])
         ask = Ask(_read_named(message["black_box"]), texts, points)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"it lacks an entry or has one of another type ({error})") from error
     if (ask.texts is None) != (points is None):
         raise ValueError("it has texts without points, or points without texts")
@@ -113,9 +113,11 @@ def read_ask(message: Any) -> Ask:
 
 def _read_named(entry: Mapping[str, Any]) -> Named:
     handle, content = entry["handle"], entry["content"]
+    if not isinstance(handle, str) or not isinstance(content, dict | None):
+        raise TypeError("a handle or a content of another type")
     if content is not None and named(content).handle != handle:
         raise ValueError("a content does not have the sha256 that names it")
-    return Named(str(handle), content)
+    return Named(handle, content)
 
 
 def logits_message(logits: np.ndarray) -> list:
@@ -127,9 +129,12 @@ def read_logits(values: Any, shape: tuple[int, int, int]) -> np.ndarray:
     """Read an answer back, float32.
 
     Raises:
-        ValueError: it has another shape than the question.
+        ValueError: it is no numbers, or has another shape than the question.
     """
-    logits = np.array(values, dtype=np.float32)
+    try:
+        logits = np.array(values, dtype=np.float32)
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"it holds something else than numbers ({error})") from error
     if logits.shape != shape:
         raise ValueError(f"it holds numbers of shape {logits.shape}, and the question was of shape {shape}")
     return logits

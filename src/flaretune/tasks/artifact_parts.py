@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.errors import UserError
+from flaretune.errors import UserError, shown
 from flaretune.tasks.spec import TaskSpec, parse_task
 
 PARTS = ("task", "options", "model", "result")  # each a dict of plain JSON values
@@ -26,7 +26,10 @@ def read_task(task: Mapping[str, Any], kind: str) -> TaskSpec:
 
     Raises:
         UserError: its parts do not fit together.
+        KeyError, TypeError: it has no name.
     """
+    if not isinstance(task["name"], str):
+        raise TypeError(f"the task's name is {task['name']!r}")
     values = {key: value for key, value in task.items() if key != "name"}
     source = {"hub": f"none (a {kind} names no data)", **_NO_SOURCE}
     return parse_task({**values, "source": source}, task["name"], place=f"the task in the {kind}")
@@ -52,9 +55,9 @@ def saved_prior(result: Mapping[str, Any], n_classes: int) -> np.ndarray | None:
     if "prior" not in result:
         return None
     values = result["prior"]
-    right = isinstance(values, list) and all(isinstance(v, int | float) and 0 < v < np.inf for v in values)
+    right = isinstance(values, list) and all(type(v) in (int, float) and 0 < v < 1e9 for v in values)
     if not right or len(values) != n_classes:
-        raise UserError(f"its prior {values!r} is not a number above 0 for each of {n_classes} classes")
+        raise UserError(f"its prior {shown(values)} is not a number above 0 for each of {n_classes} classes")
     return np.array(values, dtype=np.float64)
 
 

@@ -30,12 +30,14 @@ class Counters:
         example_forwards: examples sent through the model, as often as they were.
         seconds: of the site's work.
         memory_mb: the most that its process has held so far, in MiB.
+        releases: noised answers that it has given in this run so far; 0 where none is noised.
     """
 
     queries: int
     example_forwards: int
     seconds: float
     memory_mb: float = field(default_factory=peak_memory_mb)
+    releases: int = 0
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def read_draft(file: Path) -> Draft:
         values = tomllib.loads(text)
     except OSError as error:
         raise UserError(f"task file {file} cannot be read ({error.strerror}); check its path") from error
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError and UnicodeDecodeError
         raise UserError(f"task file {file} is not valid TOML: {error}") from error
     entries, problems = read_entries(values, file.resolve().parent)
     return Draft(file, text, entries, tuple(problems))

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from flaretune.errors import shown
 from flaretune.tasks.checks import OUT_OF_SCOPE, Problem, is_word_list
 
 REQUIRED: Any = object()  # as a default: the key must be there
@@ -36,7 +37,7 @@ class Table:
                 near = difflib.get_close_matches(key, [k for k in keys if k not in values], n=1)
                 self.misspelt.update(near)
                 hint = f"did you mean {near[0]!r}?" if near else f"its keys are {', '.join(keys)}"
-                self._note(key, f"unknown key {key!r}; {hint}")
+                self._note(key, f"unknown key {shown(key)}; {hint}")
 
     def text(self, key: str, default: Any = REQUIRED) -> Any:
         """A string; ``default`` (a string or None) if the key is absent."""
@@ -83,7 +84,7 @@ class Table:
         value = self._values[key]
         if is_right(value):
             return value
-        self._note(key, f"key {key!r} must be {wanted}, not {value!r}")
+        self._note(key, f"key {key!r} must be {wanted}, not {shown(value)}")
         return None
 
     def _note(self, key: str, sentence: str) -> None:

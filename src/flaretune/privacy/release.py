@@ -1,0 +1,133 @@
+"""A site's noised answers: clipped, noised, counted, and no more of them than the site allows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flaretune.errors import UserError
+from flaretune.privacy.accountant import epsilon
+
+FILE = "privacy.json"
+
+
+@dataclass(frozen=True)
+class PrivacySettings:
+    """How answers are noised; the options of the same names in `config.SiteConfig`.
+
+    Attributes:
+        dp_noise: standard deviation of the noise as a multiple of the sensitivity, which is twice `dp_clip`.
+        dp_clip: the longest (L2) that a change may be; longer ones are shortened to it.
+        dp_delta: δ.
+        dp_epsilon: the site gives no answer beyond this ε; 0: no limit.
+    """
+
+    dp_noise: float
+    dp_clip: float
+    dp_delta: float
+    dp_epsilon: float
+
+
+class Releases:
+    """Noises what a site sends, and counts how often it did so.
+
+    The count is kept in a file, so that a process that is started anew goes on with it.
+
+    Args:
+        settings: how.
+        folder: where the count is kept; made if it is not there.
+        draw: gives the generator of an answer's noise. By default a new one for every answer, seeded by the operating
+            system: the job's seed is known to the server, and noise that it can draw too protects nothing.
+
+    Raises:
+        UserError: the count cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: PrivacySettings,
+        folder: Path,
+        draw: Callable[[], np.random.Generator] = np.random.default_rng,
+    ):
+        self._settings = settings
+        self._file = folder / FILE
+        self._draw = draw
+        self.count = self._read()
+
+    def check(self, more: int) -> None:
+        """Check that the site allows `more` answers.
+
+        Raises:
+            UserError: their ε is above the site's limit.
+        """
+        s = self._settings
+        spent = epsilon(s.dp_noise, s.dp_delta, self.count + more)
+        if 0 < s.dp_epsilon < spent:
+            raise UserError(
+                f"--dp_epsilon {s.dp_epsilon:g}: after {self.count + more} answers with --dp_noise {s.dp_noise:g} ε is "
+                f"{spent:.3g} at δ = {s.dp_delta:g}, which is more than this site allows; ask for fewer rounds or more "
+                "noise"
+            )
+
+    def release(self, base: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What may be sent in place of what was found.
+
+        The change from `base` is shortened to dp_clip, over all arrays together, and gets Gaussian noise of standard
+        deviation dp_noise · 2 dp_clip in every entry: with other data the shortened change may point the other way, so
+        that its sensitivity is 2 dp_clip.
+
+        Args:
+            base: arrays that the server knows, as it sent them.
+            found: arrays of the same names and shapes.
+
+        Returns:
+            float64 arrays of the same names and shapes.
+
+        Raises:
+            UserError: see `check`.
+            FloatingPointError: a change is not finite.
+        """
+        self.check(1)
+        s = self._settings
+        changes = {name: np.asarray(values, dtype=np.float64) - base[name] for name, values in found.items()}
+        length = float(np.sqrt(sum(np.sum(change**2) for change in changes.values())))
+        if not np.isfinite(length):
+            raise FloatingPointError("what this site has found is not finite, so that it has nothing to send")
+        scale = min(1.0, s.dp_clip / length) if length else 1.0
+        rng, deviation = self._draw(), s.dp_noise * 2 * s.dp_clip
+        self._write(self.count + 1)  # before anything is sent
+        return {
+            name: base[name] + scale * change + rng.normal(scale=deviation, size=change.shape)
+            for name, change in changes.items()
+        }
+
+    def _read(self) -> int:
+        try:
+            said = json.loads(self._file.read_text(encoding="utf-8"))
+            count = said["releases"]
+            if said["sha256"] != _checksum(count):
+                raise ValueError("it does not have the sha256 noted in it")
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{self._file}, this site's count of noised answers, is damaged ({error})") from error
+        if type(count) is not int or count < 0:
+            raise UserError(f"{self._file}, this site's count of noised answers, is damaged: it says {count!r}")
+        return count
+
+    def _write(self, count: int) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._file.with_name(f"{FILE}.partial")
+        partial.write_text(json.dumps({"releases": count, "sha256": _checksum(count)}) + "\n", encoding="utf-8")
+        partial.replace(self._file)
+        self.count = count
+
+
+def _checksum(count: int) -> str:
+    """A bit that flips would otherwise make another number of it."""
+    return hashlib.sha256(f"releases {count!r}".encode()).hexdigest()

@@ -1,0 +1,46 @@
+"""Options of differential privacy that do not go together."""
+
+import pytest
+
+from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.config.lpfl import LPFLConfig
+from flaretune.config.shared import parse_site_flags
+from flaretune.errors import UserError
+
+CONFIGS = [FedBPTConfig, lambda **options: LPFLConfig(unlabelled=4, **options)]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dp_noise": -1.0}, "--dp_noise -1.0: must be at least 0"),
+        ({"dp_noise": 1.0, "dp_clip": 0.0}, "--dp_clip 0.0: must be above 0"),
+        ({"dp_noise": 1.0, "dp_delta": 0.0}, "--dp_delta 0.0: must be above 0"),
+        ({"dp_noise": float("inf")}, "--dp_noise inf: must be a finite number"),
+        ({"dp_epsilon": 8.0}, "--dp_epsilon 8: this site sends nothing without noise"),
+        ({"dp_noise": 1.0, "calibrate": "batch"}, "--dp_noise 1 --calibrate batch: the prior is made from"),
+        ({"dp_public_test": 1, "data_path": "own.csv"}, "--dp_public_test 1 with --data_path: test data that a site"),
+    ],
+)
+def test_what_is_refused(config, options, message):
+    with pytest.raises(UserError) as refused:
+        config(**options)
+    assert str(refused.value).startswith(message)
+
+
+def test_every_parameter_is_not_noised():
+    with pytest.raises(UserError, match="--tuning full --dp_noise 1: noise on every parameter"):
+        LPFLConfig(unlabelled=4, tuning="full", dp_noise=1.0)
+
+
+def test_a_site_s_own_limit_goes_before_the_job(tmp_path):
+    """It may say how much it spends, and not with how much noise: that must be the same everywhere."""
+    file = tmp_path / "flaretune.toml"
+    file.write_text("dp_epsilon = 8.0\n", encoding="utf-8")
+    assert parse_site_flags(FedBPTConfig, ["--dp_noise", "2"], file)[0].dp_epsilon == 8.0
+    with pytest.raises(UserError, match="this site sends nothing without noise, and the job has none"):
+        parse_site_flags(FedBPTConfig, [], file)
+    file.write_text("dp_noise = 0.0\n", encoding="utf-8")
+    with pytest.raises(UserError, match="dp_noise must be the same at all sites"):
+        parse_site_flags(FedBPTConfig, ["--dp_noise", "2"], file)
