@@ -132,7 +132,8 @@ def read_logits(values: Any, shape: tuple[int, int, int]) -> np.ndarray:
         ValueError: it is no numbers, or has another shape than the question.
     """
     try:
-        logits = np.array(values, dtype=np.float32)
+        with np.errstate(over="ignore"):  # the search refuses what is not finite
+            logits = np.array(values, dtype=np.float32)
     except (TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"it holds something else than numbers ({error})") from error
     if logits.shape != shape:
