@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flaretune.errors import UserError
@@ -40,11 +40,13 @@ def test_f1_counts():
     assert value("f1", counts) == pytest.approx(4 / 7)
 
 
+@settings(deadline=None)
 @given(PAIRS, st.integers(0, 2))
 def test_f1_is_the_harmonic_mean_of_precision_and_recall(pairs, positive):
     assert value("f1", counts_of("f1", pairs, positive)) == pytest.approx(f1_by_hand(pairs, positive))
 
 
+@settings(deadline=None)
 @given(PAIRS, PAIRS, st.sampled_from(["accuracy", "f1"]))
 def test_counts_of_two_sites_add_up(here, there, metric):
     together = counts_of(metric, here + there, 1)
