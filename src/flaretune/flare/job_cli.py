@@ -237,7 +237,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
             workspace_root=str((output / "workspace").absolute()),
         )
     elif job.env == "poc":
-        env = PocEnv(clients=clients or None, num_clients=None if clients else job.n_clients)
+        env = PocEnv(clients=clients or None, num_clients=n_clients)
         logs = next(Path(env.poc_workspace).glob("*/prod_*"), logs)
     else:
         env = ProdEnv(startup_kit_location=job.startup_kit, username=administrator_of(job.startup_kit))
