@@ -12,7 +12,7 @@ CERTIFICATE = Path("startup", "client.crt")
 
 
 def administrator_of(startup_kit: str | Path) -> str:
-    """The name of the administrator that a startup kit was made for: the one in its certificate, which the server checks.
+    """Whose startup kit it is, by its certificate, which is what the server goes by.
 
     Raises:
         UserError: the folder is no administrator's startup kit.
