@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -166,7 +167,14 @@ def test_sites_that_were_told_different_things_do_not_start(run, folders, tmp_pa
     assert "the sites do not agree on the options: alpha is 1.0 at site-1 and 2.0 at site-2" in done.stderr
 
 
-def test_proof_of_concept_federation(run, environment, folders, tmp_path):
+@pytest.fixture
+def ended(environment, tmp_path):
+    """The environment of processes that end with the test, those too that NVFlare would start anew."""
+    yield {**environment, processes.MARK: str(tmp_path)}
+    processes.end_all(tmp_path)
+
+
+def test_proof_of_concept_federation(run, ended, folders, tmp_path):
     """A server and three sites as processes of their own, over mutual TLS, watched; results come back by download.
 
     By the command in the guide, for another model, other texts and fewer rounds.
@@ -178,7 +186,7 @@ def test_proof_of_concept_federation(run, environment, folders, tmp_path):
     command = [sys.executable, *command, "--output", str(output), "--task_name", "sst2"]
     command += ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL, "--num_rounds", "10"]
     files = {"stdout": (tmp_path / "said").open("wb"), "stderr": subprocess.STDOUT}
-    job = subprocess.Popen([*command, "--timeout", "300"], cwd=REPOSITORY, env=environment, **files)
+    job = subprocess.Popen([*command, "--timeout", "300"], cwd=REPOSITORY, env=ended, **files)
     watch, watched = [sys.executable, "-m", "flaretune", "watch", "--json"], []
     while job.poll() is None and not watched:  # until the job is there; its sites then take seconds to start
         for kit in (tmp_path / "poc").glob("*/prod_00/admin@nvidia.com"):
@@ -186,7 +194,7 @@ def test_proof_of_concept_federation(run, environment, folders, tmp_path):
             watched += [json.loads(looked.stdout)] if looked.returncode == 0 else []
     assert watched, (tmp_path / "said").read_text(encoding="utf-8")[-3000:]
     with (tmp_path / "looks").open("w") as looks:
-        watcher = subprocess.Popen([*watch, "--startup_kit", kit, "--interval", "0.5"], env=environment, stdout=looks)
+        watcher = subprocess.Popen([*watch, "--startup_kit", kit, "--interval", "0.5"], env=ended, stdout=looks)
         job.wait()
         watcher.kill()
         watcher.wait()

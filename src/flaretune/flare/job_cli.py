@@ -32,10 +32,11 @@ EXPORTING = "--export" in sys.argv  # looked up before NVFlare takes it
 with warnings.catch_warnings():
     # NVFlare takes --export and --export-dir from the command line when this is imported, and warns of it.
     warnings.filterwarnings("ignore", message="NVFlare reserves '--export'")
-    from nvflare.recipe import PocEnv, ProdEnv, SimEnv
+    from nvflare.recipe import ProdEnv, SimEnv
 
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
 from flaretune.flare.lpfl_recipe import LPFLRecipe  # noqa: E402
+from flaretune.flare.poc_env import PatientPocEnv  # noqa: E402
 from flaretune.flare.recipe import CARRIED, CODE, FlaretuneRecipe, check_name  # noqa: E402
 from flaretune.flare.startup_kit import administrator_of  # noqa: E402
 from flaretune.flare.tracking import check_tracker  # noqa: E402
@@ -237,7 +238,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
             workspace_root=str((output / "workspace").absolute()),
         )
     elif job.env == "poc":
-        env = PocEnv(clients=clients or None, num_clients=None if clients else job.n_clients)
+        env = PatientPocEnv(clients=clients or None, num_clients=n_clients)
         logs = next(Path(env.poc_workspace).glob("*/prod_*"), logs)
     else:
         env = ProdEnv(startup_kit_location=job.startup_kit, username=administrator_of(job.startup_kit))

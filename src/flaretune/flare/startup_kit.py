@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from nvflare.lighter.utils import load_crt
 
 from flaretune.errors import UserError
 
-ADMIN_FILE = Path("startup", "fed_admin.json")
+CERTIFICATE = Path("startup", "client.crt")
 
 
 def administrator_of(startup_kit: str | Path) -> str:
-    """The name of the administrator that a startup kit was made for, and that its certificate holds.
+    """Whose startup kit it is, by its certificate, which is what the server goes by.
 
     Raises:
         UserError: the folder is no administrator's startup kit.
     """
-    file = Path(startup_kit) / ADMIN_FILE
     try:
-        name = json.loads(file.read_text(encoding="utf-8"))["admin"]["username"]
+        subject = load_crt(str(Path(startup_kit) / CERTIFICATE)).subject
     except OSError as error:
         raise UserError(
-            f"--startup_kit {startup_kit} is no administrator's startup kit: {ADMIN_FILE} cannot be read "
+            f"--startup_kit {startup_kit} is no administrator's startup kit: {CERTIFICATE} cannot be read "
             f"({error.strerror})"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--startup_kit {startup_kit}: {ADMIN_FILE} is damaged; provision the kit again") from error
-    if not isinstance(name, str) or not name:
-        raise UserError(f"--startup_kit {startup_kit}: {ADMIN_FILE} is damaged; provision the kit again")
-    return name
+    except ValueError as error:
+        raise UserError(f"--startup_kit {startup_kit}: {CERTIFICATE} is damaged; provision the kit again") from error
+    for entry in subject:
+        if entry.rfc4514_attribute_name == "CN" and entry.value:
+            return str(entry.value)
+    raise UserError(f"--startup_kit {startup_kit}: {CERTIFICATE} names nobody; provision the kit again")
