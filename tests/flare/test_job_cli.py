@@ -1,6 +1,6 @@
 """The command lines of both methods' jobs, as far as nothing is started."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -100,6 +100,22 @@ def test_full_help_names_every_option_and_the_presets(method, capsys, monkeypatc
         for item in fields(config):
             assert f"--{item.name} " in text
     assert f"options from a preset ({', '.join(presets(method))}) or a TOML file" in text
+
+
+@pytest.mark.parametrize(("exporting", "here"), [(True, False), (False, True)])
+def test_an_exported_job_leaves_folders_to_the_hosts_it_will_run_on(exporting, here, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(job_cli, "EXPORTING", exporting)
+    made = []
+
+    def recipe(site, server, **_):
+        made.append((site, server))
+        raise UserError("far enough")
+
+    assert main(replace(LPFL, recipe=recipe), ["--soft_labels", "off", "--checkpoint", "kept"]) == 1
+    [(site, server)] = made
+    assert server.checkpoint == (str(tmp_path / "kept") if here else "kept")
+    assert site.state_dir == (f"{tmp_path}/kept/sites" if here else "")
 
 
 @pytest.mark.parametrize(

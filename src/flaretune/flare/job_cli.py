@@ -213,7 +213,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
     n_clients = len(clients) or job.n_clients
     if job.env == "poc" and server.min_clients == 1:
         server = replace(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
-    if server.checkpoint and job.env != "prod":  # on this machine, whatever folder its server runs in
+    if server.checkpoint and job.env != "prod" and not EXPORTING:  # on this machine, whatever folder its server runs in
         server = replace(server, checkpoint=str(Path(server.checkpoint).expanduser().absolute()))
         if not site.state_dir:  # the simulator empties its sites' workspaces
             site = replace(site, state_dir=f"{server.checkpoint}/sites")
