@@ -24,8 +24,9 @@ def test_every_block_of_commands_is_read():
 def test_all_commands_are_run_but_those_for_other_hosts_and_for_the_proof_of_concept():
     """What is left out is done by run_local.py in another way: sending, and installing packages."""
     left_out = [block for block in BLOCKS if not any(block.runs(way) for way in guide.WAYS)]
-    assert [block.words for block in left_out] == [("other hosts",), ("other hosts",), ("anybody",)]
-    sent, installed, _ = (block.commands for block in left_out)
+    assert [block.words for block in left_out] == [("other hosts",)] * 3 + [("anybody",)]
+    made, sent, installed, _ = (block.commands for block in left_out)
+    assert made.splitlines() == ['make -C "$FLARETUNE" .venv/ready', '. "$FLARETUNE/.venv/bin/activate"']
     assert {line.split()[0] for line in sent.splitlines()} == {"scp"}
     assert installed.splitlines() == ["python3 -m venv venv", "venv/bin/python -m pip install -r requirements.txt"]
 
