@@ -142,3 +142,26 @@ def test_mistakes_in_a_site_s_own_file_are_one_sentence(tmp_path, text, sentence
     file.write_text(text + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(sentence)):
         parse_site_flags(FedBPTConfig, [], file)
+
+
+def test_one_file_of_a_site_serves_both_methods(tmp_path):
+    (tmp_path / "texts.csv").write_text("sentence\n", encoding="utf-8")
+    file = tmp_path / "flaretune.toml"
+    file.write_text(
+        'lm = "http://127.0.0.1:8765"\nunlabelled_path = "texts.csv"\nstate_dir = "states"\n', encoding="utf-8"
+    )
+    config, sentences = parse_site_flags(FedBPTConfig, [], file)
+    assert (config.lm, config.state_dir) == ("http://127.0.0.1:8765", str(tmp_path / "states"))
+    assert sentences == [f"of this site's own {file}: lm, state_dir"]
+    config, _ = parse_site_flags(LPFLConfig, [], file)
+    assert (config.unlabelled_path, config.state_dir) == (str(tmp_path / "texts.csv"), str(tmp_path / "states"))
+
+
+def test_a_site_s_own_task_stands_for_the_job_s_task_file(tmp_path):
+    file = tmp_path / "flaretune.toml"
+    file.write_text('task_name = "rte"\n', encoding="utf-8")
+    config, _ = parse_site_flags(FedBPTConfig, ["--task_file", "config/other.toml"], file)
+    assert (config.task_name, config.task_file, config.task) == ("rte", "", "rte")
+    (tmp_path / "mine.toml").write_text("", encoding="utf-8")
+    file.write_text('task_file = "mine.toml"\n', encoding="utf-8")
+    assert parse_site_flags(FedBPTConfig, [], file)[0].task_file == str(tmp_path / "mine.toml")

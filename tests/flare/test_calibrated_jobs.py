@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -124,3 +125,13 @@ def test_an_adapter_without_a_prior_is_not_calibrated_later(lpfl_job):
     told, _ = lpfl_job("on", rounds=1, calibrate="batch", init_adapter=folder / "last_adapter")
     assert len(told.panics) == 1
     assert "was trained with --calibrate none; go on with that" in told.panics[0]
+
+
+def test_a_prior_is_of_one_task_s_label_words(lpfl_job, tmp_path):
+    _, folder = lpfl_job(rounds=1, calibrate="batch")
+    text = (resources.files("flaretune.tasks") / "sst2.toml").read_text(encoding="utf-8")
+    (tmp_path / "turned.toml").write_text(text.replace('["bad", "great"]', '["great", "bad"]'), encoding="utf-8")
+    other = {"task_file": str(tmp_path / "turned.toml"), "init_adapter": folder / "last_adapter"}
+    told, _ = lpfl_job("on", rounds=1, calibrate="batch", **other)
+    assert len(told.panics) == 1
+    assert "is calibrated for the label words of another task; give one of this task" in told.panics[0]

@@ -18,6 +18,8 @@ def test_states_by_round(tmp_path):
     assert states.load(7)["n"].tolist() == [4]  # the last until then
     assert states.load(4)["n"].tolist() == [4]
     assert states.load(2) is None  # the last three are kept
+    states.clear(after=4)
+    assert states.load()["n"].tolist() == [4]
     states.clear()
     assert states.load() is None
 

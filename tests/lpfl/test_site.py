@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from flaretune.config.lpfl import LPFLConfig
+from flaretune.errors import UserError
 from flaretune.flare.lpfl_client import open_site
 from flaretune.lpfl.kept_states import KeptStates
 from flaretune.lpfl.local_train import TrainingSet, local_train
@@ -118,3 +119,12 @@ def test_a_loss_that_is_not_finite_is_one_sentence(opened):
     data = TrainingSet(texts, np.array([[math.nan, 1.0], [0.5, 0.5]]), np.ones(2))
     with pytest.raises(FloatingPointError, match=r"the training loss became nan in epoch 1 .* --learning_rate"):
         local_train(tuned.label_model, tuned.parameters.trained(), data, site._settings, seed=1)
+
+
+def test_a_message_without_arrays_is_not_answered_by_what_the_site_has_trained(opened):
+    site, _ = opened()
+    arrays = site.train({}, 1, evaluate=False).arrays
+    for told in ({}, dict(list(arrays.items())[:-1])):
+        with pytest.raises(UserError, match="does not have the arrays that are trained here"):
+            site.evaluate(told)
+    assert site.evaluate(arrays).evaluation.dev_size > 0

@@ -252,21 +252,28 @@ def parse_site_flags(
         own = _site_s_own(config, site_file)
         if "data_path" in own:
             given.pop("dataset", None)  # the job's common data set, which the site's own data stands for
+        if "task_name" in own:
+            given.pop("task_file", None)  # the job's, likewise
         given |= own
         sentences.append(f"of this site's own {site_file}: {', '.join(own)}")
     return build(config, given), sentences
 
 
 def _site_s_own(config: type[SiteConfig], file: Path) -> dict[str, Any]:
-    """Options in a site's file, paths taken from the folder that it lies in."""
-    own = read_toml(file, config)
+    """Options of this method in a site's file, which is one for all methods; paths taken from the folder it lies in."""
+    from flaretune.config.fedbpt import FedBPTConfig  # which are made of what stands here
+    from flaretune.config.lpfl import LPFLConfig
+
+    own = read_toml(file, config, FedBPTConfig, LPFLConfig)
+    allowed = dict.fromkeys((*config.local_options, *FedBPTConfig.local_options, *LPFLConfig.local_options))
     for name, value in own.items():
-        if name not in config.local_options:
+        if name not in allowed:
             raise UserError(
                 f"{file}: {name} must be the same at all sites, so that the job says it; a site may say "
-                f"{', '.join(config.local_options)}"
+                f"{', '.join(allowed)}"
             )
-        if name in PATHS and value:
+        if name in (*PATHS, "task_file", "state_dir") and value:
             path = os.path.join(file.parent, os.path.expanduser(value))  # unlike pathlib's, of any text
-            own[name] = os.path.abspath(path) if os.path.exists(path) else value
-    return own
+            is_place = name == "state_dir" or os.path.exists(path)  # the first is made when it is needed
+            own[name] = os.path.abspath(path) if is_place else value
+    return {name: value for name, value in own.items() if name in config.local_options}

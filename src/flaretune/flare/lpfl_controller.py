@@ -85,7 +85,7 @@ class LPFLController(RoundsController):
         shapes = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}  # of what is trained
         arrays = {name: values for name, values in self._whole.items() if name in shapes}
         record = self.go_on(TrainRecord, {"aggregation": self.aggregation})
-        if not self.init_adapter:  # which has its own prior, or none
+        if self.kept.earlier or not self.init_adapter:  # which has its own prior, or none
             self.calibrate(setup)
         # a new adapter leaves the model as the sites have evaluated it in the setup, before a prior was known; another
         # is evaluated on the way
@@ -144,6 +144,10 @@ class LPFLController(RoundsController):
                 earlier = load_adapter(self.init_adapter)
                 whole = fitting_arrays(earlier, self.init_adapter, self._settings, whole)
                 self.prior = saved_prior(earlier.result, earlier.spec.n_classes)
+                if self.prior is not None and _asked(earlier.task) != _asked(self._settings["task"]):
+                    raise UserError(
+                        f"{self.init_adapter} is calibrated for the label words of another task; give one of this task"
+                    )
             except UserError as error:
                 raise UserError(f"--init_adapter: {error}") from error
             if self.prior is None and self._settings["options"]["calibrate"] == "batch":
@@ -216,6 +220,11 @@ class LPFLController(RoundsController):
             trained_parameters=sum(int(np.prod(shape)) for shape in s["parameters"].values()),
         )
         keep(LAST_ADAPTER, self.folder.result_of(record))
+
+
+def _asked(task: Mapping[str, Any]) -> list[Any]:
+    """What of a task decides which words a model prefers."""
+    return [task.get(key) for key in ("label_values", "masked", "causal")]
 
 
 def fitting_arrays(

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from flaretune.config.options import check_values
+from flaretune.config.options import build, check_values
 from flaretune.config.shared import SiteConfig
 from flaretune.errors import shown
 from flaretune.tasks import metrics
@@ -112,9 +112,11 @@ def read_setup_answer(model: FLModel, config: type[SiteConfig] | None = None) ->
     settings = meta.get("settings")
     if not isinstance(settings, dict):
         raise ValueError("'settings' is missing")
+    n_counts = len(np.atleast_1d(model.params.get("dev")))
     if config is not None:
         check_settings(settings, config)
-    n_counts = len(np.atleast_1d(model.params.get("dev")))  # the metric's, which the settings name
+        nothing = np.zeros(0, dtype=np.int64)
+        n_counts = len(metrics.count(settings["task"]["metric"], nothing, nothing, 0))
     zero_shot = read_counts(model.params, "zero_shot", n_counts) if "zero_shot" in model.params else None
     evaluation = read_evaluation(model.params, n_counts)
     mass = read_mass(model.params, len(settings["task"]["label_values"])) if "mass" in model.params else None
@@ -137,8 +139,8 @@ def check_settings(settings: Mapping[str, Any], config: type[SiteConfig]) -> Non
     check_values(config, options)
     read_task(settings["task"], "setup answer")
     check_model(settings["model"])
-    if "local_popsize" in options and read_natural(settings, "popsize") < 2:
-        raise ValueError(f"'popsize' is {settings['popsize']}, expected 2 or more")
+    if "local_popsize" in options and settings.get("popsize") != (popsize := build(config, options).popsize):
+        raise ValueError(f"'popsize' is {shown(settings.get('popsize'))}, and {popsize} follows from the options")
 
 
 def evaluate_answer(answer: EvaluateAnswer) -> FLModel:

@@ -95,11 +95,13 @@ class RoundsController(AskingController):
     def calibrate(self, setup: Mapping[str, SetupAnswer]) -> None:
         """From now on, sites divide out the prior that the model has over all their texts, if they have told it."""
         masses = [answer.mass for answer in setup.values() if answer.mass is not None]
-        if masses:
-            earlier = self.kept.earlier and self.kept.earlier.state.get("prior")
+        if self.kept.earlier:
+            earlier = self.kept.earlier.state.get("prior")
+            self.prior = None if earlier is None else np.array(earlier)
+        elif masses:
             if self.aggregation != "plain":  # whose sum is a site's number of texts
                 masses = list(np.array(masses) * shrinkage(np.sum(masses, axis=1), down_to=FACTOR)[:, None])
-            self.prior = np.array(earlier) if earlier else calibration.prior(masses)
+            self.prior = calibration.prior(masses)
             log.info("the model's mean probabilities of the classes: %s", ", ".join(f"{p:.3f}" for p in self.prior))
 
     def told(self, result: dict[str, Any]) -> dict[str, Any]:

@@ -56,10 +56,11 @@ class KeptStates:
             raise UserError(f"{file}, the soft labels that this site has kept, is damaged ({error})") from error
         return arrays
 
-    def clear(self) -> None:
-        """Remove all: a new run begins."""
+    def clear(self, after: int = 0) -> None:
+        """Remove those of later rounds than `after`: a run begins, or goes on from there."""
         for number in self._rounds():
-            self._file(number).unlink(missing_ok=True)
+            if number > after:
+                self._file(number).unlink(missing_ok=True)
 
     def _file(self, round_number: int) -> Path:
         return self._folder / f"soft_labels_{round_number:05d}.safetensors"

@@ -114,10 +114,9 @@ class LPFLSite:
         Raises:
             UserError: the job goes on, and this site has not kept what it needs for that.
         """
+        self._states.clear(after_round)  # of an earlier job in this folder
         if after_round:
             self._restore(after_round)
-        else:
-            self._states.clear()  # of an earlier job in this folder
         if self._settings.soft_labels == "on" and not len(self._texts.pool):
             log.warning("this site has no unlabelled texts: it learns from its labelled ones alone")
         answer = self._timed_evaluation()
@@ -161,7 +160,13 @@ class LPFLSite:
         )
 
     def evaluate(self, arrays: Mapping[str, np.ndarray]) -> EvaluateAnswer:
-        """Count the global model's right answers on development and test data."""
+        """Count the global model's right answers on development and test data.
+
+        Raises:
+            UserError: arrays are missing, for which this site's own, which it may have to protect, would stand.
+        """
+        if set(arrays) != set(self._parameters.shapes()):
+            raise UserError("the server's message does not have the arrays that are trained here")
         self._parameters.load(arrays)
         return self._timed_evaluation()
 

@@ -36,7 +36,7 @@ class KeptRun:
     """
 
     def __init__(self, folder: str, num_rounds: int):
-        self._folder = Path(folder)
+        self._folder = Path(folder).expanduser()
         self.earlier: Checkpoint | None = load_checkpoint(self._folder) if folder else None
         self.name = self.earlier.run if self.earlier else secrets.token_hex(8) if folder else ""
         self._settings: dict[str, dict[str, Any]] = {}

@@ -24,7 +24,8 @@ SUMMARY_KEYS = (
 _SITE_ERROR = re.compile(r"ERROR flaretune\.site: (.*)")
 _SERVER_ERROR = re.compile(
     r"(round \d+: \d+ of \d+ sites gave .*|the sites do not agree on .*|--init_adapter: .*|--freeze_a 1: .*"
-    r"|tracking '.*|the results cannot be written: .*)"
+    r"|tracking '.*|the results cannot be written: .*"
+    r"|--checkpoint .*: the run there .*|no checkpoint in .* can be used.*|--dp_noise \S+ needs .*)"
 )
 
 RESULT_FILES = (SUMMARY, "best_prompt.safetensors", "config.json", "distribution.npz", "curve.png", "mlflow.db")
