@@ -6,7 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from nvflare.fuel.flare_api.api_spec import JobNotFound, JobNotRunning
+from nvflare.fuel.flare_api.api_spec import JobNotFound, JobNotRunning, NoConnection
 
 from flaretune.errors import UserError
 from flaretune.flare import watch as watching
@@ -49,6 +49,8 @@ class Session:
         ]
 
     def get_job_meta(self, job_id):
+        if isinstance(self.looks[0], Exception):
+            raise self.looks[0]
         if job_id != "new":
             raise JobNotFound("no such job")
         return {"name": "reviews", "status": self.looks[0][0]}
@@ -112,6 +114,16 @@ def test_every_round_is_told_once_until_the_job_ends(watched, capsys):
 @pytest.mark.parametrize("ended", ["FINISHED:EXECUTION_EXCEPTION", "FINISHED:ABORTED", "FAILED_TO_RUN"])
 def test_a_job_that_ended_otherwise_is_no_success(watched, ended):
     assert watched((ended, None))[0] == 1
+
+
+def test_a_server_that_is_late_is_asked_again(watched, capsys):
+    silent = [NoConnection("too late")] * watching.MISSES
+    end = ("FINISHED:COMPLETED", None)
+    assert watched(running(a_record(0)), *silent, running(a_record(0)), *silent, end)[0] == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len([line for line in said if line.startswith("round ")]) == 1  # told once
+    with pytest.raises(UserError, match=r"job new: its server does not answer \(too late\)"):
+        watched(running(), *silent, NoConnection("too late"), end)
 
 
 def test_why_there_is_no_progress_is_said(watched, capsys):

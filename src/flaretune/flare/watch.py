@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from flaretune.flare.progress import TOPIC
 from flaretune.flare.startup_kit import administrator_of
 
 WAITING = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")  # what a job's status begins with until it has ended
+
+MISSES = 10  # looks in a row that a server may leave unanswered
 
 
 def watch(startup_kit: str, job_id: str, interval: float, as_json: bool, once: bool) -> int:
@@ -42,27 +44,43 @@ def watch(startup_kit: str, job_id: str, interval: float, as_json: bool, once: b
         raise UserError(f"--startup_kit {startup_kit}: there is no such folder; give that of an administrator")
     username = administrator_of(startup_kit)
     logging.getLogger("nvflare").setLevel(logging.CRITICAL)  # it logs what it raises, and is heard so
-    try:
-        with redirect_stdout(sys.stderr):  # it says that it connects, which is no JSON
-            session = new_secure_session(username, startup_kit)
-    except (NoConnection, FLCommunicationError, RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"--startup_kit {startup_kit}: no session with its server ({error})") from error
+    session = _connect(username, startup_kit)
     try:
         job_id = job_id or _newest(session)
-        told = 0
+        told = missed = 0
         while True:
-            seen = look(session, job_id)
+            try:
+                seen = look(session, job_id)
+                missed = 0
+            except NoConnection as error:  # a busy server answers late, a restarted one knows no old session
+                missed += 1
+                if once or missed > MISSES:
+                    raise UserError(f"job {job_id}: its server does not answer ({error})") from error
+                time.sleep(interval)
+                with suppress(UserError):
+                    other = _connect(username, startup_kit)
+                    session.close()
+                    session = other
+                continue
             if as_json:
                 print(json.dumps(seen), flush=True)
             else:
                 for line in lines(seen, told):
                     print(line, flush=True)
-                told = len(seen["rounds"])
+                told = max(told, len(seen["rounds"]))
             if once or not seen["status"].startswith(WAITING):
                 return 0 if once or seen["status"].startswith("FINISHED:COMPLETED") else 1
             time.sleep(interval)
     finally:
         session.close()
+
+
+def _connect(username: str, startup_kit: str) -> Session:
+    try:
+        with redirect_stdout(sys.stderr):  # it says that it connects, which is no JSON
+            return new_secure_session(username, startup_kit)
+    except (NoConnection, FLCommunicationError, RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"--startup_kit {startup_kit}: no session with its server ({error})") from error
 
 
 def _newest(session: Session) -> str:
@@ -73,9 +91,16 @@ def _newest(session: Session) -> str:
 
 
 def look(session: Session, job_id: str) -> dict[str, Any]:
-    """What the server knows of a job: its name and status, and of a running one what `Progress.tell` gives."""
+    """What the server knows of a job: its name and status, and of a running one what `Progress.tell` gives.
+
+    Raises:
+        NoConnection: the server did not answer.
+        UserError: there is no such job.
+    """
     try:
         meta = session.get_job_meta(job_id)
+    except NoConnection:
+        raise
     except Exception as error:  # NVFlare has an exception of its own for each thing that may be wrong with it
         raise UserError(f"job {job_id}: {error or type(error).__name__}") from error
     status = str(meta.get(JobMetaKey.STATUS.value))
