@@ -214,6 +214,7 @@ def size(n_bytes: float) -> str:
 
 def draw(layout: Layout, results: Sequence[Result], path: Path) -> None:
     """Draw accuracy against a client's bytes in a run: a colour for each row, the first split filled."""
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -226,7 +227,8 @@ def draw(layout: Layout, results: Sequence[Result], path: Path) -> None:
         if (found := [r for r in results if (r.row, r.split) == (row, split)])
     }
     places = _side_by_side({key: statistics.mean(r.bytes_in_all for r in found) for key, found in groups.items()})
-    colours = {row: f"C{number % 10}" for number, row in enumerate(layout.rows)}
+    palette = colormaps["tab10" if len(layout.rows) <= 10 else "tab20"].colors
+    colours = {row: palette[number % len(palette)] for number, row in enumerate(layout.rows)}
     shapes = {split: "ooDs^v"[number % 6] for number, split in enumerate(layout.splits)}
 
     figure = Figure(figsize=(9.5, 4.8), layout="constrained")

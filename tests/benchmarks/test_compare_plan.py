@@ -107,3 +107,22 @@ def test_the_rows_of_the_search_study_ask_equally_many_candidates():
     for run in others:  # which differ from it, each in something else
         changed = {name for name, value in run.resolved.items() if value != first.resolved[name]}
         assert changed, run.title
+
+
+@pytest.mark.parametrize(
+    ("file", "rows"),
+    [
+        ("calibrate.toml", ("FedBPT", "LP-FL")),
+        ("privacy.toml", ("FedBPT, no noise", "LP-FL, no noise")),
+    ],
+)
+def test_what_other_plans_start_from_are_the_demos(file, rows):
+    plan = compare.read_plan(compare.SHIPPED_PLAN.with_name(file))
+    assert len(set(plan.values["seeds"])) >= 3
+    for method, row in zip((FEDBPT, LPFL), rows, strict=True):
+        demo = {k: v for k, v in read_preset(method, "demo").items() if k not in ("seed", "model_name", "name")}
+        if file == "privacy.toml" and method is LPFL:
+            demo |= {"lora_rank": 1, "freeze_a": 1}  # few numbers to put noise on
+        for run in plan.runs:
+            if run.row == row:
+                assert {name: run.resolved[name] for name in demo} == demo

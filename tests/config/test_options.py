@@ -52,14 +52,14 @@ def made(kind, options: dict[str, Any]):
         assume(False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(configs(FedBPTConfig))
 def test_a_site_s_flags_give_back_its_config(options):
     config = made(FedBPTConfig, options)
     assert parse_site_flags(FedBPTConfig, to_argv(config)) == (config, [])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(configs(LPFLConfig), st.integers(1, 10**9))
 def test_an_lp_fl_site_s_flags_give_back_its_config(options, unlabelled):
     # most options that are drawn would be refused without these two
