@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.config.shared import parse_site_flags
+from flaretune.config.site_flags import parse_site_flags
 from flaretune.errors import UserError
 from flaretune.retired_options import RETIRED, add_retired_flags, answer_retired
 

@@ -9,7 +9,7 @@ from dataclasses import fields
 import pytest
 
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
-from flaretune.config.shared import parse_site_flags
+from flaretune.config.site_flags import parse_site_flags
 from flaretune.errors import UserError
 
 # README of the published example, section 2, and what it says, option by option.

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
-from flaretune.config.shared import parse_site_flags
+from flaretune.config.site_flags import parse_site_flags
 from flaretune.errors import UserError
 from flaretune.retired_options import RETIRED
 

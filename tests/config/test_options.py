@@ -17,7 +17,8 @@ from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import add_flags, as_dict, build, to_argv
 from flaretune.config.service import ServiceConfig
-from flaretune.config.shared import GROUPS, ServerConfig, SiteConfig, parse_site_flags
+from flaretune.config.shared import GROUPS, ServerConfig, SiteConfig
+from flaretune.config.site_flags import parse_site_flags
 from flaretune.errors import UserError
 
 METHODS = [(FedBPTConfig, FedBPTServerConfig), (LPFLConfig, LPFLServerConfig)]

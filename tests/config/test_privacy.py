@@ -4,7 +4,7 @@ import pytest
 
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.config.lpfl import LPFLConfig
-from flaretune.config.shared import parse_site_flags
+from flaretune.config.site_flags import parse_site_flags
 from flaretune.errors import UserError
 
 CONFIGS = [FedBPTConfig, lambda **options: LPFLConfig(unlabelled=4, **options)]

@@ -3,7 +3,7 @@
 import pytest
 
 from flaretune.config.lpfl import LPFLConfig
-from flaretune.config.shared import parse_site_flags
+from flaretune.config.site_flags import parse_site_flags
 from flaretune.errors import UserError
 from flaretune.tasks.spec import TaskSpec, available_tasks, load_task, parse_task, task_table
 from flaretune.toml_file import read_toml

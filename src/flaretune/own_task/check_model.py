@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +17,11 @@ from flaretune.models.load import Pretrained, load_outline
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
 from flaretune.models.verbalizer import look_up
+from flaretune.own_task.checking import Checking, Rows
 from flaretune.own_task.report import LabelWord, Lengths, ModelReport, Report
 from flaretune.predict import score, softmax
 from flaretune.tasks.checks import alternatives, label_key
 from flaretune.tasks.spec import Draft, Source, TaskSpec, Wording
-
-if TYPE_CHECKING:
-    from flaretune.own_task.check import Checking, Rows
 
 PERCENTILES = (50, 90, 99)
 EXAMPLES = 2
