@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,20 @@ def test_imports_point_one_way():
         if target != part and target not in MAY_IMPORT[part]:
             wrong.append(f"{file.relative_to(PACKAGE)} imports {module}")
     assert not wrong
+
+
+def test_no_two_files_need_each_other():
+    module_of = {
+        file: ".".join(("flaretune", *file.relative_to(PACKAGE).with_suffix("").parts))
+        for file in PACKAGE.rglob("*.py")
+    }
+    known = set(module_of.values())
+    needs: dict[str, set[str]] = {module: set() for module in known}
+    for file, imported in imports():
+        for module in (imported, imported.rpartition(".")[0]):  # a module, or a name in one
+            needs[module_of[file]] |= {module} & known
+    assert sum(map(len, needs.values())) > len(known)  # which are found at all
+    assert len([*TopologicalSorter(needs).static_order()]) == len(known)  # raises CycleError
 
 
 def test_every_part_has_its_place_in_the_flow():
