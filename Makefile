@@ -25,12 +25,14 @@ federation: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
 	$(BIN)/python jobs/federation/run_local.py --code $(CODE)
 
-test: test-fast
-	$(BIN)/python -m pytest -m slow
-
 # Two processes of one thread each: more threads only wait for each other, the models being tiny.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test: test-fast
+	$(PYTEST) -m slow
+
 test-fast: $(VENV)/ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

@@ -6,6 +6,15 @@ from pathlib import Path
 
 import pytest
 
+SAME_PORT = {"test_fault_jobs.py", "test_jobs.py"}  # start NVFlare's proof of concept, which has one port
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup`, tests of a file run one after the other, and so do those that need the same port."""
+    for item in items:
+        group = "proof of concept" if item.path.name in SAME_PORT else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Callable[..., Path]:
