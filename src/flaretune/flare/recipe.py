@@ -27,7 +27,7 @@ from flaretune.errors import UserError
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.flare.site_executor import LAUNCH_TIMEOUT, SiteExecutor, script_file
 from flaretune.flare.tracking import RunTracking
-from flaretune.tasks.spec import load_task, local_tasks, task_file
+from flaretune.tasks.spec import data_beside, load_task, local_tasks, task_file
 
 CODE = CARRIED, INSTALLED = "carried", "installed"  # where server and sites have flaretune from
 
@@ -125,12 +125,11 @@ class FlaretuneRecipe(Recipe):
 
     def _add_site(self, site: str | None, config: SiteConfig) -> None:
         """Add the client app of one site, or of all where `site` is None."""
-        spec = load_task(config.task)  # what is wrong with it is said now, and not at every site
+        load_task(config.task)  # what is wrong with it is said now, and not at every site
         if not config.task_file and config.task_name in local_tasks():
             config = replace(config, task_file=str(task_file(config.task_name)))
         if config.task_file and not (config.dataset or config.data_path):
-            path = spec.source.path  # which may be relative to where the file lies now
-            config = replace(config, dataset=path if path and Path(path).exists() else "")
+            config = replace(config, dataset=data_beside(config.task_file))  # relative to where it lies now
         here = {name: value for name in PATHS if (value := getattr(config, name, ""))}
         config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         target = site or ALL_SITES
