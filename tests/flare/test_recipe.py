@@ -80,6 +80,14 @@ def test_a_way_that_does_not_exist_is_refused():
         FedBPTRecipe(FedBPTConfig(), code="borrowed")
 
 
+@pytest.mark.parametrize("own", [{"dataset": "wards"}, {"data_path": "a.csv"}, {"task_file": "mine.toml"}])
+def test_public_test_data_is_not_a_site_s_own(own):
+    public, sites = FedBPTConfig(dp_noise=1.0, dp_public_test=1, dataset="common"), {"a": {"device": "cpu"}, "b": own}
+    with pytest.raises(UserError, match="site b: --dp_public_test 1 tells right answers on test data without noise"):
+        FedBPTRecipe(public, per_site=sites)
+    FedBPTRecipe(public, per_site={**sites, "b": {"dataset": "common"}})
+
+
 def test_the_executor_starts_flaretune_s_scripts_and_nothing_else(tmp_path):
     """Whatever lies in the job's folder, where they start, or is on PYTHONPATH."""
     executor = SiteExecutor("lpfl_train.py", ["--help"])

@@ -22,7 +22,7 @@ from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
 from flaretune.config.options import as_dict, build, to_argv
-from flaretune.config.shared import PATHS, SiteConfig
+from flaretune.config.shared import PATHS, SiteConfig, refuse_own_data
 from flaretune.errors import UserError
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.flare.site_executor import LAUNCH_TIMEOUT, SiteExecutor, script_file
@@ -115,6 +115,8 @@ class FlaretuneRecipe(Recipe):
             unknown = sorted(set(options) - set(known))
             if unknown:
                 raise UserError(f"site {site}: there is no option {unknown[0]!r}; there are {', '.join(known)}")
+            if options.get("dp_public_test", self._site_config.dp_public_test):
+                refuse_own_data({n: v for n, v in options.items() if v != known[n]}, f"site {site}: ")
             self._site_configs[site] = build(type(self._site_config), {**known, **options})
 
     def _prepare_client_apps(self) -> None:
