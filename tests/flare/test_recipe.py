@@ -10,11 +10,11 @@ from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 
 import flaretune
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.job import CARRIED, INSTALLED
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.errors import UserError
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe
 from flaretune.flare.lpfl_recipe import LPFLRecipe
-from flaretune.flare.recipe import CARRIED, INSTALLED
 from flaretune.flare.site_executor import SiteExecutor
 from tests.test_templates import components
 

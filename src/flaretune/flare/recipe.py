@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from nvflare.recipe.run import Run
 from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
+from flaretune.config.job import CARRIED, CODE, check_name
 from flaretune.config.options import as_dict, build, to_argv
 from flaretune.config.shared import PATHS, SiteConfig, refuse_own_data
 from flaretune.errors import UserError
@@ -28,18 +28,6 @@ from flaretune.flare.rounds_controller import RoundsController
 from flaretune.flare.site_executor import LAUNCH_TIMEOUT, SiteExecutor, script_file
 from flaretune.flare.tracking import RunTracking
 from flaretune.tasks.spec import data_beside, load_task, local_tasks, task_file
-
-CODE = CARRIED, INSTALLED = "carried", "installed"  # where server and sites have flaretune from
-
-
-def check_name(what: str, name: str) -> None:
-    """Check the name of a job or a site, which becomes that of a folder.
-
-    Raises:
-        UserError: it could be a path.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name, re.ASCII):
-        raise UserError(f"{what} {name!r}: must be a name of letters, digits, and - . _ between them")
 
 
 class FlaretuneRecipe(Recipe):
