@@ -31,9 +31,10 @@ from compare_report import JOB, Layout, Places, Result, read_result, write_repor
 
 from flaretune.bench.machine import machine
 from flaretune.cache import cache_dir
+from flaretune.config.job import JobConfig
 from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
-from flaretune.flare.job_cli import FEDBPT, LPFL, JobConfig
+from flaretune.flare.job_cli import FEDBPT, LPFL
 from flaretune.report.run_record import write_json
 from flaretune.toml_file import read_toml
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import IO
 import psutil
 
 from flaretune.errors import UserError
+from flaretune.flare import stopping
 
 MARK = "FLARETUNE_FEDERATION"  # variable in the environment of all processes of a federation: the folder it runs in
 
@@ -58,13 +58,8 @@ def run_commands(
 
 
 def members(folder: Path) -> list[psutil.Process]:
-    """The processes of the federation in `folder`. NVFlare's leave session and parent, but keep their environment."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
-                found.append(process)
-    return found
+    """The processes of the federation in `folder`."""
+    return stopping.members(MARK, str(folder))
 
 
 def wait_for_end(folder: Path, seconds: float) -> None:

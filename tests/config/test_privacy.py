@@ -44,3 +44,15 @@ def test_a_site_s_own_limit_goes_before_the_job(tmp_path):
     file.write_text("dp_noise = 0.0\n", encoding="utf-8")
     with pytest.raises(UserError, match="dp_noise must be the same at all sites"):
         parse_site_flags(FedBPTConfig, ["--dp_noise", "2"], file)
+
+
+@pytest.mark.parametrize("name", ["dataset", "data_path", "task_name", "task_file"])
+def test_test_data_that_a_site_names_for_itself_is_not_public(name, tmp_path):
+    """The job says that test data is public: it can say so of its own alone."""
+    file, job = tmp_path / "flaretune.toml", ["--dp_noise", "2", "--dp_public_test", "1", "--dataset", "common"]
+    file.write_text(f'{name} = "wards"\n', encoding="utf-8")
+    with pytest.raises(UserError, match=rf"flaretune\.toml: --dp_public_test 1 tells .* and {name} = '.*wards' names"):
+        parse_site_flags(FedBPTConfig, job, file)
+    parse_site_flags(FedBPTConfig, [*job[:2], *job[4:]], file)
+    file.write_text('dataset = "common"\ndevice = "cpu"\n', encoding="utf-8")
+    assert parse_site_flags(FedBPTConfig, job, file)[0].dataset == "common"

@@ -125,6 +125,9 @@ def test_a_site_s_own_file_goes_before_the_job_s_flags(kind, tmp_path):
     assert (config.device, config.model_name, config.seed) == ("cpu", "a-hub-id", 5)
     assert sentences == [f"of this site's own {file}: data_path, device, model_name"]
     assert parse_site_flags(kind, flags, tmp_path / "none.toml")[0].dataset == "common"
+    file.write_text('dataset = "its-own"\n', encoding="utf-8")
+    config, _ = parse_site_flags(kind, ["--data_path", "the-author-s.csv", *flags[6:]], file)
+    assert (config.data_path, config.dataset) == ("", "its-own")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_answers_that_no_honest_site_sends_are_left_out_and_named(job, caplog):
         "array 'fitness' holds values that are not finite",
         "array 'mean' has shape (11,), expected (10,)",
         "message schema 999, expected 3: update the older side",
-        "'fitness' is -1e+09, which the loss cannot be: it lies between 0 and inf",
+        "'fitness' is -1e+09, which the loss cannot be: it lies between 0 and 1e+100",
     ]
     assert [r["left_out"] for r in summary["rounds"]] == [{}, *({"damaged": reason} for reason in reasons), {}]
     for round_number, reason in enumerate(reasons, start=1):
@@ -68,6 +68,31 @@ def test_accuracy_collapses_by_liars_without_a_bound_alone(job, n_liars):
         assert summary["rounds"][-1]["accuracy"] == (0.0 if aggregation == "plain" else 1.0)
     assert losses["plain"] > 1e6
     assert max(losses["clipped"], losses["median"]) < 0.1  # 0.69 at the start
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("seconds", 1e6, "'seconds' is 1e+06, and it was asked 0 seconds ago"),
+        ("seconds", -1.0, "'seconds' is -1.0, expected a number between 0 and 1e+100"),
+        ("releases", 10**9, "'releases' is 1000000000, and it can have given {round} noised answers"),
+        ("queries", 10**9, "'queries' is 1000000000, and 21 follows from the settings"),
+        ("example_forwards", 10**9, "'example_forwards' is 1000000000, and 420 follows from the settings"),
+    ],
+)
+def test_what_a_site_cannot_have_spent_is_left_out_of_the_report(job, field, value, reason):
+    def change(site, task, _round, answer):
+        if (site, task) == ("site-2", fedbpt_messages.SEARCH):
+            answer.meta["flaretune"][field] = value
+        return answer
+
+    told, summary = job(["site-1", "site-2", "site-3"], change=change, rounds=2)
+    assert told.panics == []
+    reasons = [{"site-2": reason.format(round=n)} for n in (1, 2)]
+    assert [r["left_out"] for r in summary["rounds"]] == [{}, *reasons]
+    assert summary["queries"] == 2 * 2 * 21
+    assert all(r["seconds"] >= r["overhead_seconds"] >= 0 for r in summary["rounds"])
+    assert {r["releases"] for r in summary["rounds"]} == {0}
 
 
 # ---- sites that are ready late ----

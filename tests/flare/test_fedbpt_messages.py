@@ -65,6 +65,8 @@ def a_search_answer():
         ("mean", np.array(list("abcde")), "type <U1, expected numbers"),
         ("mean", None, "'mean' is missing"),
         ("fitness", np.array([np.inf]), "'fitness' holds values that are not finite"),
+        ("fitness", np.array([1e308]), r"'fitness' is 1e\+308, which the loss cannot be"),
+        ("sigma_square_sum", np.array([1e308]), r"'sigma_square_sum' is 1e\+308, expected a positive number"),
         ("fitness", np.zeros(2), r"'fitness' has shape \(2,\), expected \(1,\)"),
         ("sigma_square_sum", np.array([-1.0]), "'sigma_square_sum' is -1, expected a positive number"),
     ],
@@ -105,3 +107,30 @@ def test_a_message_of_something_else_is_refused():
 def test_an_evaluation_that_was_asked_for_must_be_there():
     with pytest.raises(ValueError, match="'dev_loss' is missing"):
         fedbpt_messages.read_search_answer(through_nvflare(a_search_answer()), 5, 2)
+
+
+SETTINGS = {"options": {"k_shot": 16, "local_iter": 8, "perturb": 0}, "task": {"label_values": [0, 1]}, "popsize": 5}
+
+
+def test_the_number_of_questions_follows_from_the_settings():
+    """8 generations of 5 candidates and their mean, on 32 texts."""
+    model = through_nvflare(a_search_answer())
+    assert fedbpt_messages.read_search_answer(model, 5, None, settings=SETTINGS).counters == COUNTERS
+    perturbed = {**SETTINGS, "options": {**SETTINGS["options"], "perturb": 1}}
+    with pytest.raises(ValueError, match="'example_forwards' is 1312, and 2624 follows from the settings"):
+        fedbpt_messages.read_search_answer(model, 5, None, settings=perturbed)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("queries", 2**50, "'queries' is 1125899906842624, and 41 follows from the settings"),
+        ("example_forwards", 1311, "'example_forwards' is 1311, and 1312 follows from the settings"),
+        ("n_train", 33, "'n_train' tells of 33 texts, and --k_shot gives a site 32 at the most"),
+    ],
+)
+def test_other_numbers_of_questions_are_refused(field, value, message):
+    model = a_search_answer()
+    model.meta["flaretune"][field] = value
+    with pytest.raises(ValueError, match=message):
+        fedbpt_messages.read_search_answer(through_nvflare(model), 5, None, settings=SETTINGS)

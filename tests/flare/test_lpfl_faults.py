@@ -45,7 +45,7 @@ def lie(site, task, _round, answer):
     if (site, task) == ("site-2", lpfl_messages.TRAIN):
         for name in [n for n in answer.params if "lora_" in n]:
             answer.params[name] = -1000 * answer.params[name]
-        answer.meta["flaretune"]["labelled"] = 10**12
+        answer.meta["flaretune"]["labelled"] = 20  # k for each class: the most that a site may have
     return answer
 
 

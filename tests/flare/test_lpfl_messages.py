@@ -155,6 +155,10 @@ def test_numbers_that_float32_cannot_hold_are_refused(big):
         ({"labelled": 8.0}, "'labelled' is 8.0, expected a whole number"),
         ({"soft_labelled": None}, "'soft_labelled' is None, expected a whole number"),
         ({"soft_labels_right": -2}, "'soft_labels_right' is -2, expected a whole number"),
+        ({"soft_labels_right": 17}, "'soft_labels_right' is 17 of 16 soft-labelled texts, which cannot be"),
+        ({"soft_labelled": 12}, "'soft_labels_right' is 13 of 12 soft-labelled texts, which cannot be"),
+        ({"loss": -1.0}, "'loss' is -1.0, expected a number between 0 and"),
+        ({"loss": 1e308}, r"'loss' is 1e\+308, expected a number between 0 and"),
         ({"loss": "small"}, "'loss' is 'small', expected a number"),
         ({"loss": math.nan}, "'loss' is nan, expected a number"),
         ({"loss": math.inf}, "'loss' is inf, expected a number"),
@@ -167,6 +171,15 @@ def test_train_answers_that_are_refused(fields, message):
     model.meta["flaretune"].update(fields)
     with pytest.raises(ValueError, match=message):
         lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, None)
+
+
+def test_more_labelled_texts_than_k_for_each_class_are_refused():
+    settings = {"options": {"k_shot": 4}, "task": {"label_values": [0, 1]}}
+    model = lpfl_messages.train_answer(a_train_answer())  # of 8
+    assert lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, None, settings).labelled == 8
+    model.meta["flaretune"]["labelled"] = 9
+    with pytest.raises(ValueError, match="'labelled' tells of 9 texts, and --k_shot gives a site 8 at the most"):
+        lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, None, settings)
 
 
 def test_an_evaluation_that_was_asked_for_must_be_there():

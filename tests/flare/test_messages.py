@@ -63,6 +63,10 @@ def test_evaluation_comes_back():
         ("seconds", "3", "'seconds' is '3', expected a number"),
         ("memory_mb", math.inf, "'memory_mb' is inf, expected a number"),
         ("memory_mb", None, "'memory_mb' is None, expected a number"),
+        ("memory_mb", -1, "'memory_mb' is -1, expected a number between 0 and"),
+        ("memory_mb", 1e9, "'memory_mb' is 1000000000.0, expected a number between 0 and"),
+        ("seconds", -0.5, "'seconds' is -0.5, expected a number between 0 and"),
+        ("releases", -3, "'releases' is -3, expected a whole number"),
     ],
 )
 def test_fields_that_are_refused(field, value, message):
@@ -124,6 +128,7 @@ def test_counts_of_the_model_alone_must_be_as_many_as_those_of_the_evaluation():
     ("values", "message"),
     [
         (np.array([np.nan, 32.0]), "'dev_loss' holds values that are not finite"),
+        (np.array([1e308, 32.0]), r"'dev_loss' is \[1e\+308, 32\], expected numbers of at least 0, and none so large"),
         (np.array([17.5]), r"'dev_loss' has shape \(1,\), expected \(2,\)"),
         (np.array(["a", "b"]), "'dev_loss' has type <U1, expected numbers"),
     ],

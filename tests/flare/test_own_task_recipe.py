@@ -14,7 +14,7 @@ from flaretune.errors import UserError
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe
 from flaretune.flare.lpfl_recipe import LPFLRecipe
 from flaretune.tasks import spec as spec_module
-from tests.own_task.tickets import write_task
+from tests.own_task.tickets import write_task, write_tickets
 
 METHODS = [(FedBPTRecipe, FedBPTConfig), (LPFLRecipe, partial(LPFLConfig, soft_labels="off"))]
 
@@ -50,6 +50,26 @@ def test_a_task_of_tasks_local_travels_as_a_file(tmp_path, monkeypatch, recipe, 
     assert (carried / "tickets.toml").read_text() == file.read_text()
     assert value_of(command, "--task_file") == "config/tickets.toml"
     assert value_of(command, "--dataset") == str(tmp_path / "tasks_local" / "tickets")
+
+
+@pytest.mark.parametrize("place", ["{cache}/tickets", "~/tickets", "/data/tickets"])
+@pytest.mark.parametrize("is_local", [False, True], ids=["task_file", "tasks_local"])
+def test_a_place_that_each_site_has_of_its_own_is_found_at_the_site(tmp_path, monkeypatch, place, is_local):
+    """The author's folders are not those of the sites."""
+    for name in ("author", "site"):
+        write_tickets(tmp_path / name / "tickets")
+    monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path / "author"))
+    monkeypatch.setenv("HOME", str(tmp_path / "author"))
+    place = place.replace("/data", str(tmp_path / "author"))
+    file = write_task(tmp_path / "tasks_local", ('path = "tickets"', f'path = "{place}"'))
+    monkeypatch.setattr(spec_module, "LOCAL_FOLDER", file.parent)
+    named = {"task_name": "tickets"} if is_local else {"task_file": str(file)}
+    carried, command = exported(*METHODS[0], tmp_path / "job", **named)
+    assert value_of(command, "--dataset") is None
+    monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path / "site"))
+    monkeypatch.setenv("HOME", str(tmp_path / "site"))
+    found = spec_module.load_task(carried / "tickets.toml").source.path
+    assert found == place.replace("{cache}", str(tmp_path / "site")).replace("~", str(tmp_path / "site"))
 
 
 def test_data_that_the_job_names_goes_before_the_task_s(tmp_path):

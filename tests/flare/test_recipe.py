@@ -10,11 +10,11 @@ from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 
 import flaretune
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.job import CARRIED, INSTALLED
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.errors import UserError
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe
 from flaretune.flare.lpfl_recipe import LPFLRecipe
-from flaretune.flare.recipe import CARRIED, INSTALLED
 from flaretune.flare.site_executor import SiteExecutor
 from tests.test_templates import components
 
@@ -78,6 +78,14 @@ def test_a_task_file_comes_with_the_configuration(code, tmp_path):
 def test_a_way_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match="code 'borrowed': must be one of carried, installed"):
         FedBPTRecipe(FedBPTConfig(), code="borrowed")
+
+
+@pytest.mark.parametrize("own", [{"dataset": "wards"}, {"data_path": "a.csv"}, {"task_file": "mine.toml"}])
+def test_public_test_data_is_not_a_site_s_own(own):
+    public, sites = FedBPTConfig(dp_noise=1.0, dp_public_test=1, dataset="common"), {"a": {"device": "cpu"}, "b": own}
+    with pytest.raises(UserError, match="site b: --dp_public_test 1 tells right answers on test data without noise"):
+        FedBPTRecipe(public, per_site=sites)
+    FedBPTRecipe(public, per_site={**sites, "b": {"dataset": "common"}})
 
 
 def test_the_executor_starts_flaretune_s_scripts_and_nothing_else(tmp_path):

@@ -38,3 +38,14 @@ def test_counts_that_are_not_those_of_the_metric_are_refused(answer):
     model.params["dev"] = np.array([1, 2, 3])
     with pytest.raises(ValueError, match="'dev' is not a vector of 2 counts"):
         messages.read_setup_answer(model, FedBPTConfig)
+
+
+@pytest.mark.parametrize(("field", "most"), [("n_train", 8), ("dev_loss", 8)])
+def test_more_texts_than_k_for_each_class_are_refused(answer, field, most):
+    model = answer()
+    if field == "n_train":
+        model.meta["flaretune"]["n_train"] = most + 1
+    else:
+        model.params |= {"dev": np.array([0, most + 1]), "dev_loss": np.array([1.0, most + 1])}
+    with pytest.raises(ValueError, match=f"'{field}' tells of 9 texts, and --k_shot gives a site 8 at the most"):
+        messages.read_setup_answer(model, FedBPTConfig)

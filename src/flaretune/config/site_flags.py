@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,11 +52,29 @@ def parse_site_flags(
         own = _site_s_own(config, site_file)
         if "data_path" in own:
             given.pop("dataset", None)  # the job's common data set, which the site's own data stands for
+        if "dataset" in own:
+            given.pop("data_path", None)
         if "task_name" in own:
             given.pop("task_file", None)  # the job's, likewise
+        if given.get("dp_public_test"):
+            refuse_own_data({n: v for n, v in own.items() if v != given.get(n)}, f"{site_file}: ")
         given |= own
         sentences.append(f"of this site's own {site_file}: {', '.join(own)}")
     return build(config, given), sentences
+
+
+def refuse_own_data(own: Mapping[str, Any], place: str = "") -> None:
+    """Check that none of a site's own options names data, where the job takes test data for public: the job's.
+
+    Raises:
+        UserError: one does.
+    """
+    for name in ("data_path", "dataset", "task_name", "task_file"):
+        if own.get(name):
+            raise UserError(
+                f"{place}--dp_public_test 1 tells right answers on test data without noise, and {name} = "
+                f"{own[name]!r} names data of this site alone, which is not public; leave one of them out"
+            )
 
 
 def _site_s_own(config: type[SiteConfig], file: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from flaretune.tasks import metrics
+from flaretune.tasks.evaluation import HUGE
 
 LossType = Literal["ce", "hinge", "perf"]
 LOSS_TYPES: tuple[LossType, ...] = ("ce", "hinge", "perf")
@@ -14,7 +15,7 @@ HINGE_MARGIN = 2.0
 
 
 # The values that fitness can have: a site that tells of others is mistaken, or lies.
-FITNESS_RANGE: dict[LossType, tuple[float, float]] = {"ce": (0.0, np.inf), "hinge": (0.0, np.inf), "perf": (-1.0, 0.0)}
+FITNESS_RANGE: dict[LossType, tuple[float, float]] = {"ce": (0.0, HUGE), "hinge": (0.0, HUGE), "perf": (-1.0, 0.0)}
 
 
 def loss(

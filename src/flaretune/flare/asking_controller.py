@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from flaretune.flare.job_sites import LateSites, disagreement, natural_order
 from flaretune.flare.progress import TOPIC, Progress
 from flaretune.flare.wire_meter import WireMeter
 from flaretune.report.kept_run import KeptRun
-from flaretune.tasks.evaluation import SetupAnswer
+from flaretune.tasks.evaluation import Counters, SetupAnswer
 
 log = logging.getLogger("flaretune.server")
 Answer = TypeVar("Answer")
@@ -44,6 +45,7 @@ class AskingController(ModelController):
     setup_timeout: int
     kept: KeptRun
     prior: np.ndarray | None = None
+    _rounds_asked = 0  # in this job
 
     def begin(self) -> None:
         """Look at who is there, start to count bytes, and let others look how far the job is."""
@@ -79,8 +81,10 @@ class AskingController(ModelController):
             self._late = LateSites(read, self.objection)
         else:
             self._let_in(round_number)
+            self._rounds_asked += task != messages.EVALUATE
         self._progress.asking(task, round_number)
         self._left_out = dict.fromkeys(self._sites, "no answer (its own log says why)")
+        asked = time.monotonic()
         there = [site for site in self._sites if not self._is_gone(site)]
         results = self.broadcast_model(
             data=message,
@@ -94,7 +98,9 @@ class AskingController(ModelController):
         for result in results:
             site = result.meta.get("client_name", "an unknown site")
             try:
-                answers[site] = read(result)
+                answer = read(result)
+                self._check_counters(answer.counters, time.monotonic() - asked)
+                answers[site] = answer
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 log.warning("round %d: the %s answer of %s is left out: %s", round_number, task, site, error)
                 self._left_out[site] = str(error)
@@ -108,6 +114,22 @@ class AskingController(ModelController):
             )
             return None
         return answers
+
+    def _check_counters(self, counters: Counters, seconds: float) -> None:
+        """Check what a site says that an answer has cost, of which reports are made.
+
+        Args:
+            counters: in the answer.
+            seconds: since it was asked; clocks of two machines may differ a little.
+
+        Raises:
+            ValueError: more than can be.
+        """
+        if counters.seconds > 1.01 * seconds + 1:
+            raise ValueError(f"'seconds' is {counters.seconds:g}, and it was asked {seconds:.0f} seconds ago")
+        most = self.kept.releases_before + self._rounds_asked
+        if counters.releases > most:
+            raise ValueError(f"'releases' is {counters.releases}, and it can have given {most} noised answers")
 
     def _is_gone(self, site: str) -> bool:
         """Whether NVFlare takes a site for dead, for which it would wait half a minute in every task."""

@@ -117,6 +117,7 @@ class FedBPTController(RoundsController):
                 dim=dim,
                 n_counts=None if evaluated else n_counts,
                 fitness_range=FITNESS_RANGE[options["loss_type"]],
+                settings=self._settings,
             )
             found = self.ask(fedbpt_messages.SEARCH, task, round_number, read)
             if found is None:

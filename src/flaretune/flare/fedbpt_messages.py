@@ -6,6 +6,9 @@ these and with where its own search ended.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
@@ -14,6 +17,7 @@ from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.distribution import Distribution
 from flaretune.fedbpt.local_search import LocalResult
 from flaretune.flare.messages import (
+    check_few_shots,
     counter_fields,
     evaluation_arrays,
     message,
@@ -26,6 +30,7 @@ from flaretune.flare.messages import (
     read_number,
     reader,
 )
+from flaretune.tasks.evaluation import HUGE, Counters
 
 SEARCH = "search"
 
@@ -68,7 +73,11 @@ def search_answer(answer: SearchAnswer) -> FLModel:
 
 @reader
 def read_search_answer(
-    model: FLModel, dim: int, n_counts: int | None, fitness_range: tuple[float, float] = (-np.inf, np.inf)
+    model: FLModel,
+    dim: int,
+    n_counts: int | None,
+    fitness_range: tuple[float, float] = (-HUGE, HUGE),
+    settings: Mapping[str, Any] | None = None,
 ) -> SearchAnswer:
     """Read a site's search result.
 
@@ -77,6 +86,7 @@ def read_search_answer(
         dim: d.
         n_counts: how many counts the metric has, where an evaluation was asked for; None where it was not.
         fitness_range: the least and the greatest value that the loss can have.
+        settings: what the sites agree on, from which the number of questions follows; None to take any.
 
     Raises:
         ValueError: a field is missing, of another shape than it must have, not finite, or out of its range.
@@ -88,12 +98,25 @@ def read_search_answer(
     low, high = fitness_range
     if not low <= fitness <= high:
         raise ValueError(f"'fitness' is {fitness:g}, which the loss cannot be: it lies between {low:g} and {high:g}")
-    if square_sum <= 0:
+    if not 0 < square_sum <= HUGE:
         raise ValueError(f"'sigma_square_sum' is {square_sum:g}, expected a positive number")
-    counters = read_counters(meta)
+    counters, n_train = read_counters(meta), read_natural(meta, "n_train")
+    if settings is not None:
+        _check_work(counters, n_train, settings)
     evaluation = None if n_counts is None else read_evaluation(model.params, n_counts)
     result = LocalResult(mean, fitness, square_sum, counters.queries)
-    return SearchAnswer(result, read_natural(meta, "n_train"), counters, evaluation)
+    return SearchAnswer(result, n_train, counters, evaluation)
+
+
+def _check_work(counters: Counters, n_train: int, settings: Mapping[str, Any]) -> None:
+    """Check that a site has done what its settings say: I generations of λ candidates, and their mean."""
+    check_few_shots(settings, n_train=n_train)
+    options = settings["options"]
+    queries = options["local_iter"] * settings["popsize"] + 1
+    forwards = queries * n_train * (2 if options["perturb"] else 1)
+    for name, expected in (("queries", queries), ("example_forwards", forwards)):
+        if getattr(counters, name) != expected:
+            raise ValueError(f"{name!r} is {getattr(counters, name)}, and {expected} follows from the settings")
 
 
 def evaluate_task(sites: list[str], point: np.ndarray) -> FLModel:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.job import CARRIED
 from flaretune.config.options import as_dict
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_controller import FedBPTController
-from flaretune.flare.recipe import CARRIED, FlaretuneRecipe
+from flaretune.flare.recipe import FlaretuneRecipe
 
 
 class FedBPTRecipe(FlaretuneRecipe):

@@ -17,12 +17,13 @@ from flaretune import command_line
 from flaretune.cache import cache_dir
 from flaretune.command_line import add_manners
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.job import CARRIED, JobConfig
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
-from flaretune.config.options import add_flags, as_dict, build, check_fields, option
+from flaretune.config.options import add_flags, as_dict, build
 from flaretune.config.service import ServiceConfig
 from flaretune.config.shared import GROUPS, ServerConfig, SiteConfig
 from flaretune.errors import UserError
-from flaretune.report.results import collect_results, error_sentences, forget_results, tell_results
+from flaretune.report.results import collect_results, error_sentences, forget_results, read_summary, tell_results
 from flaretune.report.run_record import write_json
 from flaretune.retired_options import add_retired_flags, answer_retired
 from flaretune.service.launch import running_service
@@ -37,65 +38,13 @@ with warnings.catch_warnings():
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
 from flaretune.flare.lpfl_recipe import LPFLRecipe  # noqa: E402
 from flaretune.flare.poc_env import PatientPocEnv  # noqa: E402
-from flaretune.flare.recipe import CARRIED, CODE, FlaretuneRecipe, check_name  # noqa: E402
+from flaretune.flare.recipe import FlaretuneRecipe  # noqa: E402
 from flaretune.flare.startup_kit import administrator_of  # noqa: E402
+from flaretune.flare.stopping import Stopped, ending_what_it_starts, stoppable  # noqa: E402
 from flaretune.flare.tracking import check_tracker  # noqa: E402
 
 PRESETS = Path(__file__).parents[1] / "presets"
 LOG_CONFIG = Path(__file__).with_name("log_config.json")  # of the simulator: progress lines, without NVFlare's own
-
-
-@dataclass(frozen=True)
-class JobConfig:
-    """Where a job runs, and what is kept of it."""
-
-    name: str = option("", "name of the job; default the method's", group="job")
-    env: str = option(
-        "sim",
-        "simulator on this machine, a proof-of-concept federation on it, or a real one",
-        group="job",
-        main=True,
-        choices=("sim", "poc", "prod"),
-    )
-    n_clients: int = option(
-        2, "simulator, poc: number of clients, site-1 ... site-N", group="job", main=True, at_least=1
-    )
-    clients: str = option("", "simulator, poc: names of the clients instead, separated by commas", group="job")
-    threads: int = option(0, "simulator: clients that run at a time; 0: all", group="job", at_least=0)
-    gpu: str = option("", "simulator: GPUs for the clients, e.g. 0,1", group="job")
-    sites: str = option("", "a TOML file with a table of options for each site that has its own", group="job")
-    startup_kit: str = option("", "prod: folder of the administrator's startup kit", group="job")
-    share_lm: int = option(
-        0,
-        "FedBPT in the simulator or poc: 1 loads the model once, in a service that all clients ask",
-        group="job",
-        choices=(0, 1),
-    )
-    code: str = option(
-        CARRIED,
-        "the job carries flaretune's code, or is configuration alone, for a real federation that has it installed",
-        group="job",
-        choices=CODE,
-    )
-    tracking: str = option(
-        "none",
-        "keep the numbers in MLflow or Weights & Biases too",
-        group="job",
-        choices=("none", "mlflow", "wandb"),
-    )
-    tracking_uri: str = option("", "of the tracker's server; default: files in the results", group="job")
-    output: str = option("", "folder for results; default runs/NAME", group="job", main=True)
-    timeout: float = option(0.0, "poc, prod: seconds to wait for the job's end; 0: no limit", group="job", at_least=0)
-    verbose: int = option(0, "1: show NVFlare's own log lines too", group="job", choices=(0, 1))
-
-    def __post_init__(self):
-        check_fields(self)
-        for flag, name in (("--name", self.name), *(("--clients", n.strip()) for n in self.clients.split(","))):
-            if name:
-                check_name(flag, name)
-        if self.env == "prod" and not Path(self.startup_kit or "?").is_dir():
-            found = f"{self.startup_kit} is not there" if self.startup_kit else "none was given"
-            raise UserError(f"--env prod needs --startup_kit, the folder of an administrator's startup kit; {found}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +66,10 @@ LPFL = Method(LPFLConfig, LPFLServerConfig, LPFLRecipe)
 
 
 def main(method: Method, argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status, 0 for a job that ended well."""
+    """Run the command line; returns the exit status, 0 for a job that ended well.
+
+    A job that is told to stop leaves no process behind, and the results of the rounds that it has finished.
+    """
     argv = sys.argv[1:] if argv is None else argv
 
     def command() -> int:
@@ -125,7 +77,13 @@ def main(method: Method, argv: Sequence[str] | None = None) -> int:
         for sentence in answer_retired(given):
             print(f"warning: {sentence}", file=sys.stderr)
         job = build(JobConfig, {"name": method.script.removesuffix("_job.py"), **given})
-        return run(method, job, build(method.site, given), build(method.server, given), "--quiet" in argv)
+        site, server = build(method.site, given), build(method.server, given)
+        try:
+            with stoppable():
+                return run(method, job, site, server, "--quiet" in argv)
+        except Stopped as stop:
+            print(f"error: {stop}", file=sys.stderr)
+            return stop.status
 
     return command_line.run(command, debug="--debug" in argv)
 
@@ -243,16 +201,19 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
     else:
         env = ProdEnv(startup_kit_location=job.startup_kit, username=administrator_of(job.startup_kit))
     try:
-        result = recipe.execute(env)  # exits the process here if --export was given
+        with ending_what_it_starts():
+            result = recipe.execute(env)  # exits the process here if --export was given
+            folder = logs
+            if job.env != "sim":  # the simulator has ended, and ended well, when execute returns
+                downloaded = result.get_result(timeout=job.timeout, clean_up=False)
+                status = str(result.get_status())
+                if downloaded is None or "FAILED" in status.upper() or "ABORT" in status.upper():
+                    return _failed(f"the job ended as {status}", logs)
+                folder = Path(downloaded)
     except RuntimeError as error:
         return _failed(str(error), logs)
-    folder = logs
-    if job.env != "sim":  # the simulator has ended, and ended well, when execute returns
-        downloaded = result.get_result(timeout=job.timeout, clean_up=False)
-        status = str(result.get_status())
-        if downloaded is None or "FAILED" in status.upper() or "ABORT" in status.upper():
-            return _failed(f"the job ended as {status}", logs)
-        folder = Path(downloaded)
+    except Stopped as stop:
+        raise Stopped(stop.number, _what_is_left(job, server, logs, output)) from stop
     if collect_results(folder, output) is None:
         return _failed("the job left no results", logs)
     for sentence, sites in _said(logs).items():
@@ -260,6 +221,17 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
     if not quiet:
         print(tell_results(output))
     return 0
+
+
+def _what_is_left(job: JobConfig, server: ServerConfig, logs: Path, output: Path) -> str:
+    """What a job that was told to stop leaves, as the end of a sentence."""
+    if job.env == "prod":
+        return "; the job itself goes on at the server"
+    if collect_results(logs, output) is None:
+        return " before the first round had a result"
+    last = read_summary(output)["rounds"][-1]["round"]
+    goes_on = "the same command goes on from there" if server.checkpoint else "with --checkpoint FOLDER it could go on"
+    return f" after round {last}, whose results are in {output}; {goes_on}"
 
 
 def _silent_logs(output: Path) -> Path:

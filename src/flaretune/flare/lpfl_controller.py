@@ -101,7 +101,12 @@ class LPFLController(RoundsController):
         for round_number in range(record.round + 1, self.num_rounds + 1):
             started = time.monotonic()
             task = lpfl_messages.train_task(self.shares, arrays, round_number, not evaluated)
-            read = partial(lpfl_messages.read_train_answer, shapes=shapes, n_counts=None if evaluated else n_counts)
+            read = partial(
+                lpfl_messages.read_train_answer,
+                shapes=shapes,
+                n_counts=None if evaluated else n_counts,
+                settings=self._settings,
+            )
             trained = self.ask(lpfl_messages.TRAIN, task, round_number, read)
             del task
             if trained is None:

@@ -8,6 +8,7 @@ PEFT gives them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
@@ -15,6 +16,7 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from flaretune.config.shared import SiteConfig
 from flaretune.errors import shown
 from flaretune.flare.messages import (
+    check_few_shots,
     counter_fields,
     evaluation_arrays,
     message,
@@ -74,13 +76,16 @@ def train_answer(answer: TrainAnswer) -> FLModel:
 
 
 @reader
-def read_train_answer(model: FLModel, shapes: Shapes, n_counts: int | None) -> TrainAnswer:
+def read_train_answer(
+    model: FLModel, shapes: Shapes, n_counts: int | None, settings: Mapping[str, Any] | None = None
+) -> TrainAnswer:
     """Read what a site has trained.
 
     Args:
         model: the message.
         shapes: of the arrays that travel.
         n_counts: how many counts the metric has, where an evaluation was asked for; None where it was not.
+        settings: what the sites agree on, from which the most labelled texts follow; None to take any number.
 
     Raises:
         ValueError: a field or array is missing, too much, of another shape than it must have, or not finite.
@@ -90,12 +95,16 @@ def read_train_answer(model: FLModel, shapes: Shapes, n_counts: int | None) -> T
     labelled, soft_labelled = read_natural(meta, "labelled"), read_natural(meta, "soft_labelled")
     if labelled + soft_labelled == 0:
         raise ValueError("it trained on no examples")
+    if right is not None and right > soft_labelled:
+        raise ValueError(f"'soft_labels_right' is {right} of {soft_labelled} soft-labelled texts, which cannot be")
+    if settings is not None:
+        check_few_shots(settings, labelled=labelled)
     return TrainAnswer(
         arrays=read_arrays(model, shapes),
         labelled=labelled,
         soft_labelled=soft_labelled,
         soft_labels_right=right,
-        loss=read_number(meta, "loss"),
+        loss=read_number(meta, "loss", at_least=0),
         counters=read_counters(meta),
         evaluation=None if n_counts is None else read_evaluation(model.params, n_counts),
     )

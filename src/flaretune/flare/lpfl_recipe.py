@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from flaretune.config.job import CARRIED
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import as_dict
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.lpfl_controller import LPFLController
-from flaretune.flare.recipe import CARRIED, FlaretuneRecipe
+from flaretune.flare.recipe import FlaretuneRecipe
 
 
 class LPFLRecipe(FlaretuneRecipe):

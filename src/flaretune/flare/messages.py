@@ -23,12 +23,13 @@ from flaretune.config.shared import SiteConfig
 from flaretune.errors import shown
 from flaretune.tasks import metrics
 from flaretune.tasks.artifact_parts import check_model, read_task
-from flaretune.tasks.evaluation import Counters, EvaluateAnswer, Evaluation, SetupAnswer
+from flaretune.tasks.evaluation import HUGE, Counters, EvaluateAnswer, Evaluation, SetupAnswer
 
 SCHEMA = 3
 SETUP, EVALUATE = "setup", "evaluate"
 _META = "flaretune"
 MOST = 2**53  # of anything that is counted: a float64 holds every whole number until then
+MOST_MEMORY_MB = 2**24  # of a process, in MiB: 16 TiB
 Read = TypeVar("Read", bound=Callable)
 
 
@@ -120,7 +121,22 @@ def read_setup_answer(model: FLModel, config: type[SiteConfig] | None = None) ->
     zero_shot = read_counts(model.params, "zero_shot", n_counts) if "zero_shot" in model.params else None
     evaluation = read_evaluation(model.params, n_counts)
     mass = read_mass(model.params, len(settings["task"]["label_values"])) if "mass" in model.params else None
-    return SetupAnswer(settings, read_natural(meta, "n_train"), zero_shot, evaluation, read_counters(meta), mass)
+    n_train = read_natural(meta, "n_train")
+    if config is not None:
+        check_few_shots(settings, n_train=n_train, dev_loss=evaluation.dev_size)
+    return SetupAnswer(settings, n_train, zero_shot, evaluation, read_counters(meta), mass)
+
+
+def check_few_shots(settings: Mapping[str, Any], **sizes: int) -> None:
+    """Check that a site has not more labelled texts of a kind than k for each class.
+
+    Raises:
+        ValueError: it says that it has; names the field.
+    """
+    most = settings["options"]["k_shot"] * len(settings["task"]["label_values"])
+    for name, size in sizes.items():
+        if size > most:
+            raise ValueError(f"{name!r} tells of {size} texts, and --k_shot gives a site {most} at the most")
 
 
 def check_settings(settings: Mapping[str, Any], config: type[SiteConfig]) -> None:
@@ -190,7 +206,7 @@ def read_counts(params: Mapping[str, Any], name: str, n_counts: int) -> np.ndarr
 
 def read_mass(params: Mapping[str, Any], n_classes: int) -> np.ndarray:
     values = read_array(params, "mass", (n_classes,)).astype(np.float64)
-    if np.any(values < 0) or not values.sum() > 0:
+    if np.any(values < 0) or not 0 < values.sum() <= MOST:
         raise ValueError("array 'mass' holds no probabilities of classes")
     return values
 
@@ -207,8 +223,8 @@ def evaluation_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 def read_evaluation(params: Mapping[str, Any], n_counts: int) -> Evaluation:
     loss_sum, size = (float(value) for value in read_array(params, "dev_loss", (2,)))
-    if loss_sum < 0 or not 0 <= size <= MOST:
-        raise ValueError(f"'dev_loss' is [{loss_sum:g}, {size:g}], expected numbers of at least 0")
+    if not (0 <= loss_sum <= HUGE and 0 <= size <= MOST):
+        raise ValueError(f"'dev_loss' is [{loss_sum:g}, {size:g}], expected numbers of at least 0, and none so large")
     dev = read_counts(params, "dev", n_counts)
     metrics.check_possible(dev, int(size))
     test = read_counts(params, "test", n_counts) if "test" in params else None
@@ -231,16 +247,18 @@ def read_counters(meta: Mapping[str, Any]) -> Counters:
     return Counters(
         read_natural(meta, "queries"),
         read_natural(meta, "example_forwards"),
-        read_number(meta, "seconds"),
-        read_number(meta, "memory_mb"),
+        read_number(meta, "seconds", at_least=0),
+        read_number(meta, "memory_mb", at_least=0, at_most=MOST_MEMORY_MB),
         read_natural(meta, "releases") if "releases" in meta else 0,
     )
 
 
-def read_number(meta: Mapping[str, Any], name: str) -> float:
+def read_number(meta: Mapping[str, Any], name: str, at_least: float = -HUGE, at_most: float = HUGE) -> float:
     value = meta.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool) or not np.isfinite(float(value)):
         raise ValueError(f"{name!r} is {shown(value)}, expected a number")
+    if not at_least <= value <= at_most:
+        raise ValueError(f"{name!r} is {shown(value)}, expected a number between {at_least:g} and {at_most:g}")
     return float(value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -21,25 +20,15 @@ from nvflare.recipe.run import Run
 from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
+from flaretune.config.job import CARRIED, CODE, check_name
 from flaretune.config.options import as_dict, build, to_argv
 from flaretune.config.shared import PATHS, SiteConfig
+from flaretune.config.site_flags import refuse_own_data
 from flaretune.errors import UserError
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.flare.site_executor import LAUNCH_TIMEOUT, SiteExecutor, script_file
 from flaretune.flare.tracking import RunTracking
-from flaretune.tasks.spec import load_task, local_tasks, task_file
-
-CODE = CARRIED, INSTALLED = "carried", "installed"  # where server and sites have flaretune from
-
-
-def check_name(what: str, name: str) -> None:
-    """Check the name of a job or a site, which becomes that of a folder.
-
-    Raises:
-        UserError: it could be a path.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name, re.ASCII):
-        raise UserError(f"{what} {name!r}: must be a name of letters, digits, and - . _ between them")
+from flaretune.tasks.spec import data_beside, load_task, local_tasks, task_file
 
 
 class FlaretuneRecipe(Recipe):
@@ -115,6 +104,8 @@ class FlaretuneRecipe(Recipe):
             unknown = sorted(set(options) - set(known))
             if unknown:
                 raise UserError(f"site {site}: there is no option {unknown[0]!r}; there are {', '.join(known)}")
+            if options.get("dp_public_test", self._site_config.dp_public_test):
+                refuse_own_data({n: v for n, v in options.items() if v != known[n]}, f"site {site}: ")
             self._site_configs[site] = build(type(self._site_config), {**known, **options})
 
     def _prepare_client_apps(self) -> None:
@@ -125,12 +116,11 @@ class FlaretuneRecipe(Recipe):
 
     def _add_site(self, site: str | None, config: SiteConfig) -> None:
         """Add the client app of one site, or of all where `site` is None."""
-        spec = load_task(config.task)  # what is wrong with it is said now, and not at every site
+        load_task(config.task)  # what is wrong with it is said now, and not at every site
         if not config.task_file and config.task_name in local_tasks():
             config = replace(config, task_file=str(task_file(config.task_name)))
         if config.task_file and not (config.dataset or config.data_path):
-            path = spec.source.path  # which may be relative to where the file lies now
-            config = replace(config, dataset=path if path and Path(path).exists() else "")
+            config = replace(config, dataset=data_beside(config.task_file))  # relative to where it lies now
         here = {name: value for name in PATHS if (value := getattr(config, name, ""))}
         config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         target = site or ALL_SITES

@@ -165,7 +165,7 @@ class RoundsController(AskingController):
         """What noised answers have cost until now: entries of a `RoundRecord`."""
         releases = max(c.releases for c in answers.values())
         told = account(self.folder.settings["options"], releases)
-        return {"releases": releases, "epsilon": told and told["epsilon"]}
+        return {"releases": releases, "epsilon": told["epsilon"]} if told else {"releases": 0, "epsilon": None}
 
     def finish(
         self,

@@ -22,6 +22,14 @@ class LPFLSetupAnswer:
     setup: SetupAnswer
     initial: dict[str, np.ndarray]
 
+    @property
+    def counters(self) -> Counters:
+        return self.setup.counters
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return self.setup.evaluation
+
 
 @dataclass(frozen=True)
 class TrainAnswer:

@@ -30,6 +30,7 @@ class KeptRun:
     Attributes:
         name: of the run, by which sites find what they have kept of it; "" if nothing is kept.
         earlier: where the job goes on; None at the start of a run.
+        releases_before: the most noised answers that a site can have given in earlier jobs of the run.
 
     Raises:
         UserError: the checkpoints there cannot be used, or are of a run with more rounds.
@@ -46,6 +47,10 @@ class KeptRun:
                 f"--checkpoint {folder}: the run there has finished round {self.after_round}, and --num_rounds is "
                 f"{num_rounds}; give more rounds, or another folder"
             )
+        self.releases_before = 0
+        if self.earlier:
+            with self.taking_up():  # and of rounds after that, which the job before could not keep
+                self.releases_before = self.earlier.state["record"].get("releases", 0) + num_rounds
 
     @property
     def after_round(self) -> int:

@@ -38,6 +38,8 @@ def forget_results(output: Path) -> None:
         (output / name).unlink(missing_ok=True)
     for name in RESULT_FOLDERS:
         shutil.rmtree(output / name, ignore_errors=True)
+    for summary in output.glob(f"workspace/*/server/*/flaretune/{SUMMARY}"):  # the simulator's, which clears it later
+        summary.unlink()
 
 
 def collect_results(job_folder: Path, output: Path) -> Path | None:
@@ -56,7 +58,8 @@ def collect_results(job_folder: Path, output: Path) -> Path | None:
     output.mkdir(parents=True, exist_ok=True)
     for name in RESULT_FOLDERS:
         shutil.rmtree(output / name, ignore_errors=True)
-    shutil.copytree(found, output, dirs_exist_ok=True)
+    half_written = shutil.ignore_patterns("*.partial", "*.old")  # of a job that was told to stop
+    shutil.copytree(found, output, dirs_exist_ok=True, ignore=half_written)
     events = found.parent / "tb_events"
     if events.is_dir():
         shutil.copytree(events, output / "tb_events")

@@ -14,6 +14,7 @@ NO_WORDING = (
     "neither [masked] nor [causal] is there; a task needs at least one of the two, each with template and label words "
     f"({OUT_OF_SCOPE})"
 )
+CACHE = "{cache}"  # in a ``path``: the folder of `cache.cache_dir`, which each machine has of its own
 _KEYS = ("description", "text_columns", "label_column", "label_values", "drop_labels", "metric")
 _KEYS += ("positive_class", "placeholder_tail", "masked", "causal", "source")
 
@@ -67,6 +68,11 @@ def read_entries(values: Mapping[str, Any], folder: Path | None) -> tuple[dict[s
     return entries, [*problems, *task_problems(entries)]
 
 
+def is_beside(path: str) -> bool:
+    """Whether a ``path`` in ``[source]`` is relative to the task's file, and not to a machine's folders or cache."""
+    return not path.startswith(CACHE) and not Path(path).expanduser().is_absolute()
+
+
 def _absolute(path: str, folder: Path | None) -> str:
-    expanded = Path(path.replace("{cache}", str(cache_dir()))).expanduser()
+    expanded = Path(path.replace(CACHE, str(cache_dir()))).expanduser()
     return str((folder or Path.cwd()) / expanded)  # an absolute right side replaces the left

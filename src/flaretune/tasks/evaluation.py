@@ -14,6 +14,8 @@ from flaretune.robust import FACTOR, shrinkage
 from flaretune.tasks import metrics
 from flaretune.tasks.spec import TaskSpec
 
+HUGE = 1e100  # no number that a site tells is as large, not a loss by float32 logits either; sums of such are finite
+
 
 def peak_memory_mb() -> float:
     """The most memory that this process has held so far, in MiB."""

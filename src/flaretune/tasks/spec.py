@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from flaretune.errors import UserError
 from flaretune.tasks.checks import KINDS, Problem, Words, alternatives, task_problems
-from flaretune.tasks.entries import NO_WORDING, read_entries
+from flaretune.tasks.entries import NO_WORDING, is_beside, read_entries
 from flaretune.tasks.toml_lines import line_of
 
 if sys.version_info >= (3, 11):
@@ -191,6 +191,17 @@ def read_draft(file: Path) -> Draft:
         raise UserError(f"task file {file} is not valid TOML: {error}") from error
     entries, problems = read_entries(values, file.resolve().parent)
     return Draft(file, text, entries, tuple(problems))
+
+
+def data_beside(file: str | Path) -> str:
+    """Where the data of a task's file is on this machine, if the file names it by a path relative to itself; else "".
+
+    Args:
+        file: a task's file that `load_task` has read.
+    """
+    given = tomllib.loads(Path(file).expanduser().read_text(encoding="utf-8-sig"))["source"].get("path", "")
+    found = load_task(file).source.path if given and is_beside(given) else None
+    return found if found and Path(found).exists() else ""
 
 
 def parse_task(values: Mapping[str, Any], name: str, place: str, folder: Path | None = None) -> TaskSpec:
