@@ -10,7 +10,6 @@ README (between the markers of the plan's name) and figs/; those of a plan of yo
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import os
 import re
@@ -21,149 +20,28 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, make_dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import psutil
-from compare_report import JOB, Layout, Places, Result, read_result, write_report
+from compare_plan import METHODS, ROOT, Plan, Run, check_keys, in_full, read_plan
+from compare_report import JOB, Places, Result, read_result, write_report
 
 from flaretune.bench.machine import machine
-from flaretune.cache import cache_dir
-from flaretune.config.job import JobConfig
-from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
-from flaretune.flare.job_cli import FEDBPT, LPFL
 from flaretune.report.run_record import write_json
-from flaretune.toml_file import read_toml
 
-ROOT = Path(__file__).resolve().parents[1]
 SHIPPED_PLAN = Path(__file__).resolve().with_name("compare.toml")
-METHODS = {"lpfl": LPFL, "fedbpt": FEDBPT}
-JOB_OPTIONS = ("n_clients", "threads", "gpu", "share_lm")  # those of JobConfig that a plan may set
 HEAVY = ("workspace", "best_adapter", "last_adapter", "rounds", "tb_events")  # of a finished run: removed
 LOG = "log.txt"
-PARTS = [("seeds", list), ("common", dict), ("method", dict), ("splits", dict), ("rows", list)]  # of a plan's file
 ERROR = re.compile(r"^(?:\S+: )?error: (.*)", re.MULTILINE)  # as the job scripts, and argparse, say what is wrong
-
-
-@dataclass(frozen=True)
-class Run:
-    """One job of the comparison: `options` as the plan asks for them, `resolved` with all defaults filled in."""
-
-    row: str
-    split: str
-    seed: int
-    method: str
-    options: dict[str, Any]
-    resolved: dict[str, Any]
-
-    @property
-    def title(self) -> str:
-        return f"{self.row}, {self.split}, seed {self.seed}"
-
-    @property
-    def folder(self) -> str:
-        return f"{_slug(self.row)}-{_slug(self.split)}-{self.seed}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A comparison: what its file says, how its table is laid out, and its jobs in the order they are run."""
-
-    values: dict[str, Any]
-    layout: Layout
-    runs: tuple[Run, ...]
-
-
-def read_plan(path: Path) -> Plan:
-    """Read a plan, and check every job of it.
-
-    Raises:
-        UserError: the file cannot be read, lacks something, or holds what no job can be made of.
-    """
-    values = read_toml(path, make_dataclass("PlanFile", PARTS))
-    seeds, splits, rows = (values.get(key) for key in ("seeds", "splits", "rows"))
-    for name, value in (("seeds", seeds), ("splits", splits), ("rows", rows)):
-        if not value:
-            raise UserError(f"{path}: it has no {name}; benchmarks/compare.toml shows what a plan looks like")
-    if not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise UserError(f"{path}: seeds = {seeds} must be different whole numbers")
-    methods = values.get("method", {})
-    _check_keys(methods, METHODS, f"{path}, [method]")
-    for name, value in (*((f"method.{n}", v) for n, v in methods.items()), *splits.items()):
-        _check_type(value, dict, f"{path}: {name}")
-    rows = [_read_row(row, list(splits), str(path)) for row in rows]
-    for names in ([row["name"] for row in rows], list(splits), *(row["splits"] for row in rows)):
-        slugs = [_slug(name) for name in names]
-        if len(set(slugs)) < len(slugs) or "" in slugs:
-            raise UserError(f"{path}: the names {names} must differ in letters or digits, which name their folders")
-
-    def make(row: dict[str, Any], split: str, seed: int) -> Run:
-        parts = (values.get("common", {}), methods.get(row["method"], {}), splits[split], row["options"])
-        options = {name: value for part in parts for name, value in part.items()}
-        place = f"{path}, row {row['name']!r}, split {split}"
-        resolved = {**_resolve(row["method"], options, place), "seed": seed}
-        options = {**options, "min_clients": resolved["min_clients"], "seed": seed}
-        return Run(row["name"], split, seed, row["method"], options, resolved)
-
-    # all rows with the first seed, then all with the second: an interrupted comparison has every row
-    runs = tuple(make(row, split, seed) for seed in seeds for row in rows for split in row["splits"])
-    return Plan(values, Layout({row["name"]: tuple(row["splits"]) for row in rows}, tuple(splits), len(seeds)), runs)
-
-
-def _read_row(row: Any, splits: list[str], path: str) -> dict[str, Any]:
-    _check_type(row, dict, f"{path}: an entry of rows")
-    for key in ("name", "method"):
-        if not isinstance(row.get(key), str):
-            raise UserError(f"{path}: a row's {key} is {row.get(key)!r}; every row needs a text there")
-    place = f"{path}, row {row['name']!r}"
-    row = {"splits": splits, "options": {}, **row}
-    _check_keys(row, ("name", "method", "splits", "options"), place)
-    _check_keys([row["method"]], METHODS, place)
-    _check_type(row["splits"], list, f"{place}: splits")
-    _check_keys(row["splits"], splits, f"{place}, splits")
-    _check_type(row["options"], dict, f"{place}: options")
-    return row
-
-
-def _resolve(method: str, options: dict[str, Any], place: str) -> dict[str, Any]:
-    """Every option of a job with its value, the seed's left at its default."""
-    site, server = METHODS[method].site, METHODS[method].server
-    if "seed" in options:
-        raise UserError(f"{place}: seed = {options['seed']!r} stands among the options; give all seeds at the top")
-    _check_keys(options, [*JOB_OPTIONS, *(item.name for config in (site, server) for item in fields(config))], place)
-    try:
-        job = build(JobConfig, options)
-        options = {"min_clients": job.n_clients, **options}
-        on_job = {name: getattr(job, name) for name in JOB_OPTIONS}
-        return {**on_job, **as_dict(build(server, options)), **as_dict(build(site, options))}
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
-
-
-def _check_keys(keys: Any, known: Any, place: str) -> None:
-    for key in keys:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise UserError(f"{place}: there is no {key!r}; {hint}")
-
-
-def _check_type(value: Any, wanted: type, place: str) -> None:
-    if not isinstance(value, wanted):
-        raise UserError(f"{place} is {value!r} and must be a {'table' if wanted is dict else 'list'}")
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def job_command(run: Run, folder: Path) -> list[str]:
     """The command line that runs a job and leaves its results in a folder."""
     given = {**run.options, "output": folder.absolute()}
-    flags = [f"--{name}={value}".replace("{cache}", str(cache_dir())) for name, value in given.items()]
+    flags = [f"--{name}={in_full(value)}" for name, value in given.items()]
     return [sys.executable, str(ROOT / "jobs" / METHODS[run.method].script), *flags]
 
 
@@ -174,7 +52,7 @@ def kept(run: Run, output: Path) -> Result | None:
         then = json.loads((folder / JOB).read_text(encoding="utf-8"))
         # an option that is newer than the run, and not asked for, changes nothing
         same = then["method"] == run.method and all(run.resolved.get(k) == v for k, v in then["options"].items())
-        if not same or not run.options.keys() <= then["options"].keys():
+        if not same or not run.options.keys() <= then["options"].keys() or then.get("task") != run.task:
             return None
         return read_result(folder, run.row, run.split, run.seed)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or damaged: it is run anew
@@ -206,7 +84,7 @@ def run_job(run: Run, output: Path, command: Callable[[Run, Path], list[str]] = 
     result = read_result(folder, run.row, run.split, run.seed)
     for name in HEAVY:
         shutil.rmtree(folder / name, ignore_errors=True)
-    asked = {"method": run.method, "asked": run.options, "options": run.resolved}
+    asked = {"method": run.method, "asked": run.options, "options": run.resolved, "task": run.task}
     where = {"date": date.today().isoformat(), "machine": machine()}
     write_json({**asked, **where}, folder / JOB)  # last: it says that the run is finished
     return result
@@ -274,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended is to be stopped, as by Ctrl-C
     try:
         plan = read_plan(args.plan)
-        _check_keys(args.only or [], list(plan.layout.rows), "--only")
+        check_keys(args.only or [], list(plan.layout.rows), "--only")
         places = Places(args.output / "compare.json", args.output / "compare.png")
         if args.plan.resolve().parent == SHIPPED_PLAN.parent:
             name = args.plan.stem

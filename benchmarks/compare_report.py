@@ -48,6 +48,7 @@ class Result:
     memory_mb: float
     seconds: float
     soft_label_agreement: float | None
+    shared_model: bool = False  # clients ask a process that has the model: theirs hold none
 
     @property
     def bytes_in_all(self) -> float:
@@ -66,6 +67,7 @@ def read_result(folder: Path, row: str, split: str, seed: int) -> Result:
         options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["options"]
         parameters = options["intrinsic_dim"] if values["method"] == "FedBPT" else values["trained_parameters"]
         own = {"row": row, "split": split, "seed": seed, "rounds": len(values["rounds"]) - 1, "parameters": parameters}
+        own["shared_model"] = options.get("lm", "local") != "local"
         found = {"soft_label_agreement": None, **values, **own}
         if None in (found["test_accuracy"], found["zero_shot_accuracy"]):
             raise ValueError("no test accuracy")
@@ -172,6 +174,8 @@ def table(layout: Layout, results: Sequence[Result], date: str, machine: str) ->
         "since what else runs on a machine can only slow a job. "
         f"Measured on {machine}; last run {date}."
     )
+    if any(r.shared_model for r in results):
+        note = f"{note} Lines with * have the model once, in a process of its own, which is not in the memory."
     return "\n".join([head, rule, *rest, "", note])
 
 
@@ -184,7 +188,7 @@ def _costs(results: Sequence[Result]) -> list[str]:
         f"{results[0].parameters:,}{searched}",
         f"{size(down)} + {size(up)}",
         f"{forwards:,.0f}",
-        f"{max(r.memory_mb for r in results):,.0f}",
+        f"{max(r.memory_mb for r in results):,.0f}{' *' if results[0].shared_model else ''}",
         f"{min(r.seconds for r in results):,.0f}",
     ]
 
@@ -256,7 +260,7 @@ def draw(layout: Layout, results: Sequence[Result], path: Path) -> None:
     dot = {"xdata": [], "ydata": [], "ls": "none", "ms": 8}
     rows = dict.fromkeys(row for row, _ in groups)
     handles = [Line2D(**dot, color=colours[row], marker="o", label=row) for row in rows]
-    for split in layout.splits:
+    for split in layout.splits if len(layout.splits) > 1 else ():
         fill = "black" if split == layout.splits[0] else "white"
         handles.append(Line2D(**dot, color="black", mfc=fill, marker=shapes[split], label=split))
     handles.append(Line2D([], [], color="gray", lw=1, ls=":", label=f"zero-shot: {zero_shot:.3f}"))

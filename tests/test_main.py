@@ -65,12 +65,14 @@ def test_tasks_show_prints_a_file(capsys, tmp_path):
     assert run(capsys, "tasks", "show", tmp_path / "mine.toml") == (0, shipped + "# mine\n", "")
 
 
-def test_fetch_says_where_the_demo_s_assets_are(capsys, monkeypatch):
-    assets = demo_assets.DemoAssets(model=Path("/cache/models/m"), sentences=Path("/cache/data/s"))
+def test_fetch_says_where_the_assets_are(capsys, monkeypatch):
+    assets = demo_assets.DemoAssets(Path("/cache/models/m"), Path("/cache/data/a"), Path("/cache/data/b"))
     monkeypatch.setattr(demo_assets, "fetch_all", lambda log: log("Fetching") or assets)
-    found = "model      /cache/models/m\nsentences  /cache/data/s\n"
+    found = "model            /cache/models/m\nmovie_reviews    /cache/data/a\nproduct_reviews  /cache/data/b\n"
     assert run(capsys, "fetch") == (0, f"Fetching\n{found}", "")
     assert run(capsys, "fetch", "--quiet") == (0, found, "")
+    status, out, _ = run(capsys, "fetch", "--json")
+    assert (status, json.loads(out)["product_reviews"]) == (0, "/cache/data/b")
 
 
 def test_the_command_line_is_there_before_torch_and_never_needs_nvflare():

@@ -89,7 +89,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     add_bench(add("bench", None, "measure speed, messages and memory on this machine"))
 
-    add("fetch", fetch, "fetch the demo's model and sentences, once")
+    command = add("fetch", fetch, "fetch the model and the sentences of demo and tutorial, once")
+    command.add_argument("--json", action="store_true", help="print where they are as JSON")
     return parser
 
 
@@ -191,11 +192,16 @@ def serve(args: argparse.Namespace) -> None:
 
 
 def fetch(args: argparse.Namespace) -> None:
-    """Fetch the demo's model and sentences, and say where they are."""
+    """Fetch the assets of demo and tutorial, and say where they are."""
     from flaretune.demo_assets import fetch_all
 
-    assets = fetch_all(log=(lambda _: None) if args.quiet else print)
-    print(f"model      {assets.model}\nsentences  {assets.sentences}")
+    silent = args.quiet or args.json  # with --json, pip's bars alone tell on a terminal
+    places = {name: str(place) for name, place in asdict(fetch_all(log=(lambda _: None) if silent else print)).items()}
+    if args.json:
+        print(json.dumps(places))
+        return
+    for name, place in places.items():
+        print(f"{name:<15}  {place}")
 
 
 def _task(args: argparse.Namespace) -> TaskSpec:

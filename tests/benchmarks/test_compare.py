@@ -67,6 +67,24 @@ def test_a_default_that_has_changed_since_makes_a_run_anew_and_a_new_option_does
     assert started(tmp_path) == ["lp-fl-iid-3"]
 
 
+def test_a_task_file_that_has_changed_makes_runs_anew(main, fake_job, tmp_path):
+    fake_job()
+    task = tmp_path / "mine.toml"
+    shipped = REPOSITORY / "jobs" / "tutorial" / "product_reviews.toml"
+    task.write_text(shipped.read_text(encoding="utf-8"), encoding="utf-8")
+    plan = PLAN.replace("k_shot = 12", f"k_shot = 12\ntask_file = '{task}'")
+    main("--only", "LP-FL", "centralised (all)", text=plan)
+    assert len(started(tmp_path)) == 6
+    for before, after, n_runs in (
+        ('path = "{cache}/data/product_reviews"', 'path = "elsewhere"', 0),
+        ('[" terrible", " great"]', '[" bad", " good"]', 6),
+    ):
+        assert before in task.read_text(encoding="utf-8")
+        task.write_text(task.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
+        assert main("--only", "LP-FL", "centralised (all)", text=plan) == 0
+        assert len(started(tmp_path)) == n_runs
+
+
 @pytest.mark.parametrize("damage", ["summary.json", "job.json", "config.json"])
 def test_a_run_whose_files_are_damaged_is_run_again(main, fake_job, tmp_path, damage):
     fake_job()

@@ -93,6 +93,34 @@ def test_the_shipped_plan_has_the_rows_of_the_issue_and_flags_that_the_jobs_take
             assert getattr(site, name) == value
 
 
+def test_the_plan_of_a_task_of_one_s_own_is_that_of_the_demos_but_for_the_task(monkeypatch, tmp_path):
+    monkeypatch.setenv("FLARETUNE_CACHE", "/my/cache")
+    plan = compare.read_plan(compare.SHIPPED_PLAN.with_name("own_task.toml"))
+    assert plan.layout == Layout({"FedBPT": ("IID",), "LP-FL": ("IID",)}, ("IID",), 3)
+    task = str(REPOSITORY / "jobs" / "tutorial" / "product_reviews.toml")
+    for run in plan.runs:
+        method = FEDBPT if run.method == "fedbpt" else LPFL
+        demo = read_preset(method, "demo")
+        assert demo.pop("task_name") == "movie_reviews"
+        del demo["seed"], demo["name"]
+        given = parse(method, compare.job_command(run, tmp_path)[2:])
+        assert {name: given[name] for name in demo} == demo
+        others = {"task_file": task, "seed": run.seed, "output": str(tmp_path), "iid": 1}
+        assert {name: value for name, value in given.items() if name not in demo} == {
+            **others,
+            **({"share_lm": 1} if run.method == "fedbpt" else {}),
+        }
+        assert run.task["text_columns"] == ["sentence"]
+
+
+def test_a_task_file_that_is_wrong_is_told_before_anything_is_run(tmp_path):
+    for text, sentence in (("", "cannot be read"), ('text_columns = ["a"]', "line 1: ")):
+        (tmp_path / "mine.toml").write_text(text) if text else None
+        plan = PLAN.replace("k_shot = 12", f"k_shot = 12\ntask_file = '{tmp_path / 'mine.toml'}'")
+        with pytest.raises(UserError, match=rf"row 'LP-FL', split IID: task file \S+mine.toml.* {sentence}"):
+            compare.read_plan(write_plan(tmp_path, plan))
+
+
 def test_the_rows_of_the_search_study_ask_equally_many_candidates():
     plan = compare.read_plan(compare.SHIPPED_PLAN.with_name("search.toml"))
     assert len(set(plan.values["seeds"])) >= 3

@@ -63,6 +63,17 @@ def test_the_table_s_numbers():
     assert "Measured on 2 cores; last run 2026-01-02." in text
 
 
+def test_memory_without_the_model_is_told():
+    layout = Layout({"LP-FL": ("IID",), "FedBPT": ("IID",)}, ("IID",), 1)
+    results = [a_result(), a_result("FedBPT", method="FedBPT", shared_model=True, memory_mb=412.0)]
+    told, untold = (
+        compare_report.table(layout, found, date="2026-01-02", machine="2 cores") for found in (results, results[:1])
+    )
+    assert [cells(told)[row][-2] for row in ("LP-FL", "FedBPT")] == ["900", "412 *"]
+    assert told.endswith("Lines with * have the model once, in a process of its own, which is not in the memory.")
+    assert "*" not in untold
+
+
 @pytest.mark.parametrize(
     ("n_bytes", "text"),
     [(0, "0 B"), (999, "999 B"), (999.6, "1 kB"), (1000, "1 kB"), (2673, "2.67 kB"), (1_474_560, "1.47 MB"),
@@ -70,6 +81,13 @@ def test_the_table_s_numbers():
 )  # fmt: skip
 def test_sizes_have_three_digits(n_bytes, text):
     assert compare_report.size(n_bytes) == text
+
+
+@pytest.mark.parametrize(("address", "shared"), [("local", False), ("http://127.0.0.1:8765", True)])
+def test_whether_the_model_is_shared_is_read_from_the_config(tmp_path, address, shared):
+    (tmp_path / "summary.json").write_text(json.dumps(a_summary()), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps({"options": {"lm": address}}), encoding="utf-8")
+    assert compare_report.read_result(tmp_path, "row", "split", 4).shared_model == shared
 
 
 @pytest.mark.parametrize("method", ["LP-FL", "FedBPT"])

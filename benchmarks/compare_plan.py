@@ -1,0 +1,158 @@
+"""Plans of comparisons: what stands in their files, and the jobs that come of it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, fields, make_dataclass
+from pathlib import Path
+from typing import Any
+
+from compare_report import Layout
+
+from flaretune.cache import cache_dir
+from flaretune.config.job import JobConfig
+from flaretune.config.options import as_dict, build
+from flaretune.errors import UserError
+from flaretune.flare.job_cli import FEDBPT, LPFL
+from flaretune.tasks.spec import load_task, task_table
+from flaretune.toml_file import read_toml
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = {"lpfl": LPFL, "fedbpt": FEDBPT}
+JOB_OPTIONS = ("n_clients", "threads", "gpu", "share_lm")  # those of JobConfig that a plan may set
+PARTS = [("seeds", list), ("common", dict), ("method", dict), ("splits", dict), ("rows", list)]  # of a plan's file
+
+
+@dataclass(frozen=True)
+class Run:
+    """One job of the comparison: `options` as the plan asks for them, `resolved` with all defaults filled in.
+
+    `task` is what the file of a task of one's own says, but for where its data is; None for a shipped task.
+    """
+
+    row: str
+    split: str
+    seed: int
+    method: str
+    options: dict[str, Any]
+    resolved: dict[str, Any]
+    task: dict[str, Any] | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.row}, {self.split}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        return f"{_slug(self.row)}-{_slug(self.split)}-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison: what its file says, how its table is laid out, and its jobs in the order they are run."""
+
+    values: dict[str, Any]
+    layout: Layout
+    runs: tuple[Run, ...]
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan, and check every job of it.
+
+    Raises:
+        UserError: the file cannot be read, lacks something, or holds what no job can be made of.
+    """
+    values = read_toml(path, make_dataclass("PlanFile", PARTS))
+    seeds, splits, rows = (values.get(key) for key in ("seeds", "splits", "rows"))
+    for name, value in (("seeds", seeds), ("splits", splits), ("rows", rows)):
+        if not value:
+            raise UserError(f"{path}: it has no {name}; benchmarks/compare.toml shows what a plan looks like")
+    if not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f"{path}: seeds = {seeds} must be different whole numbers")
+    methods = values.get("method", {})
+    check_keys(methods, METHODS, f"{path}, [method]")
+    for name, value in (*((f"method.{n}", v) for n, v in methods.items()), *splits.items()):
+        _check_type(value, dict, f"{path}: {name}")
+    rows = [_read_row(row, list(splits), str(path)) for row in rows]
+    for names in ([row["name"] for row in rows], list(splits), *(row["splits"] for row in rows)):
+        slugs = [_slug(name) for name in names]
+        if len(set(slugs)) < len(slugs) or "" in slugs:
+            raise UserError(f"{path}: the names {names} must differ in letters or digits, which name their folders")
+
+    def make(row: dict[str, Any], split: str, seed: int) -> Run:
+        parts = (values.get("common", {}), methods.get(row["method"], {}), splits[split], row["options"])
+        options = {name: value for part in parts for name, value in part.items()}
+        place = f"{path}, row {row['name']!r}, split {split}"
+        resolved = {**_resolve(row["method"], options, place), "seed": seed}
+        options = {**options, "min_clients": resolved["min_clients"], "seed": seed}
+        return Run(row["name"], split, seed, row["method"], options, resolved, _read_task(resolved, place))
+
+    # all rows with the first seed, then all with the second: an interrupted comparison has every row
+    runs = tuple(make(row, split, seed) for seed in seeds for row in rows for split in row["splits"])
+    return Plan(values, Layout({row["name"]: tuple(row["splits"]) for row in rows}, tuple(splits), len(seeds)), runs)
+
+
+def _read_row(row: Any, splits: list[str], path: str) -> dict[str, Any]:
+    _check_type(row, dict, f"{path}: an entry of rows")
+    for key in ("name", "method"):
+        if not isinstance(row.get(key), str):
+            raise UserError(f"{path}: a row's {key} is {row.get(key)!r}; every row needs a text there")
+    place = f"{path}, row {row['name']!r}"
+    row = {"splits": splits, "options": {}, **row}
+    check_keys(row, ("name", "method", "splits", "options"), place)
+    check_keys([row["method"]], METHODS, place)
+    _check_type(row["splits"], list, f"{place}: splits")
+    check_keys(row["splits"], splits, f"{place}, splits")
+    _check_type(row["options"], dict, f"{place}: options")
+    return row
+
+
+def _resolve(method: str, options: dict[str, Any], place: str) -> dict[str, Any]:
+    """Every option of a job with its value, the seed's left at its default."""
+    site, server = METHODS[method].site, METHODS[method].server
+    if "seed" in options:
+        raise UserError(f"{place}: seed = {options['seed']!r} stands among the options; give all seeds at the top")
+    check_keys(options, [*JOB_OPTIONS, *(item.name for config in (site, server) for item in fields(config))], place)
+    try:
+        job = build(JobConfig, options)
+        options = {"min_clients": job.n_clients, **options}
+        on_job = {name: getattr(job, name) for name in JOB_OPTIONS}
+        return {**on_job, **as_dict(build(server, options)), **as_dict(build(site, options))}
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def _read_task(options: dict[str, Any], place: str) -> dict[str, Any] | None:
+    """A task of one's own, with which its runs are done again when it changes."""
+    if not options["task_file"]:
+        return None
+    try:
+        table = task_table(load_task(in_full(options["task_file"])))
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+    del table["source"]
+    return table
+
+
+def in_full(value: Any) -> str:
+    """An option's value as a job gets it."""
+    return str(value).replace("{cache}", str(cache_dir())).replace("{repository}", str(ROOT))
+
+
+def check_keys(keys: Any, known: Any, place: str) -> None:
+    """Raise a `UserError` that begins with a place for the first key that is not known."""
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise UserError(f"{place}: there is no {key!r}; {hint}")
+
+
+def _check_type(value: Any, wanted: type, place: str) -> None:
+    if not isinstance(value, wanted):
+        raise UserError(f"{place} is {value!r} and must be a {'table' if wanted is dict else 'list'}")
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
