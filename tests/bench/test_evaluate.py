@@ -12,8 +12,8 @@ from flaretune.errors import UserError
 TINY = ("tiny-masked", "tiny-causal")
 BASELINE_STEPS = ["baseline", "bfloat16", "all candidates together", "sorted by length, in batches"]
 STEPS = {
-    "tiny-masked": [*BASELINE_STEPS, "label words only"],
-    "tiny-causal": [*BASELINE_STEPS, "label words only", "cached text"],
+    "tiny-masked": [*BASELINE_STEPS, "label words, at the answers only"],
+    "tiny-causal": [*BASELINE_STEPS, "label words, at the answers only", "cached text"],
 }
 
 
@@ -56,7 +56,7 @@ def test_tokens_of_the_steps(result):
         computed = {row["step"]: row["computed_tokens"] for row in rows}
         assert computed["baseline"] == computed["bfloat16"] == computed["all candidates together"]
         assert computed["sorted by length, in batches"] < computed["baseline"]
-        assert computed["label words only"] == computed["sorted by length, in batches"]
+        assert computed["label words, at the answers only"] == computed["sorted by length, in batches"]
     (cached,) = (row for row in result["steps"]["tiny-causal"] if row["step"] == "cached text")
     # n = 4 and the tail's 3 for each pair; and, perturbed, an eighth of what is in front of the prompt
     perturbed = result["settings"]["perturb"]

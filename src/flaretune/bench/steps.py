@@ -77,7 +77,7 @@ def steps_of(
     """
     half = copy.deepcopy(exact).to(torch.bfloat16)
     narrow, words = narrowed(half, kind), label_word_ids(exact)
-    batch_size = batch_size or default_batch_size(exact.device)
+    in_a_pass, of_cached = (batch_size or default_batch_size(exact.device, cached) for cached in (False, True))
 
     def plain(model: nn.Module, **ways) -> Baseline:
         return Baseline(model, kind, prompt, words, **ways)
@@ -86,11 +86,11 @@ def steps_of(
         Step("baseline", exact, plain(exact)),
         Step("bfloat16", half, plain(half)),
         Step("all candidates together", half, plain(half, together=True)),
-        Step("sorted by length, in batches", half, plain(half, together=True, batch_size=batch_size)),
-        Step("label words only", narrow, black_box_of(narrow, kind, prompt, batch_size, 0)),
+        Step("sorted by length, in batches", half, plain(half, together=True, batch_size=in_a_pass)),
+        Step("label words, at the answers only", narrow, black_box_of(narrow, kind, prompt, in_a_pass, 0)),
     ]
     if kind == "causal" and cache_mb:
-        steps.append(Step("cached text", narrow, black_box_of(narrow, kind, prompt, batch_size, cache_mb), True))
+        steps.append(Step("cached text", narrow, black_box_of(narrow, kind, prompt, of_cached, cache_mb), True))
     return steps if all_steps else [steps[0], steps[-1]]
 
 

@@ -98,7 +98,10 @@ class SiteConfig:
     dtype: str = option("bfloat16", "number format to compute in", group=MODEL, choices=("bfloat16", "float32"))
     device: str = option("auto", "auto (cuda where there is one), cpu, cuda or cuda:N", group=MODEL)
     batch_size: int = option(
-        0, "texts in a forward pass, each with all candidates; 0: 8 on a CPU, 64 on a GPU", group=MODEL, at_least=0
+        0,
+        "texts in a forward pass, each with all candidates; 0: 8 on a CPU, 16 where the text is cached, 64 on a GPU",
+        group=MODEL,
+        at_least=0,
     )
     seed: int = option(42, "seed of everything random in the job", group=TASK, main=True)
 

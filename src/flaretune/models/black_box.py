@@ -11,18 +11,21 @@ import numpy as np
 import torch
 
 from flaretune.data.encode import Encoded
-from flaretune.models.causal import CausalLM, TextCache
+from flaretune.models.causal import CausalLM
 from flaretune.models.masked import MaskedLM
 from flaretune.models.progress import Progress, in_silence
 from flaretune.models.rows import Part
 from flaretune.models.soft_prompt import SoftPrompt
+from flaretune.models.text_cache import TextCache
 
 log = logging.getLogger(__name__)
 
 
-def default_batch_size(device: torch.device) -> int:
-    """What the option `--batch_size 0` stands for: examples in a forward pass."""
-    return 64 if device.type == "cuda" else 8
+def default_batch_size(device: torch.device, cached: bool = False) -> int:
+    """What the option `--batch_size 0` stands for: examples in a forward pass, whose texts may be cached ones."""
+    if device.type == "cuda":
+        return 64
+    return 16 if cached else 8  # of a cached text a row has few tokens left
 
 
 @dataclass(eq=False)

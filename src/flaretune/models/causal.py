@@ -3,57 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import DynamicCache
 
 from flaretune.data.encode import Encoded
 from flaretune.models.label_head import at_answers
+from flaretune.models.last_layer import last_feed_forward, only_at
 from flaretune.models.padding import pad_left, pad_right
 from flaretune.models.rows import Part, rows_of, split_by_part
-
-
-@dataclass(frozen=True, eq=False)
-class TextCache:
-    """Keys and values of the text in front of the prompt, the same for every candidate.
-
-    Attributes:
-        keys_values: of B rows, padded on the left to the same length.
-        attention: 1 for text, 0 for padding, int64, shape (B, length).
-    """
-
-    keys_values: DynamicCache
-    attention: torch.Tensor
-
-    def nbytes(self) -> int:
-        """Memory that the keys and values take, in bytes."""
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.keys_values.layers)
-
-    @classmethod
-    def join(cls, caches: Sequence[TextCache]) -> TextCache:
-        """Several as one, padded on the left to the same length."""
-        if len(caches) == 1:
-            return caches[0]
-        longest = max(cache.attention.shape[1] for cache in caches)
-        missing = [longest - cache.attention.shape[1] for cache in caches]
-        joined = DynamicCache()
-        for i, layers in enumerate(zip(*(cache.keys_values.layers for cache in caches), strict=True)):
-            keys = [F.pad(layer.keys, (0, 0, n, 0)) for layer, n in zip(layers, missing, strict=True)]
-            values = [F.pad(layer.values, (0, 0, n, 0)) for layer, n in zip(layers, missing, strict=True)]
-            joined.update(torch.cat(keys), torch.cat(values), i)
-        attention = [F.pad(cache.attention, (n, 0)) for cache, n in zip(caches, missing, strict=True)]
-        return cls(joined, torch.cat(attention))
-
-    def rows(self, example_of: torch.Tensor) -> DynamicCache:
-        """A copy for a forward pass: the keys and values of the row's example for each row, int64 (R,)."""
-        cache = DynamicCache()
-        for i, layer in enumerate(self.keys_values.layers):
-            cache.update(layer.keys[example_of], layer.values[example_of], i)
-        return cache
+from flaretune.models.text_cache import TextCache, cache_for_rows
 
 
 class CausalLM:
@@ -72,6 +33,7 @@ class CausalLM:
 
     def __init__(self, model: nn.Module, pad_id: int, classes: np.ndarray | None = None):
         self._model = model
+        self._feed_forward = last_feed_forward(model)
         self._pad_id = pad_id
         self._classes = classes
 
@@ -107,7 +69,7 @@ class CausalLM:
                 past_key_values=cache,
                 use_cache=True,
             )
-        return TextCache(cache, attention)
+        return TextCache([(layer.keys, layer.values) for layer in cache.layers], attention)
 
     def label_logits(
         self, prompts: torch.Tensor, examples: Sequence[Encoded], text: TextCache | None = None
@@ -140,19 +102,21 @@ class CausalLM:
             positions = _positions(attention)
             cache = None
             if parts[0].text is not None:
-                cache = TextCache.join([part.text for part in parts]).rows(rows.example_of)
+                cache = cache_for_rows([part.text for part in parts], [len(part.prompts) for part in parts])
                 positions = positions[:, before.shape[1] :]
             else:
                 pieces.insert(0, embed(before_ids)[rows.example_of])
                 answers = answers + before.shape[1]
-            logits = self._model(
-                inputs_embeds=torch.cat(pieces, dim=1),
-                attention_mask=attention[rows.example_of],
-                position_ids=positions[rows.example_of],
-                past_key_values=cache,
-                use_cache=cache is not None,
-            ).logits  # (R, columns, C)
-        logits = at_answers(logits, answers[rows.example_of], self._classes)
+            answers = answers[rows.example_of]
+            with only_at(self._feed_forward, answers):
+                logits = self._model(
+                    inputs_embeds=torch.cat(pieces, dim=1),
+                    attention_mask=attention[rows.example_of],
+                    position_ids=positions[rows.example_of],
+                    past_key_values=cache,
+                    use_cache=cache is not None,
+                ).logits  # (R, columns, C)
+        logits = at_answers(logits, answers, self._classes)
         return split_by_part(logits, parts, example_major=True)
 
 

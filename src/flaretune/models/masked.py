@@ -11,6 +11,7 @@ from torch import nn
 from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
 from flaretune.models.label_head import at_answers
+from flaretune.models.last_layer import last_feed_forward, only_at
 from flaretune.models.padding import pad_right
 from flaretune.models.rows import Part, rows_of, split_by_part
 
@@ -35,6 +36,7 @@ class MaskedLM:
         self._mode = mode
         self._pad_id = pad_id
         self._classes = classes
+        self._feed_forward = last_feed_forward(model)
         self._embeddings = getattr(model.base_model, "embeddings", None)
         if self._embeddings is None:
             raise UserError(
@@ -95,7 +97,7 @@ class MaskedLM:
 
         handle = self._embeddings.register_forward_hook(inject)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), only_at(self._feed_forward, answers):
                 logits = self._model(input_ids=ids, attention_mask=attention).logits  # (R, L or n + L, C)
         finally:
             handle.remove()

@@ -134,7 +134,8 @@ def prompt_model(
     )
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
     _try_out(lm, prompt, encoder, pretrained.name, type(model).__name__)
-    batch_size = batch_size or default_batch_size(pretrained.device)
+    cached = pretrained.kind == "causal" and mode == "suffix" and cache_mb > 0
+    batch_size = batch_size or default_batch_size(pretrained.device, cached)
     return PromptedModel(
         pretrained,
         spec,
