@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import flaretune.config
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.job import JobConfig
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import add_flags, as_dict, build, to_argv
 from flaretune.config.service import ServiceConfig
@@ -111,9 +112,9 @@ def test_no_two_configs_of_a_method_have_an_option_of_one_name():
         importlib.import_module(f"flaretune.config.{m.name}") for m in pkgutil.iter_modules(flaretune.config.__path__)
     ]
     kinds = {k for module in modules for k in vars(module).values() if is_dataclass(k)}
-    assert kinds == {SiteConfig, ServerConfig, ServiceConfig, *CONFIGS}
+    assert kinds == {SiteConfig, ServerConfig, ServiceConfig, JobConfig, *CONFIGS}
     for method in METHODS:
-        names = [item.name for kind in method for item in fields(kind)]
+        names = [item.name for kind in (JobConfig, *method) for item in fields(kind)]
         assert len(set(names)) == len(names)
 
 
