@@ -102,8 +102,7 @@ class AskingController(ModelController):
                 self._check_counters(answer.counters, time.monotonic() - asked)
                 answers[site] = answer
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-                log.warning("round %d: the %s answer of %s is left out: %s", round_number, task, site, error)
-                self._left_out[site] = str(error)
+                self.leave_out(site, round_number, task, str(error))
         self._left_out = {site: why for site, why in self._left_out.items() if site not in answers}
         answers = {site: answers[site] for site in self._sites if site in answers}
         if len(answers) < self._needed:
@@ -114,6 +113,11 @@ class AskingController(ModelController):
             )
             return None
         return answers
+
+    def leave_out(self, site: str, round_number: int, task: str, why: str) -> None:
+        """Note and say that a site's answer does not count."""
+        log.warning("round %d: the %s answer of %s is left out: %s", round_number, task, site, why)
+        self._left_out[site] = why
 
     def _check_counters(self, counters: Counters, seconds: float) -> None:
         """Check what a site says that an answer has cost, of which reports are made.
