@@ -34,6 +34,7 @@ with warnings.catch_warnings():
     # NVFlare takes --export and --export-dir from the command line when this is imported, and warns of it.
     warnings.filterwarnings("ignore", message="NVFlare reserves '--export'")
     from nvflare.recipe import ProdEnv, SimEnv
+    from nvflare.recipe.spec import ExecEnv
 
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
 from flaretune.flare.lpfl_recipe import LPFLRecipe  # noqa: E402
@@ -181,7 +182,6 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
             check_tracker(job.tracking)
         recipe.track(job.tracking, job.tracking_uri)
     output = _output(job)
-    logs = output / "workspace" / job.name
     if job.env != "prod":
         _share_this_machine(job.threads or n_clients)
     if not EXPORTING:
@@ -197,23 +197,23 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
         )
     elif job.env == "poc":
         env = PatientPocEnv(clients=clients or None, num_clients=n_clients)
-        logs = next(Path(env.poc_workspace).glob("*/prod_*"), logs)
     else:
         env = ProdEnv(startup_kit_location=job.startup_kit, username=administrator_of(job.startup_kit))
     try:
         with ending_what_it_starts():
             result = recipe.execute(env)  # exits the process here if --export was given
-            folder = logs
+            folder = _logs(job, env)
             if job.env != "sim":  # the simulator has ended, and ended well, when execute returns
                 downloaded = result.get_result(timeout=job.timeout, clean_up=False)
                 status = str(result.get_status())
                 if downloaded is None or "FAILED" in status.upper() or "ABORT" in status.upper():
-                    return _failed(f"the job ended as {status}", logs)
+                    return _failed(f"the job ended as {status}", _logs(job, env))
                 folder = Path(downloaded)
     except RuntimeError as error:
-        return _failed(str(error), logs)
+        return _failed(str(error), _logs(job, env))
     except Stopped as stop:
-        raise Stopped(stop.number, _what_is_left(job, server, logs, output)) from stop
+        raise Stopped(stop.number, _what_is_left(job, server, _logs(job, env), output)) from stop
+    logs = _logs(job, env)
     if collect_results(folder, output) is None:
         return _failed("the job left no results", logs)
     for sentence, sites in _said(logs).items():
@@ -223,11 +223,18 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
     return 0
 
 
-def _what_is_left(job: JobConfig, server: ServerConfig, logs: Path, output: Path) -> str:
+def _logs(job: JobConfig, env: ExecEnv) -> Path | None:
+    """Where server and sites of a job that has begun have their logs; None for those of other machines."""
+    if job.env == "sim":
+        return Path(env.workspace_root) / job.name
+    return next(Path(env.poc_workspace).glob("*/prod_*"), None) if job.env == "poc" else None
+
+
+def _what_is_left(job: JobConfig, server: ServerConfig, logs: Path | None, output: Path) -> str:
     """What a job that was told to stop leaves, as the end of a sentence."""
     if job.env == "prod":
         return "; the job itself goes on at the server"
-    if collect_results(logs, output) is None:
+    if logs is None or collect_results(logs, output) is None:
         return " before the first round had a result"
     last = read_summary(output)["rounds"][-1]["round"]
     goes_on = "the same command goes on from there" if server.checkpoint else "with --checkpoint FOLDER it could go on"
@@ -251,7 +258,7 @@ def _share_this_machine(clients_at_a_time: int) -> None:
     logging.getLogger("nvflare").setLevel(logging.WARNING)
 
 
-def _failed(reason: str, logs: Path) -> int:
+def _failed(reason: str, logs: Path | None) -> int:
     """Say why a job failed, what the sites said first, and return the exit status."""
     for sentence, sites in sorted(_said(logs).items(), key=lambda item: item[1] == ["server"]):
         print(f"error: {', '.join(sites)}: {sentence}", file=sys.stderr)
@@ -259,9 +266,9 @@ def _failed(reason: str, logs: Path) -> int:
     return 1
 
 
-def _said(logs: Path) -> dict[str, list[str]]:
+def _said(logs: Path | None) -> dict[str, list[str]]:
     """What sites and server said was wrong, and which of them said it."""
     said: dict[str, list[str]] = {}
-    for site, sentence in error_sentences(logs):
+    for site, sentence in error_sentences(logs) if logs else ():
         said.setdefault(sentence, []).append(site)
     return said
