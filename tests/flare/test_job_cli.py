@@ -5,10 +5,13 @@ from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
+from nvflare.fuel.utils.json_scanner import JsonScanner
+from nvflare.fuel.utils.wfconf import resolve_var_refs
 
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.config.lpfl import LPFLConfig
-from flaretune.config.options import build
+from flaretune.config.options import build, to_argv
+from flaretune.config.site_flags import parse_site_flags
 from flaretune.errors import UserError
 from flaretune.flare import job_cli
 from flaretune.flare.job_cli import FEDBPT, LPFL, main, parse, presets, read_preset
@@ -38,6 +41,20 @@ def test_a_preset_s_options_are_taken_and_its_places_filled_in(method, name):
     assert server.num_rounds == options["num_rounds"]
     assert site.k_shot == options["k_shot"]
     assert parse(method, ["--preset", name]) == options
+
+
+@pytest.mark.parametrize(("exporting", "flags"), [(True, []), (False, ["--env", "prod"])])
+def test_a_job_for_other_machines_leaves_the_cache_folder_to_them(exporting, flags, monkeypatch, tmp_path):
+    monkeypatch.setattr(job_cli, "EXPORTING", exporting)
+    options = parse(FEDBPT, ["--preset", "demo", *flags])
+    assert options["model_name"] == "{cache}/models/gemma-3-270m"
+    command = {"command": to_argv(build(FEDBPT.site, options))}
+    resolve_var_refs(JsonScanner(command), {"app_script": "fedbpt_train.py"})  # as NVFlare reads a job's configuration
+    monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path / "site"))
+    (tmp_path / "flaretune.toml").write_text('dataset = "{cache}/data/reviews"\n', encoding="utf-8")
+    site, _ = parse_site_flags(FEDBPT.site, command["command"], tmp_path / "flaretune.toml")
+    assert site.model_name == str(tmp_path / "site" / "models" / "gemma-3-270m")
+    assert site.dataset == str(tmp_path / "site" / "data" / "reviews")
 
 
 def test_flags_override_a_preset():

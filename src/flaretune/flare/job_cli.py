@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from flaretune import command_line
-from flaretune.cache import cache_dir
+from flaretune.cache import in_cache
 from flaretune.command_line import add_manners
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.job import CARRIED, JobConfig
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import add_flags, as_dict, build
 from flaretune.config.service import ServiceConfig
-from flaretune.config.shared import GROUPS, ServerConfig, SiteConfig
+from flaretune.config.shared import GROUPS, PATHS, ServerConfig, SiteConfig
 from flaretune.errors import UserError
 from flaretune.report.results import collect_results, error_sentences, forget_results, read_summary, tell_results
 from flaretune.report.run_record import write_json
@@ -107,7 +107,8 @@ def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
     preset = flags.pop("preset", None)
     for manner in ("quiet", "debug"):  # of this command line, not of the job
         del flags[manner]
-    return {**(read_preset(method, preset) if preset else {}), **flags}
+    is_here = not EXPORTING and flags.get("env") != "prod"
+    return {**(read_preset(method, preset, is_here) if preset else {}), **flags}
 
 
 def presets(method: Method) -> list[str]:
@@ -115,8 +116,13 @@ def presets(method: Method) -> list[str]:
     return sorted(path.stem for path in _preset_folder(method).glob("*.toml"))
 
 
-def read_preset(method: Method, name: str) -> dict[str, Any]:
+def read_preset(method: Method, name: str, is_here: bool = True) -> dict[str, Any]:
     """Options of a shipped preset or of a user's TOML file; ``{cache}`` in texts is the cache folder.
+
+    Args:
+        method: whose preset.
+        name: of the preset, or the file.
+        is_here: whether the job runs on this machine; if not, each site has a cache folder of its own for its paths.
 
     Raises:
         UserError: there is no such preset, or it holds an option that does not exist.
@@ -126,7 +132,8 @@ def read_preset(method: Method, name: str) -> dict[str, Any]:
         known = ", ".join(presets(method))
         raise UserError(f"--preset {name}: there is no such preset; there are {known}, or give a .toml file")
     options = read_toml(path, JobConfig, method.site, method.server)
-    return {k: v.replace("{cache}", str(cache_dir())) if isinstance(v, str) else v for k, v in options.items()}
+    texts = [k for k, v in options.items() if isinstance(v, str) and (is_here or k not in PATHS)]
+    return {**options, **{k: in_cache(options[k]) for k in texts}}
 
 
 def _preset_folder(method: Method) -> Path:
