@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,3 +51,11 @@ def without_nvflare(tmp_path) -> Path:
     folder.mkdir()
     (folder / "nvflare.py").write_text("raise ModuleNotFoundError('nvflare is not installed')\n")
     return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

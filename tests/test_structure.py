@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "seeding": set(),
     "command_line": {"errors"},
     "retired_options": {"errors"},
-    "config": {"errors", "retired_options", "toml_file"},
+    "config": {"errors", "cache", "retired_options", "toml_file"},
     "toml_file": {"errors"},
     "tasks": BASE,
     "privacy": BASE | {"tasks"},

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from flaretune.config.fedbpt import FedBPTConfig
@@ -95,6 +96,19 @@ def test_what_a_site_cannot_have_spent_is_left_out_of_the_report(job, field, val
     assert {r["releases"] for r in summary["rounds"]} == {0}
 
 
+def test_more_development_texts_than_a_site_can_have_do_not_choose_the_round(job):
+    def change(site, task, _round, answer):
+        if site == "site-2" and task != messages.SETUP and "dev" in answer.params:
+            answer.params |= {"dev": np.array([10**6, 10**6]), "dev_loss": np.array([0.0, 1e6])}
+        return answer
+
+    told, summary = job(["site-1", "site-2", "site-3"], change=change, rounds=2, aggregation="plain")
+    assert told.panics == []
+    reason = "'dev_loss' tells of 1000000 texts, and --k_shot gives a site 32 at the most"
+    assert [r["left_out"] for r in summary["rounds"]] == [{}, {}, {"site-2": reason}]
+    assert summary["rounds"][2]["site_accuracy"].keys() == {"site-1", "site-3"}
+
+
 # ---- sites that are ready late ----
 
 
@@ -117,6 +131,7 @@ def test_a_site_that_is_ready_late_joins_the_rounds_that_come(job, caplog):
     assert told.panics == []
     assert [r["sites"] for r in summary["rounds"]] == [["site-2", "site-3"], sites, sites, sites]
     assert summary["rounds"][0]["left_out"] == {"site-1": "no answer (its own log says why)"}
+    assert summary["sites"] == ["site-2", "site-3", "site-1"]
     asked = [task for task, _, _ in told.tasks]
     assert asked == [messages.SETUP, messages.SETUP, *[fedbpt_messages.SEARCH] * 3, messages.EVALUATE]
     assert messages.read_sites(told.tasks[1][2]) == sites  # whose shares of a common data set it knows

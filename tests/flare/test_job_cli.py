@@ -1,15 +1,21 @@
 """The command lines of both methods' jobs, as far as nothing is started."""
 
+import signal
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
+from nvflare.fuel.utils.json_scanner import JsonScanner
+from nvflare.fuel.utils.wfconf import resolve_var_refs
 
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.config.lpfl import LPFLConfig
-from flaretune.config.options import build
+from flaretune.config.options import build, to_argv
+from flaretune.config.site_flags import parse_site_flags
 from flaretune.errors import UserError
 from flaretune.flare import job_cli
 from flaretune.flare.job_cli import FEDBPT, LPFL, main, parse, presets, read_preset
+from flaretune.flare.stopping import Stopped
 
 METHODS = [FEDBPT, LPFL]
 
@@ -35,6 +41,20 @@ def test_a_preset_s_options_are_taken_and_its_places_filled_in(method, name):
     assert server.num_rounds == options["num_rounds"]
     assert site.k_shot == options["k_shot"]
     assert parse(method, ["--preset", name]) == options
+
+
+@pytest.mark.parametrize(("exporting", "flags"), [(True, []), (False, ["--env", "prod"])])
+def test_a_job_for_other_machines_leaves_the_cache_folder_to_them(exporting, flags, monkeypatch, tmp_path):
+    monkeypatch.setattr(job_cli, "EXPORTING", exporting)
+    options = parse(FEDBPT, ["--preset", "demo", *flags])
+    assert options["model_name"] == "{cache}/models/gemma-3-270m"
+    command = {"command": to_argv(build(FEDBPT.site, options))}
+    resolve_var_refs(JsonScanner(command), {"app_script": "fedbpt_train.py"})  # as NVFlare reads a job's configuration
+    monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path / "site"))
+    (tmp_path / "flaretune.toml").write_text('dataset = "{cache}/data/reviews"\n', encoding="utf-8")
+    site, _ = parse_site_flags(FEDBPT.site, command["command"], tmp_path / "flaretune.toml")
+    assert site.model_name == str(tmp_path / "site" / "models" / "gemma-3-270m")
+    assert site.dataset == str(tmp_path / "site" / "data" / "reviews")
 
 
 def test_flags_override_a_preset():
@@ -170,3 +190,57 @@ def test_names_of_sites_in_a_file_are_no_paths(tmp_path, monkeypatch, capsys):
     assert main(FEDBPT, ["--sites", "sites.toml", "--output", "out"]) == 1
     assert "error: site '../outside': must be a name" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["sites.toml"]
+
+
+# ---- jobs that do not end well, without NVFlare ----
+
+
+@pytest.fixture
+def ends_with(monkeypatch, tmp_path):
+    """Run a job that leaves a log of its first site and then raises; returns the exit status."""
+    monkeypatch.chdir(tmp_path)
+    logs = {"poc": tmp_path / "poc" / "example" / "prod_00", "sim": tmp_path / "out" / "workspace" / "fedbpt"}
+    monkeypatch.setattr(job_cli, "PatientPocEnv", lambda **_: SimpleNamespace(poc_workspace=str(tmp_path / "poc")))
+    monkeypatch.setattr(job_cli, "SimEnv", lambda workspace_root, **_: SimpleNamespace(workspace_root=workspace_root))
+    monkeypatch.setattr(job_cli, "ProdEnv", lambda **_: SimpleNamespace())
+    monkeypatch.setattr(job_cli, "administrator_of", lambda kit: "anna")
+
+    def run(error, *argv, env="sim"):
+        def execute(_env):
+            log = logs.get(env, logs["sim"]) / "site-1" / "log.txt"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text("ERROR flaretune.site: its disk is full\n", encoding="utf-8")
+            raise error
+
+        recipe = lambda *_, **__: SimpleNamespace(execute=execute)  # noqa: E731
+        return main(replace(FEDBPT, recipe=recipe), ["--env", env, "--output", "out", *argv])
+
+    return run
+
+
+@pytest.mark.parametrize("env", ["sim", "poc"])
+def test_what_the_sites_of_a_failed_job_said_comes_first(ends_with, env, capsys):
+    """A proof of concept's folder is there only once it has begun."""
+    assert ends_with(RuntimeError("the simulation failed"), env=env) == 1
+    assert capsys.readouterr().err == "error: site-1: its disk is full\nerror: the simulation failed\n"
+
+
+def test_an_earlier_simulation_is_not_heard_of_in_a_real_federation(ends_with, capsys, tmp_path):
+    assert ends_with(RuntimeError("no such server"), "--startup_kit", str(tmp_path), env="prod") == 1
+    assert capsys.readouterr().err == "error: no such server\n"
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ("sim", "stopped by SIGTERM before the first round had a result"),
+        ("poc", "stopped by SIGTERM before the first round had a result"),
+        ("prod", "stopped by SIGTERM; the job itself goes on at the server"),
+    ],
+)
+def test_a_job_that_is_told_to_stop_says_so_by_the_shell_s_status_too(ends_with, env, sentence, capsys, tmp_path):
+    left = tmp_path / "out" / "workspace" / "fedbpt" / "server" / "simulate_job" / "flaretune" / "summary.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}", encoding="utf-8")  # of an earlier job, which the simulator had no time to remove
+    assert ends_with(Stopped(signal.SIGTERM), "--startup_kit", str(tmp_path), env=env) == 143
+    assert capsys.readouterr().err == f"error: {sentence}\n"

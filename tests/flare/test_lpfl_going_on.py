@@ -80,19 +80,66 @@ def test_frozen_parts_must_be_those_that_the_sites_have(lpfl_job, tmp_path):
     assert f"--freeze_a 1: {name} at site-1 is another than that of the job's start" in panic
 
 
-def test_frozen_parts_must_be_the_same_at_all_sites(lpfl_job):
-    def other_a(site, task, _round, answer):
-        if (site, task) == ("site-3", messages.SETUP):
+def other_a(*sites):
+    """These sites have drawn another A than the job's seed gives."""
+
+    def change(site, task, _round, answer):
+        if site in sites and task == messages.SETUP:
             name = next(n for n in answer.params if ".lora_A." in n)
             answer.params[name] = answer.params[name] * np.float32(1.5)
         return answer
 
-    told, _ = lpfl_job(freeze_a=1, change=other_a)
+    return change
+
+
+@pytest.mark.parametrize("site", ["site-1", "site-3"])
+def test_a_site_with_another_frozen_part_than_most_is_left_out_and_named(lpfl_job, site, caplog):
+    told, folder = lpfl_job(freeze_a=1, change=other_a(site))
+    assert told.panics == []
+    others = [s for s in ("site-1", "site-2", "site-3") if s != site]
+    rounds = read_summary(folder)["rounds"]
+    assert [r["sites"] for r in rounds] == [others] * 3
+    assert "--freeze_a 1: " in rounds[0]["left_out"][site]
+    assert f" at {site} is another than that of the job's start; every site needs the same seed" in caplog.text
+    honest = next(m for s, task, _, m in told.answers if (s, task) == ("site-2", messages.SETUP))
+    last = load_adapter(folder / "last_adapter").arrays
+    for name in (n for n in last if ".lora_A." in n):
+        np.testing.assert_array_equal(last[name], honest.params[name])
+    told, _ = lpfl_job(change=other_a(site))  # where A is trained, all start from the same
+    assert told.panics == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "min_clients"), [(["site-3"], 3), (["site-1"], 3)], ids=["too-few", "too-few-first"]
+)
+def test_too_few_sites_with_the_frozen_part_of_most_end_the_job(lpfl_job, changed, min_clients):
+    told, folder = lpfl_job(freeze_a=1, change=other_a(*changed), min_clients=min_clients)
     [panic] = told.panics
     assert panic.startswith("--freeze_a 1: ")
-    assert " at site-3 is another than that of the job's start; every site needs the same seed" in panic
-    told, _ = lpfl_job(change=other_a)  # where A is trained, all start from the first site's
-    assert told.panics == []
+    assert f" at {changed[0]} is another than that of the job's start" in panic
+    assert not folder.exists()
+
+
+def test_where_no_frozen_part_is_that_of_most_the_job_ends(lpfl_job):
+    def each_another(site, task, round_number, answer):
+        for _ in range(int(site[-1])):
+            answer = other_a(site)(site, task, round_number, answer)
+        return answer
+
+    told, _ = lpfl_job(freeze_a=1, change=each_another)
+    [panic] = told.panics
+    assert panic.startswith("--freeze_a 1: ")
+
+
+def test_a_run_does_not_go_on_with_another_frozen_part(lpfl_job, tmp_path):
+    """As a new version of torch may draw it: B was trained for the one that the run was begun with."""
+    kept = tmp_path / "kept"
+    lpfl_job("stopped", rounds=4, freeze_a=1, change=no_answers_from(3), checkpoint=kept)
+    everywhere = other_a("site-1", "site-2", "site-3")
+    told, _ = lpfl_job("on", rounds=4, freeze_a=1, change=everywhere, checkpoint=kept)
+    [panic] = told.panics
+    assert panic.startswith("--freeze_a 1: ")
+    assert " at site-1 is another than that of the job's start" in panic
 
 
 # ---- from where it was stopped ----

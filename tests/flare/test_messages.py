@@ -117,6 +117,13 @@ def test_an_evaluation_must_be_whole(name, read):
         read(through_nvflare(model))
 
 
+def test_more_right_answers_of_the_model_alone_than_answers_cannot_be():
+    model = a_setup_answer()
+    model.params["zero_shot"] = np.array([101, 100])
+    with pytest.raises(ValueError, match="101 right answers of 100 cannot be"):
+        messages.read_setup_answer(through_nvflare(model))
+
+
 def test_counts_of_the_model_alone_must_be_as_many_as_those_of_the_evaluation():
     model = a_setup_answer()
     model.params["zero_shot"] = np.array([1, 2, 3])

@@ -149,3 +149,12 @@ def test_mistakes_are_one_sentence(watched, tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "new_secure_session", refuse)
     with pytest.raises(UserError, match="no session with its server \\(nobody listens\\)"):
         watching.watch(str(tmp_path), "", 5, False, True)
+
+
+def test_a_server_that_does_not_tell_its_jobs_is_one_sentence(watched, monkeypatch):
+    def silent(self):
+        raise NoConnection("too late")
+
+    monkeypatch.setattr(Session, "list_jobs", silent)
+    with pytest.raises(UserError, match=r"its server does not answer \(too late\)"):
+        watched(running())

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import socket
-
 import numpy as np
 import pytest
 
@@ -23,11 +21,3 @@ POINTS = np.random.default_rng(3).normal(size=(4, 6))
 def model_folders(tmp_path_factory):
     """A tiny masked and a tiny causal model."""
     return {f: str(save_tiny_model(f, tmp_path_factory.mktemp(f))) for f in ("roberta", "gemma3")}
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,23 @@ def test_questions_to_one_black_box_are_asked_together(model_folders):
     np.testing.assert_allclose(logits_of(together[0], 4, 1), alone[0], rtol=0, atol=2e-5)
     np.testing.assert_allclose(logits_of(together[2], 2, 5), alone[1], rtol=0, atol=2e-5)
     assert together[1].status == 400  # which spoils nobody else's
+
+
+def test_a_model_that_cannot_answer_says_why(model_folders, monkeypatch):
+    """And the questions to another black box are answered."""
+    folder = model_folders["roberta"]
+    service, other = answering(folder), box(folder, settings=replace(SETTINGS, seed=2))
+    asks = [Ask(box(folder), texts(), POINTS), Ask(other, texts(), POINTS)]
+    before = service.answer(asks)
+    [first, _] = [opened.prompted.black_box for opened in service._opened._kept.values()]
+
+    def no_memory(questions):
+        raise RuntimeError("out of memory\nsee the documentation")
+
+    monkeypatch.setattr(first, "answer", no_memory)
+    failed, answered = service.answer(asks)
+    assert (failed.status, answered.body) == (500, before[1].body)
+    assert failed.body == {"error": "the model cannot answer (out of memory), where a smaller --batch_size may help"}
 
 
 def test_tasks_of_other_label_words_share_the_weights_and_not_the_head(model_folders):

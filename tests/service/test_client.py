@@ -99,6 +99,7 @@ def test_a_service_that_comes_back_is_asked_again(scripted):
         ([(200, b"hello")], "status 200, as no service of flaretune does"),
         ([(200, {"model": {"name": "m"}})], "no language-model service of flaretune"),
         ([(200, {"other": 1})], "no language-model service of flaretune"),
+        ([(500, {"error": "no memory"})] * 100, "does not answer: it answers with status 500: no memory; start it"),
         ([(500, {})] * 100, "does not answer: it answers with status 500; start it"),
     ],
 )

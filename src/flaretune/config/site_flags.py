@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flaretune.cache import in_cache
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.config.lpfl import LPFLConfig
 from flaretune.config.options import add_flags, build
@@ -60,6 +61,7 @@ def parse_site_flags(
             refuse_own_data({n: v for n, v in own.items() if v != given.get(n)}, f"{site_file}: ")
         given |= own
         sentences.append(f"of this site's own {site_file}: {', '.join(own)}")
+    given |= {name: in_cache(given[name]) for name in PATHS if name in given}
     return build(config, given), sentences
 
 

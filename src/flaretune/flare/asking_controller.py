@@ -16,7 +16,7 @@ from flaretune.flare.job_sites import LateSites, disagreement, natural_order
 from flaretune.flare.progress import TOPIC, Progress
 from flaretune.flare.wire_meter import WireMeter
 from flaretune.report.kept_run import KeptRun
-from flaretune.tasks.evaluation import Counters, SetupAnswer
+from flaretune.tasks.evaluation import SetupAnswer
 
 log = logging.getLogger("flaretune.server")
 Answer = TypeVar("Answer")
@@ -46,6 +46,7 @@ class AskingController(ModelController):
     kept: KeptRun
     prior: np.ndarray | None = None
     _rounds_asked = 0  # in this job
+    _reference: tuple[str, SetupAnswer] | None = None  # the first site that was set up, and its answer
 
     def begin(self) -> None:
         """Look at who is there, start to count bytes, and let others look how far the job is."""
@@ -99,11 +100,10 @@ class AskingController(ModelController):
             site = result.meta.get("client_name", "an unknown site")
             try:
                 answer = read(result)
-                self._check_counters(answer.counters, time.monotonic() - asked)
+                self._check(answer, time.monotonic() - asked)
                 answers[site] = answer
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-                log.warning("round %d: the %s answer of %s is left out: %s", round_number, task, site, error)
-                self._left_out[site] = str(error)
+                self.leave_out(site, round_number, task, str(error))
         self._left_out = {site: why for site, why in self._left_out.items() if site not in answers}
         answers = {site: answers[site] for site in self._sites if site in answers}
         if len(answers) < self._needed:
@@ -115,21 +115,29 @@ class AskingController(ModelController):
             return None
         return answers
 
-    def _check_counters(self, counters: Counters, seconds: float) -> None:
-        """Check what a site says that an answer has cost, of which reports are made.
+    def leave_out(self, site: str, round_number: int, task: str, why: str) -> None:
+        """Note and say that a site's answer does not count."""
+        log.warning("round %d: the %s answer of %s is left out: %s", round_number, task, site, why)
+        self._left_out[site] = why
+
+    def _check(self, answer: Any, seconds: float) -> None:
+        """Check what a site says that an answer has cost, and of how many texts it is, of which reports are made.
 
         Args:
-            counters: in the answer.
+            answer: with `counters` and an `evaluation`, which may be None.
             seconds: since it was asked; clocks of two machines may differ a little.
 
         Raises:
             ValueError: more than can be.
         """
+        counters, evaluation = answer.counters, answer.evaluation
         if counters.seconds > 1.01 * seconds + 1:
             raise ValueError(f"'seconds' is {counters.seconds:g}, and it was asked {seconds:.0f} seconds ago")
         most = self.kept.releases_before + self._rounds_asked
         if counters.releases > most:
             raise ValueError(f"'releases' is {counters.releases}, and it can have given {most} noised answers")
+        if evaluation and self._reference:  # a setup answer has been checked by its own settings
+            messages.check_few_shots(self._reference[1].settings, dev_loss=evaluation.dev_size)
 
     def _is_gone(self, site: str) -> bool:
         """Whether NVFlare takes a site for dead, for which it would wait half a minute in every task."""

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from flaretune import command_line
-from flaretune.cache import cache_dir
+from flaretune.cache import in_cache
 from flaretune.command_line import add_manners
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.job import CARRIED, JobConfig
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import add_flags, as_dict, build
 from flaretune.config.service import ServiceConfig
-from flaretune.config.shared import GROUPS, ServerConfig, SiteConfig
+from flaretune.config.shared import GROUPS, PATHS, ServerConfig, SiteConfig
 from flaretune.errors import UserError
 from flaretune.report.results import collect_results, error_sentences, forget_results, read_summary, tell_results
 from flaretune.report.run_record import write_json
@@ -34,6 +34,7 @@ with warnings.catch_warnings():
     # NVFlare takes --export and --export-dir from the command line when this is imported, and warns of it.
     warnings.filterwarnings("ignore", message="NVFlare reserves '--export'")
     from nvflare.recipe import ProdEnv, SimEnv
+    from nvflare.recipe.spec import ExecEnv
 
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
 from flaretune.flare.lpfl_recipe import LPFLRecipe  # noqa: E402
@@ -106,7 +107,8 @@ def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
     preset = flags.pop("preset", None)
     for manner in ("quiet", "debug"):  # of this command line, not of the job
         del flags[manner]
-    return {**(read_preset(method, preset) if preset else {}), **flags}
+    is_here = not EXPORTING and flags.get("env") != "prod"
+    return {**(read_preset(method, preset, is_here) if preset else {}), **flags}
 
 
 def presets(method: Method) -> list[str]:
@@ -114,8 +116,13 @@ def presets(method: Method) -> list[str]:
     return sorted(path.stem for path in _preset_folder(method).glob("*.toml"))
 
 
-def read_preset(method: Method, name: str) -> dict[str, Any]:
+def read_preset(method: Method, name: str, is_here: bool = True) -> dict[str, Any]:
     """Options of a shipped preset or of a user's TOML file; ``{cache}`` in texts is the cache folder.
+
+    Args:
+        method: whose preset.
+        name: of the preset, or the file.
+        is_here: whether the job runs on this machine; if not, each site has a cache folder of its own for its paths.
 
     Raises:
         UserError: there is no such preset, or it holds an option that does not exist.
@@ -125,7 +132,8 @@ def read_preset(method: Method, name: str) -> dict[str, Any]:
         known = ", ".join(presets(method))
         raise UserError(f"--preset {name}: there is no such preset; there are {known}, or give a .toml file")
     options = read_toml(path, JobConfig, method.site, method.server)
-    return {k: v.replace("{cache}", str(cache_dir())) if isinstance(v, str) else v for k, v in options.items()}
+    texts = [k for k, v in options.items() if isinstance(v, str) and (is_here or k not in PATHS)]
+    return {**options, **{k: in_cache(options[k]) for k in texts}}
 
 
 def _preset_folder(method: Method) -> Path:
@@ -181,7 +189,6 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
             check_tracker(job.tracking)
         recipe.track(job.tracking, job.tracking_uri)
     output = _output(job)
-    logs = output / "workspace" / job.name
     if job.env != "prod":
         _share_this_machine(job.threads or n_clients)
     if not EXPORTING:
@@ -197,23 +204,23 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
         )
     elif job.env == "poc":
         env = PatientPocEnv(clients=clients or None, num_clients=n_clients)
-        logs = next(Path(env.poc_workspace).glob("*/prod_*"), logs)
     else:
         env = ProdEnv(startup_kit_location=job.startup_kit, username=administrator_of(job.startup_kit))
     try:
         with ending_what_it_starts():
             result = recipe.execute(env)  # exits the process here if --export was given
-            folder = logs
+            folder = _logs(job, env)
             if job.env != "sim":  # the simulator has ended, and ended well, when execute returns
                 downloaded = result.get_result(timeout=job.timeout, clean_up=False)
                 status = str(result.get_status())
                 if downloaded is None or "FAILED" in status.upper() or "ABORT" in status.upper():
-                    return _failed(f"the job ended as {status}", logs)
+                    return _failed(f"the job ended as {status}", _logs(job, env))
                 folder = Path(downloaded)
     except RuntimeError as error:
-        return _failed(str(error), logs)
+        return _failed(str(error), _logs(job, env))
     except Stopped as stop:
-        raise Stopped(stop.number, _what_is_left(job, server, logs, output)) from stop
+        raise Stopped(stop.number, _what_is_left(job, server, _logs(job, env), output)) from stop
+    logs = _logs(job, env)
     if collect_results(folder, output) is None:
         return _failed("the job left no results", logs)
     for sentence, sites in _said(logs).items():
@@ -223,11 +230,18 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
     return 0
 
 
-def _what_is_left(job: JobConfig, server: ServerConfig, logs: Path, output: Path) -> str:
+def _logs(job: JobConfig, env: ExecEnv) -> Path | None:
+    """Where server and sites of a job that has begun have their logs; None for those of other machines."""
+    if job.env == "sim":
+        return Path(env.workspace_root) / job.name
+    return next(Path(env.poc_workspace).glob("*/prod_*"), None) if job.env == "poc" else None
+
+
+def _what_is_left(job: JobConfig, server: ServerConfig, logs: Path | None, output: Path) -> str:
     """What a job that was told to stop leaves, as the end of a sentence."""
     if job.env == "prod":
         return "; the job itself goes on at the server"
-    if collect_results(logs, output) is None:
+    if logs is None or collect_results(logs, output) is None:
         return " before the first round had a result"
     last = read_summary(output)["rounds"][-1]["round"]
     goes_on = "the same command goes on from there" if server.checkpoint else "with --checkpoint FOLDER it could go on"
@@ -251,7 +265,7 @@ def _share_this_machine(clients_at_a_time: int) -> None:
     logging.getLogger("nvflare").setLevel(logging.WARNING)
 
 
-def _failed(reason: str, logs: Path) -> int:
+def _failed(reason: str, logs: Path | None) -> int:
     """Say why a job failed, what the sites said first, and return the exit status."""
     for sentence, sites in sorted(_said(logs).items(), key=lambda item: item[1] == ["server"]):
         print(f"error: {', '.join(sites)}: {sentence}", file=sys.stderr)
@@ -259,9 +273,9 @@ def _failed(reason: str, logs: Path) -> int:
     return 1
 
 
-def _said(logs: Path) -> dict[str, list[str]]:
+def _said(logs: Path | None) -> dict[str, list[str]]:
     """What sites and server said was wrong, and which of them said it."""
     said: dict[str, list[str]] = {}
-    for site, sentence in error_sentences(logs):
+    for site, sentence in error_sentences(logs) if logs else ():
         said.setdefault(sentence, []).append(site)
     return said

@@ -16,12 +16,12 @@ from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.job_sites import note_limited
 from flaretune.flare.lpfl_average import combine
+from flaretune.flare.lpfl_start import adapter_to_go_on_from, most_common
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
 from flaretune.lpfl.bounded import coordinate_median
 from flaretune.report.run_record import TrainRecord
-from flaretune.tasks.artifact_parts import saved_prior
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 log = logging.getLogger("flaretune.server")
@@ -80,7 +80,7 @@ class LPFLController(RoundsController):
         if not self.agree(setup):
             return
         self._settings = next(iter(setup.values())).settings
-        self._start(answers)
+        setup = {site: setup[site] for site in self._start(answers)}
         self.open_folder(setup, BEST_ADAPTER, "adapter")
         shapes = {name: tuple(shape) for name, shape in self._settings["parameters"].items()}  # of what is trained
         arrays = {name: values for name, values in self._whole.items() if name in shapes}
@@ -135,37 +135,39 @@ class LPFLController(RoundsController):
     def objection(self, site: str, answer: LPFLSetupAnswer) -> str:
         return super().objection(site, answer.setup) or self._other_frozen_part(site, answer)
 
-    def _start(self, answers: Mapping[str, LPFLSetupAnswer]) -> None:
+    def _start(self, answers: Mapping[str, LPFLSetupAnswer]) -> dict[str, LPFLSetupAnswer]:
         """Set the whole adapter that the job starts from: that of an earlier run, or the one that the sites have drawn.
 
+        Returns:
+            The answers of the sites that have its frozen part, which is never sent again.
+
         Raises:
-            UserError: the earlier one does not fit, or frozen parts differ between the sites.
+            UserError: the earlier one does not fit, or too few sites have the frozen part.
         """
-        whole = next(iter(answers.values())).initial
-        if self.aggregation != "plain" and whole:  # equal seeds give equal ones: then this is the first site's too
-            whole = coordinate_median([a.initial for a in answers.values()])
+        initial = [answer.initial for answer in answers.values()]
+        self._whole = dict(initial[0])
+        if self.aggregation != "plain":  # equal seeds give equal ones: then this is the first site's too
+            self._whole = coordinate_median(initial)
+        frozen = sorted(set(self._whole) - set(self._settings["parameters"]))
         if self.init_adapter:
-            try:
-                earlier = load_adapter(self.init_adapter)
-                whole = fitting_arrays(earlier, self.init_adapter, self._settings, whole)
-                self.prior = saved_prior(earlier.result, earlier.spec.n_classes)
-                if self.prior is not None and _asked(earlier.task) != _asked(self._settings["task"]):
-                    raise UserError(
-                        f"{self.init_adapter} is calibrated for the label words of another task; give one of this task"
-                    )
-            except UserError as error:
-                raise UserError(f"--init_adapter: {error}") from error
-            if self.prior is None and self._settings["options"]["calibrate"] == "batch":
-                raise UserError(
-                    f"--init_adapter: {self.init_adapter} was trained with --calibrate none; go on with that"
-                )
-        self._whole = whole
-        for site, answer in answers.items():
-            if sentence := self._other_frozen_part(site, answer):
-                raise UserError(sentence)
+            self._whole, self.prior = adapter_to_go_on_from(self.init_adapter, self._settings, self._whole)
+        elif frozen and self.kept.earlier and self.kept.earlier.artifact:
+            with self.kept.taking_up():
+                arrays = load_adapter(self.kept.earlier.artifact).arrays
+                self._whole |= {name: arrays[name] for name in frozen}
+        elif frozen:
+            self._whole |= most_common([{name: arrays[name] for name in frozen} for arrays in initial])
+        objections = {site: self._other_frozen_part(site, answer) for site, answer in answers.items()}
+        fitting = {site: answer for site, answer in answers.items() if not objections[site]}
+        if len(fitting) < self._needed or 2 * len(fitting) <= len(answers):
+            raise UserError(next(sentence for sentence in objections.values() if sentence))
+        for site, sentence in objections.items():
+            if sentence:
+                self.leave_out(site, 0, messages.SETUP, sentence)
+        return fitting
 
     def _other_frozen_part(self, site: str, answer: LPFLSetupAnswer) -> str:
-        """Which frozen part a site has other than the job, as a sentence: they are never sent again."""
+        """Which frozen part a site has other than the job, as a sentence; "" if none."""
         for name in sorted(set(self._whole) - set(self._settings["parameters"])):
             if not np.array_equal(self._whole[name], answer.initial[name]):
                 return (
@@ -225,39 +227,3 @@ class LPFLController(RoundsController):
             trained_parameters=sum(int(np.prod(shape)) for shape in s["parameters"].values()),
         )
         keep(LAST_ADAPTER, self.folder.result_of(record))
-
-
-def _asked(task: Mapping[str, Any]) -> list[Any]:
-    """What of a task decides which words a model prefers."""
-    return [task.get(key) for key in ("label_values", "masked", "causal")]
-
-
-def fitting_arrays(
-    earlier: AdapterArtifact, folder: str, settings: Mapping[str, Any], initial: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """The arrays of an earlier run's adapter, to go on from.
-
-    Args:
-        earlier: the adapter, of `folder`.
-        settings: what the sites of this job agree on.
-        initial: the new adapter that they would start from; empty where every parameter is trained.
-
-    Raises:
-        UserError: it is of another model, shape or scale.
-    """
-    ours = {name: values.shape for name, values in initial.items()}
-    ours = ours or {name: tuple(shape) for name, shape in settings["parameters"].items()}
-    theirs = {name: values.shape for name, values in earlier.arrays.items()}
-    if ours != theirs:
-        name = next(name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name))
-        raise UserError(
-            f"{folder} does not fit this job: {name} has the shape {theirs.get(name)} there and {ours.get(name)} at "
-            "the sites; start from an adapter of the same model, rank and target modules"
-        )
-    told, before = (config.get("lora_alpha") for config in (settings["adapter"], earlier.adapter_config or {}))
-    if told != before:
-        raise UserError(
-            f"{folder} does not fit this job: it was trained with --lora_alpha {before} and the sites were told "
-            f"{told}, by which it would be scaled otherwise; give them the same"
-        )
-    return earlier.arrays

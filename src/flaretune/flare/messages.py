@@ -119,6 +119,8 @@ def read_setup_answer(model: FLModel, config: type[SiteConfig] | None = None) ->
         nothing = np.zeros(0, dtype=np.int64)
         n_counts = len(metrics.count(settings["task"]["metric"], nothing, nothing, 0))
     zero_shot = read_counts(model.params, "zero_shot", n_counts) if "zero_shot" in model.params else None
+    if zero_shot is not None:
+        metrics.check_possible(zero_shot)
     evaluation = read_evaluation(model.params, n_counts)
     mass = read_mass(model.params, len(settings["task"]["label_values"])) if "mass" in model.params else None
     n_train = read_natural(meta, "n_train")

@@ -84,7 +84,10 @@ def _connect(username: str, startup_kit: str) -> Session:
 
 
 def _newest(session: Session) -> str:
-    jobs = session.list_jobs()
+    try:
+        jobs = session.list_jobs()
+    except NoConnection as error:
+        raise UserError(f"its server does not answer ({error}): it may be starting; try again") from error
     if not jobs:
         raise UserError("the server has no job; submit one first")
     return max(jobs, key=lambda job: job.get(JobMetaKey.SUBMIT_TIME.value, ""))[JobMetaKey.JOB_ID.value]

@@ -62,6 +62,7 @@ class RunFolder:
             Whether it is the best so far.
         """
         self._rounds.append(record)
+        self._sites += [site for site in record.sites if site not in self._sites]  # those that were ready late
         is_best = not self._is_saved or _rank(record) > _rank(self._best)
         if is_best:
             self._best = record

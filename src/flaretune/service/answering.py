@@ -19,7 +19,7 @@ from flaretune.service.protocol import Ask, logits_message
 from flaretune.tasks.artifact_parts import read_task
 
 Kept = TypeVar("Kept")
-OK, BAD_REQUEST, NOT_FOUND = 200, 400, 404
+OK, BAD_REQUEST, NOT_FOUND, FAILED = 200, 400, 404, 500
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ class Answering:
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Answer several messages; questions to the same black box share forward passes.
 
-        A status of 404 asks for the contents, 400 comes with one sentence about what is wrong.
+        A status of 404 asks for the contents, 400 comes with one sentence about what is wrong, and so does 500, which
+        may pass: there is not enough memory now.
         """
         answers: list[Answer | None] = [None] * len(asks)
         questions: dict[BlackBox, dict[int, Question]] = {}
@@ -103,12 +104,19 @@ class Answering:
                 found = self._find(ask)
             except UserError as error:
                 found = Answer(BAD_REQUEST, {"error": str(error)})
+            except RuntimeError as error:
+                found = _failed(error)
             if isinstance(found, Answer):
                 answers[i] = found
             else:
                 questions.setdefault(found.black_box, {})[i] = Question(ask.points, found.texts)
         for black_box, group in questions.items():
-            for i, logits in zip(group, black_box.answer(list(group.values())), strict=True):
+            try:
+                found = black_box.answer(list(group.values()))
+            except RuntimeError as error:
+                answers = [_failed(error) if i in group else answer for i, answer in enumerate(answers)]
+                continue
+            for i, logits in zip(group, found, strict=True):
                 answers[i] = Answer(OK, {"logits": logits_message(logits)})
         return [answer for answer in answers if answer is not None]
 
@@ -150,6 +158,12 @@ class Answering:
             ) from error
         prompted = prompt_model(share_weights(self._pretrained), spec, settings, self._batch_size, self._cache_mb)
         return Opened(prompted, LatestKept(self._most_texts))
+
+
+def _failed(error: RuntimeError) -> Answer:
+    """What a client is told where torch gives up."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return Answer(FAILED, {"error": f"the model cannot answer ({reason}), where a smaller --batch_size may help"})
 
 
 def _register(prompted: PromptedModel, content: dict[str, Any]) -> Target:

@@ -71,7 +71,8 @@ class Service:
                 )
                 if response.status_code not in OVERLOADED:
                     return response
-                reason = f"it answers with status {response.status_code}"
+                said = _body(response).get("error")
+                reason = f"it answers with status {response.status_code}{f': {said}' if said else ''}"
             except requests.ReadTimeout:
                 reason = f"no answer within {self._answer_seconds:g} seconds"
             except requests.RequestException as error:

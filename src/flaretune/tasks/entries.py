@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flaretune.cache import cache_dir
+from flaretune.cache import CACHE, in_cache
 from flaretune.tasks.checks import KINDS, OUT_OF_SCOPE, Problem, task_problems
 from flaretune.tasks.toml_table import Table
 
@@ -14,7 +14,6 @@ NO_WORDING = (
     "neither [masked] nor [causal] is there; a task needs at least one of the two, each with template and label words "
     f"({OUT_OF_SCOPE})"
 )
-CACHE = "{cache}"  # in a ``path``: the folder of `cache.cache_dir`, which each machine has of its own
 _KEYS = ("description", "text_columns", "label_column", "label_values", "drop_labels", "metric")
 _KEYS += ("positive_class", "placeholder_tail", "masked", "causal", "source")
 
@@ -74,5 +73,5 @@ def is_beside(path: str) -> bool:
 
 
 def _absolute(path: str, folder: Path | None) -> str:
-    expanded = Path(path.replace(CACHE, str(cache_dir()))).expanduser()
+    expanded = Path(in_cache(path)).expanduser()
     return str((folder or Path.cwd()) / expanded)  # an absolute right side replaces the left
