@@ -9,7 +9,7 @@ import torch
 
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.config.lpfl import LPFLConfig
-from flaretune.config.shared import parse_site_flags
+from flaretune.config.site_flags import parse_site_flags
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.flare.lpfl_client import LPFLTasks
