@@ -59,17 +59,27 @@ def main(argv: list[str] | None = None) -> int:
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--method", choices=METHODS, required=True)
     method = METHODS[first.parse_known_args(argv)[0].method]
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[first], allow_abbrev=False)
-    parser.add_argument("--sites", type=int, default=10)
-    parser.add_argument("--attackers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--aggregations", nargs="+", choices=AGGREGATIONS, default=list(AGGREGATIONS))
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s --method METHOD [--option value ...]",
+        description=__doc__.splitlines()[0],
+        parents=[first],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--sites", type=int, default=10, metavar="N", help="of the job (default: 10)")
+    parser.add_argument(
+        "--attackers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="poisoning sites (default: 0 1 2)"
+    )
+    parser.add_argument(
+        "--aggregations", nargs="+", choices=AGGREGATIONS, default=list(AGGREGATIONS), metavar="NAME",
+        help=f"of {', '.join(AGGREGATIONS)} (default: all)",
+    )  # fmt: skip
     parser.add_argument("--attack", choices=("away", "reverse"), help="(default: away for FedBPT, reverse for LP-FL)")
-    parser.add_argument("--strength", type=float, default=100.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--rounds", type=int, default=0, help="(default: the demo's)")
+    parser.add_argument("--strength", type=float, default=100.0, metavar="X", help="of the lies (default: 100)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="N", help="of the runs (default: 1)")
+    parser.add_argument("--rounds", type=int, default=0, metavar="N", help="of a run (default: the demo's)")
     parser.add_argument("--output", "--json", metavar="FILE", type=Path, help="keep the runs in this JSON file")
     add_manners(parser)
-    add_flags(parser, method.site, groups=GROUPS)
+    add_flags(parser, method.site, groups=GROUPS, short=True)
     asked = vars(parse(parser, argv))
     return command_line.run(lambda: run_all(asked["method"], asked), asked["debug"])
 

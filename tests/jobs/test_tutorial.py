@@ -43,17 +43,18 @@ def test_its_links_lead_somewhere():
 
 
 @pytest.mark.slow
-def test_the_notebook_goes_from_a_csv_to_a_prediction(tmp_path, monkeypatch):
+def test_the_notebook_goes_from_a_csv_to_a_prediction(tmp_path):
     from nbclient import NotebookClient
 
     path = [str(REPOSITORY / "src"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    del environment["PYTEST_CURRENT_TEST"]  # with which a kernel shows no output of the processes that it starts
     place = shutil.copytree(
         TUTORIAL, tmp_path / "tutorial", ignore=shutil.ignore_patterns("runs", ".ipynb_checkpoints")
     )
     notebook = nbformat.read(place / NOTEBOOK.name, as_version=4)
     client = NotebookClient(notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(place)}})
-    client.execute()
+    client.execute(env=environment)
 
     cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
     said = {key: "".join(out.get("text", "") for out in cell.outputs) for key, cell in cells.items()}

@@ -91,7 +91,7 @@ def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
     """Options by name: the preset's, overridden by the flags that were given."""
     parser = argparse.ArgumentParser(
         prog=method.script,
-        usage="%(prog)s [--preset NAME] [--option value ...] [--export --export-dir FOLDER]",
+        usage="%(prog)s [--preset NAME] [--option value ...]\n       [--export --export-dir FOLDER]",
         allow_abbrev=False,
         description=f"Run a job of {method.site.method}, or export it with --export --export-dir FOLDER.",
     )
