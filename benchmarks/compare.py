@@ -56,7 +56,7 @@ def kept(run: Run, output: Path) -> Result | None:
         same = then["method"] == run.method and all(run.resolved.get(k) == v for k, v in then["options"].items())
         if not same or not run.options.keys() <= then["options"].keys() or then.get("task") != run.task:
             return None
-        return read_result(folder, run.row, run.split, run.seed)
+        return read_result(folder, run.row, run.split, run.seed, run.shares_model)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or damaged: it is run anew
         return None
 
@@ -83,7 +83,7 @@ def run_job(run: Run, output: Path, command: Callable[[Run, Path], list[str]] = 
     if status:
         said = ERROR.search(log.read_text(encoding="utf-8", errors="replace"))
         raise UserError(said[1] if said else f"it ended with status {status}")
-    result = read_result(folder, run.row, run.split, run.seed)
+    result = read_result(folder, run.row, run.split, run.seed, run.shares_model)
     for name in HEAVY:
         shutil.rmtree(folder / name, ignore_errors=True)
     asked = {"method": run.method, "asked": run.options, "options": run.resolved, "task": run.task}

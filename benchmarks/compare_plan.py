@@ -44,6 +44,11 @@ class Run:
         return f"{self.row}, {self.split}, seed {self.seed}"
 
     @property
+    def shares_model(self) -> bool:
+        """Whether its clients ask a process that has the model, and hold none themselves."""
+        return bool(self.resolved["share_lm"])
+
+    @property
     def folder(self) -> str:
         return f"{_slug(self.row)}-{_slug(self.split)}-{self.seed}"
 
