@@ -28,7 +28,9 @@ import psutil
 from compare_plan import METHODS, ROOT, Plan, Run, check_keys, in_full, read_plan
 from compare_report import JOB, Places, Result, read_result, write_report
 
+from flaretune import command_line
 from flaretune.bench.machine import machine
+from flaretune.command_line import STOPPED, add_manners, parse
 from flaretune.errors import UserError
 from flaretune.report.run_record import write_json
 
@@ -54,7 +56,7 @@ def kept(run: Run, output: Path) -> Result | None:
         same = then["method"] == run.method and all(run.resolved.get(k) == v for k, v in then["options"].items())
         if not same or not run.options.keys() <= then["options"].keys() or then.get("task") != run.task:
             return None
-        return read_result(folder, run.row, run.split, run.seed)
+        return read_result(folder, run.row, run.split, run.seed, run.shares_model)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or damaged: it is run anew
         return None
 
@@ -81,7 +83,7 @@ def run_job(run: Run, output: Path, command: Callable[[Run, Path], list[str]] = 
     if status:
         said = ERROR.search(log.read_text(encoding="utf-8", errors="replace"))
         raise UserError(said[1] if said else f"it ended with status {status}")
-    result = read_result(folder, run.row, run.split, run.seed)
+    result = read_result(folder, run.row, run.split, run.seed, run.shares_model)
     for name in HEAVY:
         shutil.rmtree(folder / name, ignore_errors=True)
     asked = {"method": run.method, "asked": run.options, "options": run.resolved, "task": run.task}
@@ -103,23 +105,30 @@ def _end(process: psutil.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def run_all(plan: Plan, todo: Sequence[Run], output: Path, minutes: float, after: Callable[[], Any]) -> int:
+def run_all(
+    plan: Plan,
+    todo: Sequence[Run],
+    output: Path,
+    minutes: float,
+    after: Callable[[], Any],
+    tell: Callable[..., None] = print,
+) -> int:
     """Run jobs until `minutes` have passed, with `after` each that ended well; returns how many failed."""
     started, n_failed = time.monotonic(), 0
-    print(f"{len(todo)} runs to do, {sum(kept(r, output) is not None for r in plan.runs)} kept in {output}")
+    tell(f"{len(todo)} runs to do, {sum(kept(r, output) is not None for r in plan.runs)} kept in {output}")
     for number, run in enumerate(todo, 1):
         if time.monotonic() - started >= 60 * minutes:
-            print(f"{minutes:g} minutes have passed and {len(todo) - number + 1} runs are left: run it again to go on")
+            tell(f"{minutes:g} minutes have passed and {len(todo) - number + 1} runs are left: run it again to go on")
             break
-        print(f"{run.title} …", end=" ", flush=True)
+        tell(f"{run.title} …", end=" ", flush=True)
         try:
             result = run_job(run, output)
         except UserError as error:
             n_failed += 1
-            print(f"failed, {len(todo) - number} left", flush=True)
+            tell(f"failed, {len(todo) - number} left", flush=True)
             print(f"error: {run.title} failed: {error} (see {output / run.folder / LOG})", file=sys.stderr)
             continue
-        print(f"accuracy {result.test_accuracy:.3f}, {result.seconds:.0f} s, {len(todo) - number} left", flush=True)
+        tell(f"accuracy {result.test_accuracy:.3f}, {result.seconds:.0f} s, {len(todo) - number} left", flush=True)
         after()
     return n_failed
 
@@ -147,32 +156,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="ROW", help="run these rows alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run when they have passed")
     parser.add_argument("--report", action="store_true", help="run nothing: only write table and figure")
-    args = parser.parse_args(argv)
+    add_manners(parser)
+    args = parse(parser, argv)
     args.output = args.output or ROOT / "runs" / args.plan.stem
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be ended is to be stopped, as by Ctrl-C
-    try:
-        plan = read_plan(args.plan)
-        check_keys(args.only or [], list(plan.layout.rows), "--only")
-        places = Places(args.output / "compare.json", args.output / "compare.png")
-        if args.plan.resolve().parent == SHIPPED_PLAN.parent:
-            name = args.plan.stem
-            places = Places(args.plan.with_suffix(".json"), ROOT / "figs" / f"{name}.png", ROOT / "README.md", name)
-        n_failed = 0
-        if not args.report:
-            _make_folder(args.output)
-            todo = [run for run in plan.runs if run.row in (args.only or plan.layout.rows)]
-            todo = [run for run in todo if kept(run, args.output) is None]
-            n_failed = run_all(plan, todo, args.output, args.minutes, lambda: report(plan, args.output, places))
-        if args.report or any(kept(run, args.output) for run in plan.runs):
-            text = report(plan, args.output, places)
-            print(text or f"table: {places.readme}, figure: {places.figure}, numbers: {places.facts}")
-        return 1 if n_failed else 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+    status = command_line.run(lambda: compare(args), args.debug)
+    if status == STOPPED:
         print(f"\nstopped: what is finished is kept in {args.output}; run it again to go on", file=sys.stderr)
-        return 130
+    return status
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Run what is to be run, and report; returns the exit status."""
+    plan = read_plan(args.plan)
+    check_keys(args.only or [], list(plan.layout.rows), "--only")
+    places = Places(args.output / "compare.json", args.output / "compare.png")
+    if args.plan.resolve().parent == SHIPPED_PLAN.parent:
+        name = args.plan.stem
+        places = Places(args.plan.with_suffix(".json"), ROOT / "figs" / f"{name}.png", ROOT / "README.md", name)
+    n_failed = 0
+    if not args.report:
+        _make_folder(args.output)
+        todo = [run for run in plan.runs if run.row in (args.only or plan.layout.rows)]
+        todo = [run for run in todo if kept(run, args.output) is None]
+        tell = (lambda *_, **__: None) if args.quiet else print
+        n_failed = run_all(plan, todo, args.output, args.minutes, lambda: report(plan, args.output, places), tell)
+    if args.report or any(kept(run, args.output) for run in plan.runs):
+        text = report(plan, args.output, places)
+        print(text or f"table: {places.readme}, figure: {places.figure}, numbers: {places.facts}")
+    return 1 if n_failed else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 from compare_report import Layout
 
-from flaretune.cache import cache_dir
+from flaretune.cache import in_cache
 from flaretune.config.job import JobConfig
 from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
@@ -42,6 +42,11 @@ class Run:
     @property
     def title(self) -> str:
         return f"{self.row}, {self.split}, seed {self.seed}"
+
+    @property
+    def shares_model(self) -> bool:
+        """Whether its clients ask a process that has the model, and hold none themselves."""
+        return bool(self.resolved["share_lm"])
 
     @property
     def folder(self) -> str:
@@ -137,7 +142,7 @@ def _read_task(options: dict[str, Any], place: str) -> dict[str, Any] | None:
 
 def in_full(value: Any) -> str:
     """An option's value as a job gets it."""
-    return str(value).replace("{cache}", str(cache_dir())).replace("{repository}", str(ROOT))
+    return in_cache(str(value)).replace("{repository}", str(ROOT))
 
 
 def check_keys(keys: Any, known: Any, place: str) -> None:

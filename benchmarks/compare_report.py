@@ -56,8 +56,8 @@ class Result:
         return self.rounds * (self.bytes_down_per_client_round + self.bytes_up_per_client_round)
 
 
-def read_result(folder: Path, row: str, split: str, seed: int) -> Result:
-    """The numbers of a finished run.
+def read_result(folder: Path, row: str, split: str, seed: int, shared_model: bool = False) -> Result:
+    """The numbers of a finished run, with what `Result` calls them.
 
     Raises:
         UserError: summary.json or config.json is missing, damaged, or lacks a number of the table.
@@ -67,8 +67,7 @@ def read_result(folder: Path, row: str, split: str, seed: int) -> Result:
         options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["options"]
         parameters = options["intrinsic_dim"] if values["method"] == "FedBPT" else values["trained_parameters"]
         own = {"row": row, "split": split, "seed": seed, "rounds": len(values["rounds"]) - 1, "parameters": parameters}
-        own["shared_model"] = options.get("lm", "local") != "local"
-        found = {"soft_label_agreement": None, **values, **own}
+        found = {"soft_label_agreement": None, **values, **own, "shared_model": shared_model}
         if None in (found["test_accuracy"], found["zero_shot_accuracy"]):
             raise ValueError("no test accuracy")
         return Result(**{item.name: found[item.name] for item in fields(Result)})

@@ -21,6 +21,7 @@ import torch
 from flaretune.bench.evaluate import EvaluateSettings, evaluate, evaluate_table
 from flaretune.bench.gpu_memory import memory_by_clients
 from flaretune.bench.shapes import SHAPES, find_shapes
+from flaretune.command_line import add_manners, check_output, parse, run
 from flaretune.errors import UserError
 from flaretune.models.load import resolve_device
 from flaretune.report.run_record import write_json
@@ -40,14 +41,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=10, help="measurements, of which the median counts")
     parser.add_argument("--batch_size", type=int, default=0, help="texts in a forward pass; 0: what jobs use")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 4, 10], help="for the memory")
-    parser.add_argument("--json", type=Path, help=f"where to (default: {RESULT}; on a CPU nowhere)")
-    args = parser.parse_args(argv)
-    try:
-        result = measure(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    path = args.json or (None if args.device == "cpu" else RESULT)
+    parser.add_argument(
+        "--output",
+        "--json",
+        metavar="FILE",
+        type=Path,
+        help="JSON file (default: benchmarks/gpu.json; on a CPU none)",
+    )
+    add_manners(parser)
+    args = parse(parser, argv)
+    return run(lambda: tell(args), args.debug)
+
+
+def tell(args: argparse.Namespace) -> None:
+    """Measure, keep the result, and print it."""
+    check_output(args.output)
+    result = measure(args)
+    path = args.output or (None if args.device == "cpu" else RESULT)
     if path is None:
         print(json.dumps(result, indent=2))
     else:
@@ -55,7 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("plain", "perturbed"):
         print(f"\n{evaluate_table(result[name])}")
     print(f"\nMiB: {json.dumps(result['memory_mb'])}")
-    return 0
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What do poisoning sites do to a run, and what do --aggregation clipped and median make of it?
 
-    python benchmarks/poison.py --method fedbpt --json benchmarks/poison.json
-    python benchmarks/poison.py --method lpfl --json benchmarks/poison.json
+    python benchmarks/poison.py --method fedbpt --output benchmarks/poison.json
+    python benchmarks/poison.py --method lpfl --output benchmarks/poison.json
 
 Runs the sites' own code and the server's aggregation in one process, without NVFlare: every combination of
 aggregation, number of poisoning sites and seed. Options of the method's sites (--k_shot, --model_name, …) change the
@@ -31,10 +31,11 @@ from typing import Any
 
 import numpy as np
 
+from flaretune import command_line
 from flaretune.bench.machine import machine
+from flaretune.command_line import add_manners, check_output, parse
 from flaretune.config.options import add_flags, as_dict, build
 from flaretune.config.shared import GROUPS
-from flaretune.errors import UserError
 from flaretune.fedbpt.bounded import Answers, bounded
 from flaretune.fedbpt.global_update import GlobalSearch
 from flaretune.fedbpt.objective import FITNESS_RANGE
@@ -58,22 +59,29 @@ def main(argv: list[str] | None = None) -> int:
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--method", choices=METHODS, required=True)
     method = METHODS[first.parse_known_args(argv)[0].method]
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], parents=[first], allow_abbrev=False)
-    parser.add_argument("--sites", type=int, default=10)
-    parser.add_argument("--attackers", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--aggregations", nargs="+", choices=AGGREGATIONS, default=list(AGGREGATIONS))
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s --method METHOD [--option value ...]",
+        description=__doc__.splitlines()[0],
+        parents=[first],
+        allow_abbrev=False,
+    )
+    parser.add_argument("--sites", type=int, default=10, metavar="N", help="of the job (default: 10)")
+    parser.add_argument(
+        "--attackers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="poisoning sites (default: 0 1 2)"
+    )
+    parser.add_argument(
+        "--aggregations", nargs="+", choices=AGGREGATIONS, default=list(AGGREGATIONS), metavar="NAME",
+        help=f"of {', '.join(AGGREGATIONS)} (default: all)",
+    )  # fmt: skip
     parser.add_argument("--attack", choices=("away", "reverse"), help="(default: away for FedBPT, reverse for LP-FL)")
-    parser.add_argument("--strength", type=float, default=100.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--rounds", type=int, default=0, help="(default: the demo's)")
-    parser.add_argument("--json", type=Path, help="keep the runs in this file")
-    add_flags(parser, method.site, groups=GROUPS)
-    asked = vars(parser.parse_args(argv))
-    try:
-        return run_all(asked["method"], asked)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    parser.add_argument("--strength", type=float, default=100.0, metavar="X", help="of the lies (default: 100)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="N", help="of the runs (default: 1)")
+    parser.add_argument("--rounds", type=int, default=0, metavar="N", help="of a run (default: the demo's)")
+    parser.add_argument("--output", "--json", metavar="FILE", type=Path, help="keep the runs in this JSON file")
+    add_manners(parser)
+    add_flags(parser, method.site, groups=GROUPS, short=True)
+    asked = vars(parse(parser, argv))
+    return command_line.run(lambda: run_all(asked["method"], asked), asked["debug"])
 
 
 def run_all(method: str, asked: Mapping[str, Any]) -> int:
@@ -82,7 +90,8 @@ def run_all(method: str, asked: Mapping[str, Any]) -> int:
     per_site = {name: number * asked["sites"] for name, number in TEXTS_A_SITE[method].items()}
     options = {**preset, **per_site, "eval_clients": "first", **asked}
     rounds, attack = asked["rounds"] or preset["num_rounds"], asked["attack"] or ATTACKS[method]
-    file = asked["json"]
+    file = asked["output"]
+    check_output(file)
     kept = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {"runs": []}
     for seed in asked["seeds"]:
         config = build(METHODS[method].site, {**options, "seed": seed})
@@ -101,7 +110,8 @@ def run_all(method: str, asked: Mapping[str, Any]) -> int:
                 kept = {"runs": [*kept["runs"], run], "machine": machine(), "versions": versions()}
                 kept["date"] = date.today().isoformat()
                 found = " ".join(f"{accuracy:.3f}" for accuracy in run["accuracy"])
-                print(f"{method}, {aggregation}, {attackers} poisoning, seed {seed}: {found}", file=sys.stderr)
+                if not asked["quiet"]:
+                    print(f"{method}, {aggregation}, {attackers} poisoning, seed {seed}: {found}", file=sys.stderr)
                 if file:
                     write_json(kept, file)
     print(table(kept["runs"]))

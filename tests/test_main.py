@@ -24,6 +24,7 @@ def finished_run(tmp_path) -> Path:
     "argv",
     [
         *([], ["predikt"], ["predict", "text"], ["evaluate", "--prompt", "p"], ["plot"]),
+        *(["watch"], ["watch", "--startup_kit", "k", "--interval", "-1"]),
         *(["tasks", "delete"], ["tasks", "show"], ["tasks", "check"], ["tasks", "new", "a.toml"]),
     ],
 )

@@ -29,6 +29,7 @@ from guide import ADMINISTRATOR, SERVER, SITES, WAYS, Block, read_blocks  # noqa
 from processes import MARK, end_all, members, run_commands, wait_for_end  # noqa: E402
 
 from flaretune.cache import cache_dir  # noqa: E402
+from flaretune.command_line import STOPPED, add_manners, parse, run  # noqa: E402
 from flaretune.errors import UserError  # noqa: E402
 from flaretune.report.results import SUMMARY, error_sentences, read_summary  # noqa: E402
 
@@ -51,23 +52,23 @@ class Party:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 0 if every step of the guide went well."""
-    args = make_parser().parse_args(argv)
+    args = parse(make_parser(), argv)
     folder = args.output.absolute()
     _on_signals(_interrupt)
-    try:
+
+    def command() -> None:
         empty(folder)
+        until = time.monotonic() + 60 * args.minutes
         try:
-            walk(folder, args.code, args.model_name, args.data, args.until, time.monotonic() + 60 * args.minutes)
+            walk(folder, args.code, args.model_name, args.data, args.until, until, args.quiet)
         finally:
             _on_signals(signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
             end_all(folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
+
+    status = run(command, args.debug)
+    if status == STOPPED:
         print("interrupted: all processes of the federation have been ended", file=sys.stderr)
-        return 130
-    return 0
+    return status
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -89,6 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--until", default="", help="heading of the section after which to stop; none: to the end")
     parser.add_argument("--minutes", type=float, default=10.0, help="that all of it may take")
+    add_manners(parser)
     return parser
 
 
@@ -115,7 +117,7 @@ def empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float) -> None:
+def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float, quiet: bool = False) -> None:
     """Do what the guide says, as all of its parties.
 
     Args:
@@ -125,6 +127,7 @@ def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float
         data: file that is dealt out to the sites.
         last: heading of the section after which to stop; "" for none.
         until: `time.monotonic()` at which to give up.
+        quiet: tell of results alone.
 
     Raises:
         UserError: a step failed; its sentence says which, and where its output lies.
@@ -136,10 +139,13 @@ def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float
     with (folder / LOG).open("wb", buffering=0) as log:  # which the commands write into as well
         parties = gather(folder, way, model, data)
         for section in sections[: sections.index(last) + 1] if last else sections:
-            print(section, flush=True)
+            if not quiet:
+                print(section, flush=True)
             for block in (block for block in blocks if block.section == section):
                 for party in [party for word in block.parties for party in parties if party.name in NAMES[word]]:
-                    _run(block, party, log, until)
+                    seconds = _run(block, party, log, until)
+                    if not quiet:
+                        print(f"   {party.name:<14} {seconds:5.1f} s", flush=True)
                 hand_out(parties)
     if not last:
         wait_for_end(folder, 60)
@@ -149,8 +155,8 @@ def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float
         print(f"{run['method']}, {len(run['rounds']) - 1} rounds, {len(run['sites'])} sites: {accuracy}; {file.parent}")
 
 
-def _run(block: Block, party: Party, log: IO[bytes], until: float) -> None:
-    """Run a block as a party, which then knows what the block's commands have set."""
+def _run(block: Block, party: Party, log: IO[bytes], until: float) -> float:
+    """Run a block as a party, which then knows what the block's commands have set; the seconds that it took."""
     log.write(f"\n# {party.name}: {block.section} (line {block.line})\n{block.commands}\n\n".encode())
     begin, started = log.tell(), time.monotonic()
     try:
@@ -166,7 +172,7 @@ def _run(block: Block, party: Party, log: IO[bytes], until: float) -> None:
             f"{GUIDE.name}:{block.line}, {block.section!r}, run by {party.name}: {error}; "
             f"{'; '.join([*(said or last), f'all that was said is in {folder / LOG}'])}"
         ) from error
-    print(f"   {party.name:<14} {time.monotonic() - started:5.1f} s", flush=True)
+    return time.monotonic() - started
 
 
 def gather(folder: Path, way: str, model: str, data: Path) -> list[Party]:

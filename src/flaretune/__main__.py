@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flaretune.bench.cli import add_bench
-from flaretune.command_line import add_manners, printable, progress, run
+from flaretune.command_line import add_manners, parse, printable, progress, run, seconds
 from flaretune.config.options import add_flags, build
 from flaretune.config.service import GROUPS as SERVICE_GROUPS
 from flaretune.config.service import TOKEN_VARIABLE, ServiceConfig
@@ -34,7 +34,7 @@ PLACE_OPTIONS = ("dtype", "device")  # of SiteConfig: how the model is run here
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. (argparse itself exits, with 2, after a wrong flag.)"""
-    args = make_parser().parse_args(argv)
+    args = parse(make_parser(), argv)
     return run(lambda: args.command(args), args.debug)
 
 
@@ -80,7 +80,9 @@ def make_parser() -> argparse.ArgumentParser:
     command = add("watch", watch, "see how far a job of a federation is, round by round")
     command.add_argument("job_id", nargs="?", default="", metavar="JOB_ID", help="(default: the one submitted last)")
     command.add_argument("--startup_kit", required=True, metavar="FOLDER", help="of an administrator")
-    command.add_argument("--interval", type=float, default=5.0, metavar="X", help="seconds between looks (default: 5)")
+    command.add_argument(
+        "--interval", type=seconds, default=5.0, metavar="X", help="seconds between looks (default: 5)"
+    )
     command.add_argument("--once", action="store_true", help="look once")
     command.add_argument("--json", action="store_true", help="print a JSON object a look")
 

@@ -38,6 +38,8 @@ def test_evaluate_with_its_keys(capsys, monkeypatch, tmp_path):
         (["evaluate", "--repeats", "0"], "--repeats 0: must be at least 1"),
         (["memory", "--clients", "0"], "--clients 0: must be at least 1"),
         (["wire", "--clients", "0"], "--n_clients 0: must be at least 1"),
+        (["wire", "--output", "absent/wire.json"], "--output absent/wire.json: there is no folder absent"),
+        (["memory", "--output", "/"], "--output /: is a folder; give a file"),
     ],
 )
 def test_wrong_flags_are_one_sentence(capsys, argv, sentence):

@@ -34,6 +34,17 @@ def test_runs_are_kept_with_what_was_asked_and_without_what_is_heavy(main, fake_
     assert sum(" left" in line for line in lines) == 8
 
 
+def test_the_report_tells_which_runs_share_a_model(main, fake_job, tmp_path, capsys):
+    fake_job()
+    plan = PLAN.replace("intrinsic_dim", "share_lm = 1\nintrinsic_dim")
+    assert main("--only", "FedBPT", "centralised (all)", text=plan) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| FedBPT |")]
+    assert "| 900 * |" in line
+    facts = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
+    found = {run["row"]: run["shared_model"] for run in facts["runs"]}
+    assert found == {"FedBPT": True, "centralised (all)": False}
+
+
 # FedBPT's searched numbers stand in config.json, which the made-up job leaves empty: its summary is one of LP-FL
 @pytest.mark.parametrize(
     ("old", "new", "again"),

@@ -83,13 +83,6 @@ def test_sizes_have_three_digits(n_bytes, text):
     assert compare_report.size(n_bytes) == text
 
 
-@pytest.mark.parametrize(("address", "shared"), [("local", False), ("http://127.0.0.1:8765", True)])
-def test_whether_the_model_is_shared_is_read_from_the_config(tmp_path, address, shared):
-    (tmp_path / "summary.json").write_text(json.dumps(a_summary()), encoding="utf-8")
-    (tmp_path / "config.json").write_text(json.dumps({"options": {"lm": address}}), encoding="utf-8")
-    assert compare_report.read_result(tmp_path, "row", "split", 4).shared_model == shared
-
-
 @pytest.mark.parametrize("method", ["LP-FL", "FedBPT"])
 def test_numbers_are_read_from_summary_and_config(tmp_path, method):
     summary = a_summary(method=method)

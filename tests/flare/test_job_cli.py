@@ -94,6 +94,14 @@ def test_published_options_without_a_meaning_are_fedbpt_s_alone(capsys):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_results_need_a_folder(method, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert main(method, ["--preset", "demo", "--output", str(file)]) == 1
+    assert capsys.readouterr().err == f"error: --output {file} cannot be made (File exists); give another folder\n"
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_short_help_fits_a_screen_and_shows_the_main_options_alone(method, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
+from nvflare.recipe import SimEnv
+from nvflare.recipe.spec import Recipe
 
 import flaretune
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
@@ -73,6 +75,22 @@ def test_a_task_file_comes_with_the_configuration(code, tmp_path):
     arguments = config(app, "client")["executors"][0]["executor"]["args"]
     told = arguments["options"] if code == INSTALLED else arguments["command"]
     assert told[told.index("--task_file") + 1] == "config/tickets.toml"
+
+
+@pytest.mark.parametrize(
+    ("threads", "said", "each"), [(None, None, "2"), (1, None, "8"), (16, None, "1"), (2, "3", "3")]
+)
+def test_simulated_sites_share_the_cores_unless_the_user_has_said_otherwise(monkeypatch, threads, said, each):
+    found = []
+    monkeypatch.setattr(Recipe, "run", lambda *_, **__: found.append(os.environ["OMP_NUM_THREADS"]))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    monkeypatch.setenv("OMP_NUM_THREADS", said or "")
+    if said is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    FedBPTRecipe(FedBPTConfig()).run(SimEnv(num_clients=4, num_threads=threads))
+    assert found == [each]
+    assert os.environ.get("OMP_NUM_THREADS") == said
 
 
 def test_a_way_that_does_not_exist_is_refused():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import flaretune
 from flaretune.__main__ import main
 from flaretune.tasks import spec as spec_module
 from flaretune.tasks.spec import available_tasks
-from tests.own_task.tickets import GOOD, write_task
+from tests.own_task.tickets import GOOD, write_task, write_tickets
 
 
 @pytest.fixture
@@ -44,6 +45,47 @@ def test_a_local_task_that_is_wrong_hides_no_other(capsys, local):
     assert broken.startswith("a_broken_one   wrong: task file ")
     assert "line 5: metric 'f2' is unknown" in broken
     assert tickets.startswith("tickets ")
+
+
+def test_the_list_as_json(capsys, local):
+    (local / "broken.toml").write_text("", encoding="utf-8")
+    status, out, err = run(capsys, "list", "--json")
+    assert (status, err) == (0, "")
+    *shipped, broken, tickets = json.loads(out)
+    assert [task["name"] for task in shipped] == available_tasks()
+    assert all(task["shipped"] and task["description"] and Path(task["file"]).is_file() for task in shipped)
+    assert {task["name"]: task["classes"] for task in shipped}["dbpedia"] == 14
+    assert broken["error"].startswith(f"task file {local / 'broken.toml'}, line 1: ")
+    assert tickets == {
+        "name": "tickets", "shipped": False, "file": str(local / "tickets.toml"), "classes": 2, "metric": "accuracy",
+        "description": "Is a support ticket urgent?",
+    }  # fmt: skip
+
+
+def test_a_local_task_with_a_shipped_one_s_name_is_told_beside_the_others(capsys, local):
+    (local / "sst2.toml").write_text(GOOD, encoding="utf-8")
+    status, out, _ = run(capsys)
+    assert status == 0
+    told = [line for line in out.splitlines() if line.startswith("sst2 ")]
+    assert len(told) == 2
+    assert all("has the same name; give yours another" in line for line in told)
+    assert out.splitlines()[-1].startswith("tickets ")
+
+
+def test_a_description_is_no_command_for_a_terminal(capsys, local):
+    (local / "tickets.toml").write_text(GOOD.replace("Is a", "\\u001b[31mIs a"), encoding="utf-8")
+    assert run(capsys)[1].splitlines()[-1].startswith("tickets        \\x1b[31mIs a support")
+
+
+def test_what_to_do_next_is_a_line_for_the_shell_and_a_place_that_cannot_be_written_is_told(capsys, tmp_path):
+    write_tickets(tmp_path / "tickets")
+    flags = ["--data", tmp_path / "tickets", "--text_columns", "body", "--label_column", "priority"]
+    flags += ["--label_words", "fine,urgent", "--no_questions"]
+    file = tmp_path / "my task.toml"
+    status, out, _ = run(capsys, "new", file, *flags)
+    assert (status, out) == (0, f"{file}\nnext: python -m flaretune tasks check '{file}' --model_name NAME\n")
+    status, _, err = run(capsys, "new", file / "x.toml", *flags)
+    assert (status, err) == (1, f"error: {file / 'x.toml'} cannot be written (File exists); give another place\n")
 
 
 def test_a_local_task_is_shown_and_checked_by_its_name(capsys, local):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flaretune.bench.shapes import SHAPES
-from flaretune.command_line import add_manners
+from flaretune.command_line import add_manners, check_output
 
 WHAT = {
     "evaluate": "example-forwards a second of a generation, against the published code's way",
@@ -25,11 +25,18 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     """Give a parser the measurements as commands, each with its function in `command`."""
     commands = parser.add_subparsers(metavar="WHAT", required=True)
 
+    def checked(measure: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+        def command(args: argparse.Namespace) -> None:
+            check_output(args.output)
+            measure(args)
+
+        return command
+
     def add(name: str, function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=WHAT[name], description=f"Measure {WHAT[name]}.", allow_abbrev=False)
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         command.add_argument("--output", type=Path, metavar="FILE", help="also write the JSON to this file")
-        command.set_defaults(command=function)
+        command.set_defaults(command=checked(function))
         add_manners(command)
         return command
 

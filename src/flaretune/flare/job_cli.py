@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from flaretune import command_line
 from flaretune.cache import in_cache
-from flaretune.command_line import add_manners
+from flaretune.command_line import add_manners, printable
 from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.job import CARRIED, JobConfig
 from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
@@ -39,13 +38,12 @@ with warnings.catch_warnings():
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe  # noqa: E402
 from flaretune.flare.lpfl_recipe import LPFLRecipe  # noqa: E402
 from flaretune.flare.poc_env import PatientPocEnv  # noqa: E402
-from flaretune.flare.recipe import FlaretuneRecipe  # noqa: E402
+from flaretune.flare.recipe import LOG_CONFIG, FlaretuneRecipe  # noqa: E402
 from flaretune.flare.startup_kit import administrator_of  # noqa: E402
 from flaretune.flare.stopping import Stopped, ending_what_it_starts, stoppable  # noqa: E402
 from flaretune.flare.tracking import check_tracker  # noqa: E402
 
 PRESETS = Path(__file__).parents[1] / "presets"
-LOG_CONFIG = Path(__file__).with_name("log_config.json")  # of the simulator: progress lines, without NVFlare's own
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
     """Options by name: the preset's, overridden by the flags that were given."""
     parser = argparse.ArgumentParser(
         prog=method.script,
-        usage="%(prog)s [--preset NAME] [--option value ...] [--export --export-dir FOLDER]",
+        usage="%(prog)s [--preset NAME] [--option value ...]\n       [--export --export-dir FOLDER]",
         allow_abbrev=False,
         description=f"Run a job of {method.site.method}, or export it with --export --export-dir FOLDER.",
     )
@@ -103,7 +101,7 @@ def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
     add_flags(parser, JobConfig, method.site, method.server, groups=GROUPS, short=True)
     if method.site.takes_published_flags:
         add_retired_flags(parser)
-    flags = vars(parser.parse_args(argv))
+    flags = vars(command_line.parse(parser, argv))
     preset = flags.pop("preset", None)
     for manner in ("quiet", "debug"):  # of this command line, not of the job
         del flags[manner]
@@ -190,8 +188,9 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
         recipe.track(job.tracking, job.tracking_uri)
     output = _output(job)
     if job.env != "prod":
-        _share_this_machine(job.threads or n_clients)
+        logging.getLogger("nvflare").setLevel(logging.WARNING)
     if not EXPORTING:
+        _make_folder(output)
         forget_results(output)
     if job.env == "sim":
         env = SimEnv(
@@ -199,7 +198,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
             num_clients=n_clients,
             num_threads=job.threads or None,
             gpu_config=job.gpu or None,
-            log_config=None if job.verbose else str(_silent_logs(output) if quiet else LOG_CONFIG),
+            log_config=None if job.verbose else str(_silent_logs(output)) if quiet else LOG_CONFIG,
             workspace_root=str((output / "workspace").absolute()),
         )
     elif job.env == "poc":
@@ -224,7 +223,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
     if collect_results(folder, output) is None:
         return _failed("the job left no results", logs)
     for sentence, sites in _said(logs).items():
-        print(f"warning: {', '.join(sites)}: {sentence}", file=sys.stderr)
+        print(f"warning: {', '.join(sites)}: {printable(sentence)}", file=sys.stderr)
     if not quiet:
         print(tell_results(output))
     return 0
@@ -248,28 +247,27 @@ def _what_is_left(job: JobConfig, server: ServerConfig, logs: Path | None, outpu
     return f" after round {last}, whose results are in {output}; {goes_on}"
 
 
+def _make_folder(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be made ({error.strerror}); give another folder") from error
+
+
 def _silent_logs(output: Path) -> Path:
     """The simulator's logging without progress lines, as a file in the folder of the results."""
-    config = json.loads(LOG_CONFIG.read_text(encoding="utf-8"))
+    config = json.loads(Path(LOG_CONFIG).read_text(encoding="utf-8"))
     config["handlers"]["console"]["level"] = "WARNING"
-    file = output.absolute() / LOG_CONFIG.name
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = output.absolute() / Path(LOG_CONFIG).name
     write_json(config, file)
     return file
-
-
-def _share_this_machine(clients_at_a_time: int) -> None:
-    """Let the processes of clients on this machine share its cores."""
-    cores = len(os.sched_getaffinity(0))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // clients_at_a_time)))
-    logging.getLogger("nvflare").setLevel(logging.WARNING)
 
 
 def _failed(reason: str, logs: Path | None) -> int:
     """Say why a job failed, what the sites said first, and return the exit status."""
     for sentence, sites in sorted(_said(logs).items(), key=lambda item: item[1] == ["server"]):
-        print(f"error: {', '.join(sites)}: {sentence}", file=sys.stderr)
-    print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {', '.join(sites)}: {printable(sentence)}", file=sys.stderr)
+    print(f"error: {printable(reason)}", file=sys.stderr)
     return 1
 
 

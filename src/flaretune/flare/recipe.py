@@ -6,7 +6,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,21 @@ from flaretune.flare.rounds_controller import RoundsController
 from flaretune.flare.site_executor import LAUNCH_TIMEOUT, SiteExecutor, script_file
 from flaretune.flare.tracking import RunTracking
 from flaretune.tasks.spec import data_beside, load_task, local_tasks, task_file
+
+LOG_CONFIG = str(Path(__file__).with_name("log_config.json"))  # for SimEnv: a line a round, and none of NVFlare's own
+
+
+@contextmanager
+def _shared_cores(processes: int) -> Iterator[None]:
+    """Let so many processes, as sites on this machine are, share its cores, unless the user has said otherwise."""
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
 
 
 class FlaretuneRecipe(Recipe):
@@ -90,6 +106,8 @@ class FlaretuneRecipe(Recipe):
             self._job.job.min_clients = min(self._job.job.min_clients, available)
             # the sites' command is `python3 …`, looked up in PATH: let it find this Python
             os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+            with _shared_cores(getattr(env, "num_threads", None) or available):
+                return super().run(env, **exec_params)
         return super().run(env, **exec_params)
 
     def track(self, tracker: str, uri: str = "") -> None:

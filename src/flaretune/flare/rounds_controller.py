@@ -17,7 +17,7 @@ from flaretune.config.options import as_dict, build
 from flaretune.config.shared import ServerConfig
 from flaretune.errors import UserError
 from flaretune.flare.asking_controller import AskingController
-from flaretune.flare.simulator_fix import give_each_thread_its_own_names
+from flaretune.flare.simulator_fix import give_each_thread_its_own_names, let_readers_leave
 from flaretune.privacy.accountant import account, sentence
 from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
@@ -57,6 +57,7 @@ class RoundsController(AskingController):
         """Run the job; what its user can correct ends it with one sentence."""
         self._job_started = time.monotonic()
         give_each_thread_its_own_names()
+        let_readers_leave()
         try:
             self.kept = KeptRun(self.checkpoint, self.num_rounds)
             self.begin()

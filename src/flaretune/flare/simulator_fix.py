@@ -1,4 +1,4 @@
-"""A correction of NVFlare 2.9's simulator, without which a client now and then runs under another's name.
+"""Corrections of NVFlare 2.9's simulator. Without the first, a client now and then runs under another's name.
 
 The threads that start the clients' processes write each client's name into one dictionary and then send that
 (`SimulatorClientRunner.do_one_task`). Two that do so at the same time send the same name twice: one client works for
@@ -8,9 +8,13 @@ runs in a row. The server of a simulated job runs in the simulator's process, fr
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
+
+from flaretune.command_line import write_nowhere
 
 RUNNER = "nvflare.private.fed.app.simulator.simulator_runner"
 
@@ -31,3 +35,20 @@ def give_each_thread_its_own_names() -> None:
         vars(self)["build_ctx"] = names
 
     runner.build_ctx = property(read, write)
+
+
+def let_readers_leave() -> None:
+    """Let who reads a job's progress, such as `head`, leave; logging would tell of an error at every line after."""
+    for handler in logging.getLogger("flaretune").handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.handleError = _unless_nobody_reads(handler.handleError)
+
+
+def _unless_nobody_reads(tell: Callable[[logging.LogRecord], None]) -> Callable[[logging.LogRecord], None]:
+    def handle(record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            write_nowhere()
+        else:
+            tell(record)
+
+    return handle

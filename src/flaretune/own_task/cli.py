@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flaretune.command_line import add_manners, printable
 from flaretune.config.fedbpt import FedBPTConfig
@@ -20,7 +22,7 @@ CHECK_OPTIONS = ("n_prompt_tokens", "cat_or_add", "prompt_position", "dtype", "d
 
 def add_tasks(parser: argparse.ArgumentParser) -> None:
     """Give a parser what can be done with tasks as commands, each with its function in `command`."""
-    parser.set_defaults(command=list_tasks)
+    parser.set_defaults(command=list_tasks, json=False)
     add_manners(parser)
     commands = parser.add_subparsers(metavar="ACTION")
 
@@ -30,7 +32,8 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
         add_manners(command)
         return command
 
-    add("list", list_tasks, "list the tasks that are shipped and those in src/tasks_local (the default)")
+    command = add("list", list_tasks, "list the tasks that are shipped and those in src/tasks_local (the default)")
+    command.add_argument("--json", action="store_true", help="print JSON")
     command = add("show", show_task, "print the file of a task")
     command.add_argument("name", metavar="NAME", help="a task, or a task file")
 
@@ -57,18 +60,30 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
     _add_new_flags(command)
 
 
-def list_tasks(_args: argparse.Namespace) -> None:
+def list_tasks(args: argparse.Namespace) -> None:
     """Print all tasks with their descriptions."""
     shipped, local = available_tasks(), local_tasks()
-    width = max(map(len, (*shipped, *local)))
-    for name in shipped:
-        print(f"{name:<{width}}  {load_task(name).description}")
-    for name in local:
-        file = task_file(name)
-        try:
-            print(f"{name:<{width}}  {load_task(name).description} ({file})")
-        except UserError as error:  # one that is wrong does not hide the others
-            print(f"{name:<{width}}  wrong: {error}")
+    found = [{"name": name, "shipped": True, **_about(name)} for name in shipped]
+    found += [{"name": name, "shipped": False, **_about(name)} for name in local]
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    width = max(len(task["name"]) for task in found)
+    for task in found:
+        place = f" ({task['file']})" if not task["shipped"] and "error" not in task else ""
+        told = task.get("description", f"wrong: {task.get('error')}")
+        print(printable(f"{task['name']:<{width}}  {told}{place}"))
+
+
+def _about(name: str) -> dict[str, Any]:
+    """What a list says of a task; one that is wrong does not hide the others."""
+    file = ""
+    try:
+        file = str(task_file(name))
+        task = load_task(name)
+    except UserError as error:
+        return {"file": file, "error": str(error)}
+    return {"file": file, "description": task.description, "classes": task.n_classes, "metric": task.metric}
 
 
 def show_task(args: argparse.Namespace) -> None:
@@ -107,7 +122,7 @@ def new(args: argparse.Namespace) -> None:
     given = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
     ask = None if args.no_questions or not sys.stdin.isatty() else input
     file = write_task(args.file, args.data, given, ask)
-    print(f"{file}\nnext: python -m flaretune tasks check {file} --model_name NAME")
+    print(f"{file}\nnext: python -m flaretune tasks check {shlex.quote(str(file))} --model_name NAME")
 
 
 def _add_new_flags(parser: argparse.ArgumentParser) -> None:

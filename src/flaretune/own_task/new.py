@@ -118,9 +118,12 @@ def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[s
                 f"label_words = {_toml(_behind(template, words))}",
             ]
     lines += ["", "[source]", *source.lines]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("x", encoding="utf-8") as stream:
-        stream.write("\n".join(lines) + "\n")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write("\n".join(lines) + "\n")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); give another place") from error
     for problem in read_draft(file).problems:  # which the answers' own checks leave none of
         raise UserError(f"{file}: {problem.sentence}")
     return file
