@@ -53,7 +53,7 @@ def test_the_notebook_goes_from_a_csv_to_a_prediction(tmp_path):
         TUTORIAL, tmp_path / "tutorial", ignore=shutil.ignore_patterns("runs", ".ipynb_checkpoints")
     )
     notebook = nbformat.read(place / NOTEBOOK.name, as_version=4)
-    client = NotebookClient(notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(place)}})
+    client = NotebookClient(notebook, timeout=1000, kernel_name="python3", resources={"metadata": {"path": str(place)}})
     client.execute(env=environment)
 
     cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
