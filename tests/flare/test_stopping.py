@@ -22,10 +22,12 @@ LEAVES = (
     "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True); time.sleep(600)"
 )
 JOB = f"""
-import subprocess, sys, time
+import signal, subprocess, sys, time
 from pathlib import Path
-from flaretune.flare.stopping import Stopped, ending_what_it_starts, stoppable
+from flaretune.flare.stopping import SIGNALS, Stopped, ending_what_it_starts, stoppable
 
+for number in SIGNALS:  # whoever runs the tests may pass over some, as shells do for what is in the background
+    signal.signal(number, signal.SIG_DFL)
 try:
     with stoppable(), ending_what_it_starts():
         subprocess.run([sys.executable, "-c", {LEAVES!r}])
