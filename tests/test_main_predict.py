@@ -216,6 +216,7 @@ def test_evaluate_names_an_unknown_label(capsys, prompt, tmp_path):
     assert "has the label 'fine' in column 'label'; task 'reviews' allows 'bad', 'good'" in err
 
 
+@pytest.mark.slow
 def test_results_can_be_used_where_nvflare_is_not_installed(without_nvflare, result, labelled):
     flags = [*result, "--device", "cpu"]
     commands = [["predict", *flags, *TEXTS], ["evaluate", *flags, "--data", str(labelled)]]

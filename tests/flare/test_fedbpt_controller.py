@@ -129,7 +129,7 @@ def kept(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"norm_prompt": 1, "prompt_norm_threshold": 1.0}, {"perturb": 1}])
-@pytest.mark.parametrize("stopped_in", [1, 2, 4])
+@pytest.mark.parametrize("stopped_in", [1, 3])
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, kept, options, stopped_in):
     _, whole = job("whole", rounds=4, **options)
     stopped, _ = job("stopped", no_answers_from(stopped_in), rounds=4, server=kept, **options)
