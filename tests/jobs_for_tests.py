@@ -29,7 +29,7 @@ def command_in(folder: Path):
     """A function that runs a command in the repository; see `environment_in`."""
     environment = environment_in(folder)
 
-    def command(*argv: Any, timeout: float = 400) -> subprocess.CompletedProcess:
+    def command(*argv: Any, timeout: float = 900) -> subprocess.CompletedProcess:
         return subprocess.run(
             [str(a) for a in argv], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=timeout
         )

@@ -56,7 +56,7 @@ def test_the_three_ways_lead_to_a_prompt(tmp_path):
         elif language == "sh":
             script.append(contents)
     done = subprocess.run(
-        ["bash", "-c", "\n".join(script)], cwd=place, env=environment, capture_output=True, text=True, timeout=500
+        ["bash", "-c", "\n".join(script)], cwd=place, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "no mistakes" in done.stdout

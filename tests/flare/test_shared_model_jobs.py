@@ -84,16 +84,16 @@ def service(folders, free_port, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_template_with_ten_clients_in_two_threads_on_one_service(
+def test_the_template_with_five_clients_in_two_threads_on_one_service(
     service, folders, tmp_path, monkeypatch, as_in_a_job
 ):
     """Each turn of a client is a new process, which loads no model."""
     flags = ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL]
-    sites = [f"site-{number}" for number in range(1, 11)]
+    sites = [f"site-{number}" for number in range(1, 6)]
     run, server = command_in(tmp_path), {"num_rounds": 1, "seed": 7, "covariance": "diagonal"}
     told = " ".join([*flags, "--seed", "7", "--lm", service])
-    create_from_template(run, "fedbpt", tmp_path / "fedbpt", told, min_clients=10, **server)
-    done = run("nvflare", "simulator", tmp_path / "fedbpt", *["-n", "10", "-t", "2", "-w"], tmp_path / "out")
+    create_from_template(run, "fedbpt", tmp_path / "fedbpt", told, min_clients=5, **server)
+    done = run("nvflare", "simulator", tmp_path / "fedbpt", *["-n", "5", "-t", "2", "-w"], tmp_path / "out")
     assert done.returncode == 0, done.stdout[-3000:]
     results = tmp_path / "out" / "server" / "simulate_job" / "flaretune"
     assert [r["sites"] for r in read_summary(results)["rounds"]] == [sites] * 2

@@ -71,7 +71,7 @@ def is_watched(output: Path, job: str) -> bool:
 def test_with_flaretune_installed(walk, tmp_path):
     """Both jobs, and the first of them made longer."""
     running = walk("--code", "installed")
-    said, complaints = running.communicate(timeout=540)
+    said, complaints = running.communicate(timeout=900)
     assert running.returncode == 0, complaints
     output = tmp_path / "federation"
     first, longer = (json.loads((f / "summary.json").read_text(encoding="utf-8")) for f in results(output, "fedbpt"))
@@ -100,7 +100,7 @@ def test_with_code_that_jobs_carry_ended_in_the_middle(walk, tmp_path):
     """SIGTERM while the second job runs: one line, no process left. The first job's results are there."""
     running = walk("--code", "carried")
     output = tmp_path / "federation"
-    until = time.monotonic() + 300
+    until = time.monotonic() + 600
     while not is_watched(output, "reviews-lpfl") and running.poll() is None and time.monotonic() < until:
         time.sleep(0.2)
     assert running.poll() is None, running.stderr.read()
