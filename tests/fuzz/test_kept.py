@@ -51,6 +51,7 @@ def test_made_up_checkpoints(tmp_path):
     path = tmp_path / "round_00002"
     said = json.loads((path / checkpoints.STATE).read_text(encoding="utf-8"))
     del said["sha256"]
+    said["state"]["record"] = {"releases": 2}
 
     def make(rng):
         return changed(said, rng)
@@ -68,6 +69,8 @@ def test_made_up_checkpoints(tmp_path):
         assert isinstance(kept.name, str)
         assert 0 <= kept.after_round <= 5
         assert isinstance(kept.earlier.state, dict)
+        assert type(kept.releases_before) is int
+        assert kept.releases_before >= 5
         assert all(isinstance(part, dict) for part in kept.earlier.settings.values())
 
     loaded, refused = fuzz("made-up checkpoint", 6, make, load, check, UserError)

@@ -50,7 +50,10 @@ class KeptRun:
         self.releases_before = 0
         if self.earlier:
             with self.taking_up():  # and of rounds after that, which the job before could not keep
-                self.releases_before = self.earlier.state["record"].get("releases", 0) + num_rounds
+                releases = self.earlier.state["record"].get("releases", 0)
+                if type(releases) is not int or releases < 0:
+                    raise ValueError(f"releases is {releases!r}")
+                self.releases_before = releases + num_rounds
 
     @property
     def after_round(self) -> int:
