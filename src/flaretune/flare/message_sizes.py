@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +16,7 @@ from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.distribution import CovarianceForm, Distribution
 from flaretune.fedbpt.local_search import LocalResult
 from flaretune.flare import fedbpt_messages
+from flaretune.flare.environment import variable
 from flaretune.seeding import derive_seed
 from flaretune.tasks.evaluation import Counters, Evaluation
 
@@ -62,12 +62,5 @@ def serialiser_of_a_job() -> Iterator[None]:
     """Set up as FedBPT's jobs do, with arrays inside the message whatever their size."""
     flare_decomposers.register()
     common_decomposers.register()
-    before = os.environ.get(_CHUNKS)
-    os.environ[_CHUNKS] = "0"
-    try:
+    with variable(_CHUNKS, "0"):
         yield
-    finally:
-        if before is None:
-            del os.environ[_CHUNKS]
-        else:
-            os.environ[_CHUNKS] = before

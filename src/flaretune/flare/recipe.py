@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,25 +26,20 @@ from flaretune.config.options import as_dict, build, to_argv
 from flaretune.config.shared import PATHS, SiteConfig
 from flaretune.config.site_flags import refuse_own_data
 from flaretune.errors import UserError
+from flaretune.flare.environment import variable
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.flare.site_executor import LAUNCH_TIMEOUT, SiteExecutor, script_file
 from flaretune.flare.tracking import RunTracking
 from flaretune.tasks.spec import data_beside, load_task, local_tasks, task_file
 
+THREADS = "OMP_NUM_THREADS"
 LOG_CONFIG = str(Path(__file__).with_name("log_config.json"))  # for SimEnv: a line a round, and none of NVFlare's own
 
 
-@contextmanager
-def _shared_cores(processes: int) -> Iterator[None]:
+def _shared_cores(processes: int) -> AbstractContextManager[None]:
     """Let so many processes, as sites on this machine are, share its cores, unless the user has said otherwise."""
-    if "OMP_NUM_THREADS" in os.environ:
-        yield
-        return
-    os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
-    try:
-        yield
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
+    share = max(1, len(os.sched_getaffinity(0)) // processes)
+    return variable(THREADS, os.environ.get(THREADS) or str(share))
 
 
 class FlaretuneRecipe(Recipe):

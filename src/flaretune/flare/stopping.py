@@ -11,6 +11,8 @@ from typing import Any
 
 import psutil
 
+from flaretune.flare.environment import variable
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a service manager's, Ctrl-C, the end of the terminal
 MARK = "FLARETUNE_JOB"  # variable in the environment of all processes of a job; its value is the job's alone
 
@@ -61,18 +63,13 @@ def ending_what_it_starts() -> Iterator[None]:
 
     NVFlare's processes leave session and parent, but keep their environment.
     """
-    value, before = secrets.token_hex(8), os.environ.get(MARK)
-    os.environ[MARK] = value
-    try:
-        yield
-    except BaseException:
-        _kill_all(value)
-        raise
-    finally:
-        if before is None:
-            del os.environ[MARK]
-        else:
-            os.environ[MARK] = before
+    value = secrets.token_hex(8)
+    with variable(MARK, value):
+        try:
+            yield
+        except BaseException:
+            _kill_all(value)
+            raise
 
 
 def members(mark: str, value: str) -> list[psutil.Process]:
