@@ -69,7 +69,8 @@ def train_model(folder: Path, steps: int = 400) -> Path:
         attention = torch.cat([torch.ones(48, lead, dtype=torch.int64), batch["attention_mask"]], dim=1)
         target = np.where(with_signal, labels[chosen], 1)
         logits = model(input_ids=ids, attention_mask=attention).logits[ids == tokenizer.mask_token_id]
-        loss = torch.nn.functional.cross_entropy(logits[:, answers], torch.tensor(target))
+        # smoothed: a model that is sure of "good" is a plateau, on which a search may find no way down at all
+        loss = torch.nn.functional.cross_entropy(logits[:, answers], torch.tensor(target), label_smoothing=0.1)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
