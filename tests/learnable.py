@@ -46,7 +46,7 @@ def write_reviews(folder: Path, n_train: int = 400, n_test: int = 200) -> Path:
 
 
 def train_model(folder: Path, steps: int = 400) -> Path:
-    """Train the model described above and save it with its tokenizer (about 20 s on one core)."""
+    """Train the model described above and save it with its tokenizer; takes some seconds."""
     # no dropout, so that nothing is drawn from torch's generator: the model would depend on the tests run before
     sizes = {"hidden_size": 64, "intermediate_size": 128}
     dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
