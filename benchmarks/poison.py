@@ -36,6 +36,7 @@ from flaretune.bench.machine import machine
 from flaretune.command_line import add_manners, check_output, parse
 from flaretune.config.options import add_flags, as_dict, build
 from flaretune.config.shared import GROUPS
+from flaretune.errors import UserError
 from flaretune.fedbpt.bounded import Answers, bounded
 from flaretune.fedbpt.global_update import GlobalSearch
 from flaretune.fedbpt.objective import FITNESS_RANGE
@@ -88,13 +89,15 @@ def run_all(method: str, asked: Mapping[str, Any]) -> int:
     """Make the runs that are not in the file yet, one by one, and print the table."""
     preset = read_preset(METHODS[method], "demo")
     per_site = {name: number * asked["sites"] for name, number in TEXTS_A_SITE[method].items()}
-    options = {**preset, **per_site, "eval_clients": "first", **asked}
+    options = {**preset, **per_site, "calibrate": "none", "eval_clients": "first", **asked}
     rounds, attack = asked["rounds"] or preset["num_rounds"], asked["attack"] or ATTACKS[method]
     file = asked["output"]
     check_output(file)
     kept = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {"runs": []}
     for seed in asked["seeds"]:
         config = build(METHODS[method].site, {**options, "seed": seed})
+        if config.calibrate != "none":
+            raise UserError(f"--calibrate {config.calibrate}: its prior comes from a job's set-up, left out here")
         about = {"method": method, "sites": asked["sites"], "rounds": rounds, "strength": asked["strength"]}
         settings = {**about, "options": {k: v for k, v in as_dict(config).items() if k != "seed"}}
         sites = None

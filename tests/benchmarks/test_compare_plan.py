@@ -103,6 +103,8 @@ def test_the_plan_of_a_task_of_one_s_own_is_that_of_the_demos_but_for_the_task(m
         demo = read_preset(method, "demo")
         assert demo.pop("task_name") == "movie_reviews"
         del demo["seed"], demo["name"]
+        if method is FEDBPT:
+            demo["calibrate"] = "none"  # as the demo was when the plan was run
         given = parse(method, compare.job_command(run, tmp_path)[2:])
         assert {name: given[name] for name in demo} == demo
         others = {"task_file": task, "seed": run.seed, "output": str(tmp_path), "iid": 1}
@@ -140,7 +142,7 @@ def test_the_rows_of_the_search_study_ask_equally_many_candidates():
 @pytest.mark.parametrize(
     ("file", "rows"),
     [
-        ("calibrate.toml", ("FedBPT", "LP-FL")),
+        ("calibrate.toml", ("FedBPT, calibrated", "LP-FL")),
         ("privacy.toml", ("FedBPT, no noise", "LP-FL, no noise")),
     ],
 )
@@ -149,8 +151,8 @@ def test_what_other_plans_start_from_are_the_demos(file, rows):
     assert len(set(plan.values["seeds"])) >= 3
     for method, row in zip((FEDBPT, LPFL), rows, strict=True):
         demo = {k: v for k, v in read_preset(method, "demo").items() if k not in ("seed", "model_name", "name")}
-        if file == "privacy.toml" and method is LPFL:
-            demo |= {"lora_rank": 1, "freeze_a": 1}  # few numbers to put noise on
+        if file == "privacy.toml":  # few numbers to put noise on, and no prior, which would be told without
+            demo |= {"lora_rank": 1, "freeze_a": 1} if method is LPFL else {"calibrate": "none"}
         for run in plan.runs:
             if run.row == row:
                 assert {name: run.resolved[name] for name in demo} == demo

@@ -38,6 +38,11 @@ def test_the_table_has_a_cell_for_each_aggregation_and_number():
     assert lines[3] == "| FedBPT, away, 10 sites | clipped |  | 0.600 / 0.600 (1 of 1 ended early) |"
 
 
+def test_what_only_a_job_can_do_is_refused(capsys):
+    assert poison.main(["--method", "fedbpt", "--calibrate", "batch"]) == 1
+    assert "--calibrate batch: its prior comes from a job's set-up" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedbpt", "lpfl"])
 def test_both_methods_and_going_on(tmp_path, capsys, method):

@@ -163,7 +163,7 @@ class SiteConfig:
         if self.dp_noise and self.calibrate != "none":
             raise UserError(
                 f"--dp_noise {self.dp_noise:g} --calibrate {self.calibrate}: the prior is made from the sites' texts, "
-                "and told without noise; leave one of them out"
+                "and told without noise; give --calibrate none"
             )
         if self.dp_public_test and self.data_path:
             raise UserError(
