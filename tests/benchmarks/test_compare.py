@@ -163,6 +163,7 @@ def test_an_output_that_is_no_folder_is_named(main, tmp_path, capsys):
     assert "out cannot be made (File exists); give another folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_name", ["SIGINT", "SIGTERM"])
 def test_stopping_ends_the_job_and_all_its_processes(fake_job, tmp_path, signal_name):
     script = fake_job(hanging=["lp-fl-skewed-3"])

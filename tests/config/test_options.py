@@ -54,14 +54,14 @@ def made(kind, options: dict[str, Any]):
         assume(False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(configs(FedBPTConfig))
 def test_a_site_s_flags_give_back_its_config(options):
     config = made(FedBPTConfig, options)
     assert parse_site_flags(FedBPTConfig, to_argv(config)) == (config, [])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(configs(LPFLConfig), st.integers(1, 10**9))
 def test_an_lp_fl_site_s_flags_give_back_its_config(options, unlabelled):
     # most options that are drawn would be refused without these two
@@ -72,7 +72,7 @@ def test_an_lp_fl_site_s_flags_give_back_its_config(options, unlabelled):
 
 
 @pytest.mark.parametrize("kind", [FedBPTServerConfig, LPFLServerConfig])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_a_server_s_flags_give_back_its_config(kind, data):
     config = kind(**data.draw(configs(kind)))

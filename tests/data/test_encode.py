@@ -180,7 +180,7 @@ def test_of_two_texts_the_longer_is_cut(family):
     assert text.count("a moving and funny") == 2
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     case=st.sampled_from(ALL_MODES),
     premise=st.text(max_size=60),

@@ -59,6 +59,7 @@ def test_liars_are_held_to_the_others_and_named(job, caplog, liars):
     assert f"round 1: the answer of {names} is far beyond those of the others: it is held to them" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_liars", [1, 2])
 def test_accuracy_collapses_by_liars_without_a_bound_alone(job, n_liars):
     sites = [*HONEST[: 10 - n_liars], *["liar", "liar-2"][:n_liars]]

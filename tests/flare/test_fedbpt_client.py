@@ -141,7 +141,6 @@ def test_a_token_in_the_clear_is_refused_and_not_repeated(monkeypatch):
     ("flags", "status", "sentence"),
     [
         (["--intrinsic_dim", "0"], 1, "--intrinsic_dim 0: must be at least 1"),
-        (["--local_popsize", "1"], 1, "--local_popsize 1: CMA-ES needs at least 2"),
         (["--inference_framework", "ort"], 1, "--inference_framework ort: ONNX runtime is not supported"),
         (["--intrinsic_dims", "5"], 2, "unrecognized arguments: --intrinsic_dims"),
     ],
