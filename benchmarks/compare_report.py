@@ -49,6 +49,7 @@ class Result:
     seconds: float
     soft_label_agreement: float | None
     shared_model: bool = False  # clients ask a process that has the model: theirs hold none
+    epsilon: float | None = None  # of differential privacy; sites with noise do not tell what they spent
 
     @property
     def bytes_in_all(self) -> float:
@@ -67,11 +68,12 @@ def read_result(folder: Path, row: str, split: str, seed: int, shared_model: boo
         options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["options"]
         parameters = options["intrinsic_dim"] if values["method"] == "FedBPT" else values["trained_parameters"]
         own = {"row": row, "split": split, "seed": seed, "rounds": len(values["rounds"]) - 1, "parameters": parameters}
-        found = {"soft_label_agreement": None, **values, **own, "shared_model": shared_model}
+        own |= {"shared_model": shared_model, "epsilon": values.get("privacy", {}).get("epsilon")}
+        found = {"soft_label_agreement": None, **values, **own}
         if None in (found["test_accuracy"], found["zero_shot_accuracy"]):
             raise ValueError("no test accuracy")
         return Result(**{item.name: found[item.name] for item in fields(Result)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"the results in {folder} lack what the table needs ({error!r}); give every run test data, by eval_clients"
         ) from error
@@ -151,20 +153,22 @@ def between_markers(text: str, name: str, new: str) -> str | None:
 def table(layout: Layout, results: Sequence[Result], date: str, machine: str) -> str:
     """The table in Markdown, with a sentence on how to read it."""
     split_names = [f"accuracy, {split}" for split in layout.splits]
+    private = any(r.epsilon is not None for r in results)
     heads = [
-        "", *split_names, "trained parameters", "bytes a client and round, down + up",
+        "", *split_names, *(["ε"] if private else []), "trained parameters", "bytes a client and round, down + up",
         "example-forwards", "memory of a client, MiB", "seconds",
     ]  # fmt: skip
     lines = [heads, ["---", *["--:"] * (len(heads) - 1)]]
     zero_shot = [_range([r.zero_shot_accuracy for r in results if r.split == split]) for split in layout.splits]
-    lines.append(["zero-shot (model and template alone)", *zero_shot, "0", *["–"] * 4])
+    lines.append(["zero-shot (model and template alone)", *zero_shot, *(["–"] if private else []), "0", *["–"] * 4])
     for row, splits in layout.rows.items():
         mine = [r for r in results if r.row == row]
         accuracies = [
             _spread([r.test_accuracy for r in mine if r.split == split], layout.n_seeds) if split in splits else "–"
             for split in layout.splits
         ]
-        lines.append([row, *accuracies, *(_costs(mine) if mine else ["–"] * 5)])
+        epsilon = [_epsilon(mine)] if private else []
+        lines.append([row, *accuracies, *epsilon, *(_costs(mine) if mine else ["–"] * 5)])
     head, rule, *rest = ("| " + " | ".join(cells) + " |" for cells in lines)
     note = (
         f"Accuracy on test data of the round chosen by development data: mean ± sample standard deviation over "
@@ -175,7 +179,15 @@ def table(layout: Layout, results: Sequence[Result], date: str, machine: str) ->
     )
     if any(r.shared_model for r in results):
         note = f"{note} Lines with * have the model once, in a process of its own, which is not in the memory."
+    if private:
+        note = f"{note} With noise (ε) the accuracy is that of the last round, and sites do not tell what they spent."
     return "\n".join([head, rule, *rest, "", note])
+
+
+def _epsilon(results: Sequence[Result]) -> str:
+    """The most that a run of a line cost a site."""
+    told = [r.epsilon for r in results if r.epsilon is not None]
+    return f"{max(told):,.1f}" if told else "–"
 
 
 def _costs(results: Sequence[Result]) -> list[str]:
@@ -183,11 +195,13 @@ def _costs(results: Sequence[Result]) -> list[str]:
     names = ("bytes_down_per_client_round", "bytes_up_per_client_round", "example_forwards")
     down, up, forwards = (statistics.mean(getattr(r, name) for r in results) for name in names)
     searched = " searched" if results[0].method == "FedBPT" else ""
+    memory = f"{max(r.memory_mb for r in results):,.0f}{' *' if results[0].shared_model else ''}"
+    told = all(r.epsilon is None for r in results)
     return [
         f"{results[0].parameters:,}{searched}",
         f"{size(down)} + {size(up)}",
-        f"{forwards:,.0f}",
-        f"{max(r.memory_mb for r in results):,.0f}{' *' if results[0].shared_model else ''}",
+        f"{forwards:,.0f}" if told else "–",
+        memory if told else "–",
         f"{min(r.seconds for r in results):,.0f}",
     ]
 

@@ -74,6 +74,20 @@ def test_memory_without_the_model_is_told():
     assert "*" not in untold
 
 
+def test_runs_with_noise_tell_their_epsilon_and_not_what_they_spent():
+    layout = Layout({"plain": ("IID",), "noised": ("IID",)}, ("IID",), 2)
+    noised = [
+        a_result("noised", seed=s, epsilon=e, example_forwards=0, memory_mb=0.0) for s, e in ((1, 21.4449), (2, 7))
+    ]
+    text = compare_report.table(layout, [a_result("plain"), *noised], date="2026-01-02", machine="2 cores")
+    rows = cells(text)
+    assert rows[""][:2] == ["accuracy, IID", "ε"]
+    assert rows["noised"] == ["0.800 ± 0.000", "21.4", "368,640", "1.5 MB + 1.4 MB", "–", "–", "60"]
+    assert [rows[name][1] for name in ("plain", "zero-shot (model and template alone)")] == ["–", "–"]
+    assert rows["plain"][4:6] == ["1,000", "900"]
+    assert "With noise (ε) the accuracy is that of the last round" in text
+
+
 @pytest.mark.parametrize(
     ("n_bytes", "text"),
     [(0, "0 B"), (999, "999 B"), (999.6, "1 kB"), (1000, "1 kB"), (2673, "2.67 kB"), (1_474_560, "1.47 MB"),
@@ -85,7 +99,7 @@ def test_sizes_have_three_digits(n_bytes, text):
 
 @pytest.mark.parametrize("method", ["LP-FL", "FedBPT"])
 def test_numbers_are_read_from_summary_and_config(tmp_path, method):
-    summary = a_summary(method=method)
+    summary = a_summary(method=method, **({"privacy": {"epsilon": 3.5}} if method == "FedBPT" else {}))
     if method == "FedBPT":
         del summary["trained_parameters"], summary["soft_label_agreement"]
     (tmp_path / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
@@ -94,6 +108,7 @@ def test_numbers_are_read_from_summary_and_config(tmp_path, method):
     assert (found.row, found.split, found.seed, found.method) == ("row", "split", 4, method)
     assert found.parameters == (77 if method == "FedBPT" else 4096)
     assert found.soft_label_agreement == (None if method == "FedBPT" else 0.75)
+    assert found.epsilon == (3.5 if method == "FedBPT" else None)
     assert (found.rounds, found.best_round) == (2, 2)
     assert found.bytes_in_all == 2 * (1500 + 1400)
     assert (found.test_accuracy, found.memory_mb, found.seconds, found.example_forwards) == (0.8, 900.5, 61.0, 1000)
