@@ -4,7 +4,7 @@
     python benchmarks/compare.py --report      # only the table and the figure, of the runs that are there
 
 Finished runs are kept in the output folder. The results of the plans that lie here go into a JSON file beside them, the
-README (between the markers of the plan's name) and figs/; those of a plan of your own into the output folder.
+README that has the plan's markers (here or above) and figs/; those of a plan of your own into the output folder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from typing import Any
 
 import psutil
 from compare_plan import METHODS, ROOT, Plan, Run, check_keys, in_full, read_plan
-from compare_report import JOB, Places, Result, read_result, write_report
+from compare_report import JOB, Places, write_report
+from compare_result import Result, read_result
 
 from flaretune import command_line
 from flaretune.bench.machine import machine
@@ -173,7 +174,8 @@ def compare(args: argparse.Namespace) -> int:
     places = Places(args.output / "compare.json", args.output / "compare.png")
     if args.plan.resolve().parent == SHIPPED_PLAN.parent:
         name = args.plan.stem
-        places = Places(args.plan.with_suffix(".json"), ROOT / "figs" / f"{name}.png", ROOT / "README.md", name)
+        readmes = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+        places = Places(args.plan.with_suffix(".json"), ROOT / "figs" / f"{name}.png", readmes, name)
     n_failed = 0
     if not args.report:
         _make_folder(args.output)
@@ -183,7 +185,7 @@ def compare(args: argparse.Namespace) -> int:
         n_failed = run_all(plan, todo, args.output, args.minutes, lambda: report(plan, args.output, places), tell)
     if args.report or any(kept(run, args.output) for run in plan.runs):
         text = report(plan, args.output, places)
-        print(text or f"table: {places.readme}, figure: {places.figure}, numbers: {places.facts}")
+        print(text or f"table: in the README, figure: {places.figure}, numbers: {places.facts}")
     return 1 if n_failed else 0
 
 

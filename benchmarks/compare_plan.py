@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
-from compare_report import Layout
+from compare_table import COLUMNS, Layout
 
 from flaretune.cache import in_cache
 from flaretune.config.job import JobConfig
@@ -21,7 +21,9 @@ from flaretune.toml_file import read_toml
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {"lpfl": LPFL, "fedbpt": FEDBPT}
 JOB_OPTIONS = ("n_clients", "threads", "gpu", "share_lm")  # those of JobConfig that a plan may set
-PARTS = [("seeds", list), ("common", dict), ("method", dict), ("splits", dict), ("rows", list)]  # of a plan's file
+PARTS = [  # of a plan's file
+    ("seeds", list), ("columns", list), ("common", dict), ("method", dict), ("splits", dict), ("rows", list),
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def read_plan(path: Path) -> Plan:
             raise UserError(f"{path}: it has no {name}; benchmarks/compare.toml shows what a plan looks like")
     if not all(type(seed) is int for seed in seeds) or len(set(seeds)) < len(seeds):
         raise UserError(f"{path}: seeds = {seeds} must be different whole numbers")
+    columns = values.get("columns", list(Layout.columns))
+    check_keys(columns, list(COLUMNS), f"{path}, columns")
     methods = values.get("method", {})
     check_keys(methods, METHODS, f"{path}, [method]")
     for name, value in (*((f"method.{n}", v) for n, v in methods.items()), *splits.items()):
@@ -95,7 +99,8 @@ def read_plan(path: Path) -> Plan:
 
     # all rows with the first seed, then all with the second: an interrupted comparison has every row
     runs = tuple(make(row, split, seed) for seed in seeds for row in rows for split in row["splits"])
-    return Plan(values, Layout({row["name"]: tuple(row["splits"]) for row in rows}, tuple(splits), len(seeds)), runs)
+    lines = {row["name"]: tuple(row["splits"]) for row in rows}
+    return Plan(values, Layout(lines, tuple(splits), len(seeds), tuple(columns)), runs)
 
 
 def _read_row(row: Any, splits: list[str], path: str) -> dict[str, Any]:

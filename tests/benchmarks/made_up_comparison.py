@@ -1,8 +1,11 @@
-"""A small plan, a job that is none, and the numbers that it leaves."""
+"""A small plan, a job that is none, the numbers that it leaves, and results for table and figure."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from compare_result import Result
+from compare_table import Layout
 
 PLAN = """
 seeds = [3, 1]
@@ -64,7 +67,7 @@ def a_summary(**changes):
         "example_forwards": 1000, "bytes_down_per_client_round": 1500.0, "bytes_up_per_client_round": 1400.0,
         "memory_mb": 900.5, "seconds": 61.0, "method": "LP-FL", "artifact": "a", "artifact_kind": "adapter",
         "task": "t", "metric": "accuracy", "sites": ["site-1"], "trained_parameters": 4096,
-        "soft_label_agreement": 0.75, "rounds": [{}, {}, {}],
+        "soft_label_agreement": 0.75, "rounds": [{}, {}, {"accuracy": 0.78}],
     }  # fmt: skip
     return {**values, **changes}
 
@@ -81,3 +84,29 @@ def started(tmp_path: Path) -> list[str]:
     names = file.read_text(encoding="utf-8").split() if file.exists() else []
     file.unlink(missing_ok=True)
     return names
+
+
+def a_result(row="LP-FL", split="IID", seed=1, **changes):
+    values = {
+        "row": row, "split": split, "seed": seed, "method": "LP-FL", "test_accuracy": 0.8, "zero_shot_accuracy": 0.5,
+        "dev_accuracy": 0.9, "best_round": 2, "rounds": 5, "bytes_down_per_client_round": 1.5e6,
+        "bytes_up_per_client_round": 1.4e6, "parameters": 368640, "example_forwards": 1000, "memory_mb": 900.0,
+        "seconds": 60.0, "soft_label_agreement": None,
+    }  # fmt: skip
+    return Result(**{**values, **changes})
+
+
+LAYOUT = Layout({"LP-FL": ("IID", "Skewed"), "FedBPT": ("IID",), "not run": ("IID",)}, ("IID", "Skewed"), 3)
+RESULTS = [
+    # mean 0.82, squared deviations 0.0004 + 0 + 0.0004, over n - 1 = 2: 0.02
+    a_result(seed=1, test_accuracy=0.80, seconds=50.0, memory_mb=900.0, example_forwards=1000),
+    a_result(seed=2, test_accuracy=0.82, seconds=70.0, memory_mb=1500.4, example_forwards=2000),
+    a_result(seed=3, test_accuracy=0.84, seconds=60.0, memory_mb=800.0, example_forwards=3000),
+    # two of three seeds: mean 0.7, deviations ±0.1, over 1: sqrt(0.02) = 0.1414
+    a_result(split="Skewed", seed=1, test_accuracy=0.60, zero_shot_accuracy=0.49, seconds=80.0, example_forwards=4000),
+    a_result(split="Skewed", seed=2, test_accuracy=0.80, zero_shot_accuracy=0.51, seconds=90.0, example_forwards=5000),
+    a_result(
+        "FedBPT", method="FedBPT", test_accuracy=0.755, parameters=100, rounds=12, bytes_down_per_client_round=2673.0,
+        bytes_up_per_client_round=812.0, example_forwards=62976, memory_mb=1034.6, seconds=218.4,
+    ),
+]  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import compare
 import pytest
-from compare_report import Layout
+from compare_table import Layout
 
 from flaretune.config.options import build
 from flaretune.errors import UserError
@@ -46,6 +46,12 @@ def test_options_of_common_method_split_and_row_in_this_order(tmp_path, monkeypa
         ("seeds = [3, 1]", "seeds = [true]", r"seeds = \[True\] must be different whole numbers"),
         ("seeds = [3, 1]", "seeds = [3]\nsplit = 1", "there is no option 'split'; did you mean 'splits'"),
         ("seeds = [3, 1]", "seeds = 3", "seeds = 3 must be of type list"),
+        (
+            "seeds = [3, 1]",
+            'seeds = [3]\ncolumns = ["second"]',
+            "columns: there is no 'second'; did you mean 'seconds'",
+        ),
+        ("seeds = [3, 1]", "seeds = [3]\ncolumns = [[1]]", r"columns: there is no \[1\]; there are last, "),
         ("seeds = [3, 1]", "seeds = [3", "is not valid TOML"),
         ("[method.fedbpt]", "[method.fedbtp]", r"\[method\]: there is no 'fedbtp'; did you mean 'fedbpt'"),
         ("k_shot = 12", "k_shots = 12", "row 'LP-FL', split IID: there is no 'k_shots'; did you mean 'k_shot'"),
@@ -123,16 +129,17 @@ def test_a_task_file_that_is_wrong_is_told_before_anything_is_run(tmp_path):
             compare.read_plan(write_plan(tmp_path, plan))
 
 
-def test_the_rows_of_the_search_study_ask_equally_many_candidates():
+def test_the_rows_of_the_search_study_ask_half_as_many_candidates_as_the_demo():
     plan = compare.read_plan(compare.SHIPPED_PLAN.with_name("search.toml"))
     assert len(set(plan.values["seeds"])) >= 3
     for run in plan.runs:
         o = run.resolved
         on_texts = 2 if o["perturb"] else 1
-        assert o["local_popsize"] * o["local_iter"] * o["num_rounds"] * on_texts == 480, run.title
+        assert o["local_popsize"] * o["local_iter"] * o["num_rounds"] * on_texts == 240, run.title
     first, *others = [run for run in plan.runs if run.seed == plan.values["seeds"][0] and run.split == "IID"]
     demo = {name: value for name, value in read_preset(FEDBPT, "demo").items() if name not in ("seed", "model_name")}
     demo.pop("name")
+    demo["num_rounds"] //= 2
     assert {name: first.resolved[name] for name in demo} == demo
     for run in others:  # which differ from it, each in something else
         changed = {name for name, value in run.resolved.items() if value != first.resolved[name]}
@@ -142,14 +149,15 @@ def test_the_rows_of_the_search_study_ask_equally_many_candidates():
 @pytest.mark.parametrize(
     ("file", "rows"),
     [
-        ("calibrate.toml", ("FedBPT, calibrated", "LP-FL")),
-        ("privacy.toml", ("FedBPT, no noise", "LP-FL, no noise")),
+        ("calibrate.toml", {"FedBPT, calibrated": FEDBPT, "LP-FL": LPFL}),
+        ("privacy.toml", {"FedBPT, no noise": FEDBPT, "LP-FL, no noise": LPFL}),
+        ("soft_labels.toml", {"as in the demo": LPFL}),
     ],
 )
 def test_what_other_plans_start_from_are_the_demos(file, rows):
     plan = compare.read_plan(compare.SHIPPED_PLAN.with_name(file))
     assert len(set(plan.values["seeds"])) >= 3
-    for method, row in zip((FEDBPT, LPFL), rows, strict=True):
+    for row, method in rows.items():
         demo = {k: v for k, v in read_preset(method, "demo").items() if k not in ("seed", "model_name", "name")}
         if file == "privacy.toml":  # few numbers to put noise on, and no prior, which would be told without
             demo |= {"lora_rank": 1, "freeze_a": 1} if method is LPFL else {"calibrate": "none"}

@@ -1,0 +1,65 @@
+"""The numbers of a comparison's finished run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from flaretune.errors import UserError
+from flaretune.report.results import read_summary
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found, by the names of its summary.json; `parameters` are those trained or (FedBPT) searched."""
+
+    row: str
+    split: str
+    seed: int
+    method: str
+    test_accuracy: float
+    zero_shot_accuracy: float
+    dev_accuracy: float | None
+    best_round: int
+    rounds: int
+    bytes_down_per_client_round: float
+    bytes_up_per_client_round: float
+    parameters: int
+    example_forwards: int
+    memory_mb: float
+    seconds: float
+    soft_label_agreement: float | None
+    shared_model: bool = False  # clients ask a process that has the model: theirs hold none
+    last_accuracy: float | None = None  # on test data, after the last round
+    epsilon: float | None = None  # of differential privacy; sites with noise do not tell what they spent
+
+    @property
+    def bytes_in_all(self) -> float:
+        """Bytes that a client received and sent in the whole run."""
+        return self.rounds * (self.bytes_down_per_client_round + self.bytes_up_per_client_round)
+
+
+def read_result(folder: Path, row: str, split: str, seed: int, shared_model: bool = False) -> Result:
+    """The numbers of a finished run, with what `Result` calls them.
+
+    Raises:
+        UserError: summary.json or config.json is missing, damaged, or lacks a number of the table.
+    """
+    values = read_summary(folder)
+    try:
+        options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["options"]
+        parameters = options["intrinsic_dim"] if values["method"] == "FedBPT" else values["trained_parameters"]
+        own = {"row": row, "split": split, "seed": seed, "rounds": len(values["rounds"]) - 1, "parameters": parameters}
+        own |= {"last_accuracy": values["rounds"][-1].get("accuracy")}
+        own |= {"shared_model": shared_model, "epsilon": values.get("privacy", {}).get("epsilon")}
+        found = {"soft_label_agreement": None, **values, **own}
+        if None in (found["test_accuracy"], found["zero_shot_accuracy"]):
+            raise ValueError("no test accuracy")
+        return Result(**{item.name: found[item.name] for item in fields(Result)})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"the results in {folder} lack what the table needs ({error!r}); give every run test data, by eval_clients"
+        ) from error
