@@ -3,13 +3,15 @@
     python benchmarks/compare.py               # Ctrl-C stops it; the same command goes on where it was
     python benchmarks/compare.py --report      # only the table and the figure, of the runs that are there
 
-Finished runs are kept in the output folder. The results of the plans that lie here go into a JSON file beside them, the
-README that has the plan's markers (here or above) and figs/; those of a plan of your own into the output folder.
+Finished runs are kept in the output folder; the same command, given in a second terminal, works on the others. The
+results of the plans that lie here go into a JSON file beside them, the README that has the plan's markers (here or
+above) and figs/; those of a plan of your own into the output folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -18,8 +20,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -121,17 +123,34 @@ def run_all(
         if time.monotonic() - started >= 60 * minutes:
             tell(f"{minutes:g} minutes have passed and {len(todo) - number + 1} runs are left: run it again to go on")
             break
+        left = f"{len(todo) - number} left"
         tell(f"{run.title} …", end=" ", flush=True)
-        try:
-            result = run_job(run, output)
-        except UserError as error:
-            n_failed += 1
-            tell(f"failed, {len(todo) - number} left", flush=True)
-            print(f"error: {run.title} failed: {error} (see {output / run.folder / LOG})", file=sys.stderr)
-            continue
-        tell(f"accuracy {result.test_accuracy:.3f}, {result.seconds:.0f} s, {len(todo) - number} left", flush=True)
+        with _claim(output / run.folder) as claimed:
+            if not claimed or kept(run, output):
+                tell(f"{'done' if claimed else 'being run'} by another process, {left}", flush=True)
+                continue
+            try:
+                result = run_job(run, output)
+            except UserError as error:
+                n_failed += 1
+                tell(f"failed, {left}", flush=True)
+                print(f"error: {run.title} failed: {error} (see {output / run.folder / LOG})", file=sys.stderr)
+                continue
+        tell(f"accuracy {result.test_accuracy:.3f}, {result.seconds:.0f} s, {left}", flush=True)
         after()
     return n_failed
+
+
+@contextmanager
+def _claim(folder: Path) -> Iterator[bool]:
+    """Whether a run is this process's: several may work on one plan. The claim ends with the process at the latest."""
+    with folder.with_name(f".{folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def report(plan: Plan, output: Path, places: Places) -> str | None:

@@ -1,5 +1,6 @@
 """The comparison's runs, with a made-up job in place of a real one: which are done, kept, done again, stopped."""
 
+import fcntl
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import compare
 import psutil
 import pytest
 
@@ -119,6 +121,31 @@ def test_a_failed_run_is_named_the_others_go_on_and_it_is_run_again(main, fake_j
     fake_job()
     assert main() == 0
     assert started(tmp_path) == ["lp-fl-skewed-3"]
+
+
+def test_two_processes_may_work_on_one_plan(main, fake_job, tmp_path, capsys, monkeypatch):
+    fake_job()
+    held, done = SEED_3[1], SEED_3[2]
+    main("--only", "centralised (all)")
+    started(tmp_path)
+    (tmp_path / "out" / done / "job.json").rename(tmp_path / "job.json")
+    run_job = compare.run_job
+
+    def while_another_works(run, output):
+        if run.folder == SEED_3[0]:  # meanwhile the other finishes one run and is at another
+            (tmp_path / "job.json").rename(output / done / "job.json")
+        return run_job(run, output)
+
+    monkeypatch.setattr(compare, "run_job", while_another_works)
+    with (tmp_path / "out" / f".{held}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main() == 0
+    assert started(tmp_path) == [SEED_3[0], SEED_3[3], *(name for name in SEED_1 if "centralised" not in name)]
+    out = capsys.readouterr().out
+    assert "LP-FL, Skewed, seed 3 … being run by another process, " in out
+    assert "centralised (all), IID, seed 3 … done by another process, " in out
+    assert main() == 0
+    assert started(tmp_path) == [held]
 
 
 def test_a_run_without_test_accuracy_has_failed(main, fake_job, tmp_path, capsys):
