@@ -158,7 +158,9 @@ def report(plan: Plan, output: Path, places: Places) -> str | None:
     found = [(result, output / run.folder) for run in plan.runs if (result := kept(run, output))]
     if not found:
         raise UserError(f"{output} has no finished run of this plan; run it without --report first")
-    return write_report(plan.layout, plan.values, found, places)
+    with (output / ".report.lock").open("w") as lock:  # of another process with the same plan
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return write_report(plan.layout, plan.values, found, places)
 
 
 def _make_folder(folder: Path) -> None:
@@ -204,7 +206,7 @@ def compare(args: argparse.Namespace) -> int:
         n_failed = run_all(plan, todo, args.output, args.minutes, lambda: report(plan, args.output, places), tell)
     if args.report or any(kept(run, args.output) for run in plan.runs):
         text = report(plan, args.output, places)
-        print(text or f"table: in the README, figure: {places.figure}, numbers: {places.facts}")
+        print(text or f"table: in README.md or benchmarks/README.md, figure: {places.figure}, numbers: {places.facts}")
     return 1 if n_failed else 0
 
 

@@ -148,6 +148,21 @@ def test_two_processes_may_work_on_one_plan(main, fake_job, tmp_path, capsys, mo
     assert started(tmp_path) == [held]
 
 
+def test_reports_of_two_processes_are_written_one_after_the_other(main, fake_job, tmp_path, monkeypatch):
+    fake_job()
+    write_report, held = compare.write_report, []
+
+    def when_another_would_write(*args):
+        with (tmp_path / "out" / ".report.lock").open("w") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.append(True)
+        return write_report(*args)
+
+    monkeypatch.setattr(compare, "write_report", when_another_would_write)
+    assert main("--only", "centralised (all)") == 0
+    assert len(held) == 3  # after each of the two runs, and at the end
+
+
 def test_a_run_without_test_accuracy_has_failed(main, fake_job, tmp_path, capsys):
     fake_job(summary=a_summary(test_accuracy=None))
     assert main("--only", "FedBPT") == 1
