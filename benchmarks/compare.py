@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py               # Ctrl-C stops it; the same command goes on where it was
     python benchmarks/compare.py --report      # only the table and the figure, of the runs that are there
+    python benchmarks/compare.py --go_on       # the runs in the plan's JSON count too, wherever they were made
 
 Finished runs are kept in the output folder; the same command, given in a second terminal, works on the others. The
 results of the plans that lie here go into a JSON file beside them, the README that has the plan's markers (here or
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from compare_plan import METHODS, ROOT, Plan, Run, check_keys, in_full, read_plan
-from compare_report import JOB, Places, write_report
+from compare_kept import JOB, Kept, read_earlier
+from compare_plan import METHODS, ROOT, Plan, Run, check_keys, defaults_of, in_full, read_plan
+from compare_report import Places, write_report
 from compare_result import Result, read_result
 
 from flaretune import command_line
@@ -48,20 +49,6 @@ def job_command(run: Run, folder: Path) -> list[str]:
     given = {**run.options, "output": folder.absolute()}
     flags = [f"--{name}={in_full(value)}" for name, value in given.items()]
     return [sys.executable, str(ROOT / "jobs" / METHODS[run.method].script), *flags]
-
-
-def kept(run: Run, output: Path) -> Result | None:
-    """What a run found, if it has been run, with the options that it has now, and ended well."""
-    folder = output / run.folder
-    try:
-        then = json.loads((folder / JOB).read_text(encoding="utf-8"))
-        # an option that is newer than the run, and not asked for, changes nothing
-        same = then["method"] == run.method and all(run.resolved.get(k) == v for k, v in then["options"].items())
-        if not same or not run.options.keys() <= then["options"].keys() or then.get("task") != run.task:
-            return None
-        return read_result(folder, run.row, run.split, run.seed, run.shares_model)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or damaged: it is run anew
-        return None
 
 
 def run_job(run: Run, output: Path, command: Callable[[Run, Path], list[str]] = job_command) -> Result:
@@ -111,14 +98,14 @@ def _end(process: psutil.Popen) -> None:
 def run_all(
     plan: Plan,
     todo: Sequence[Run],
-    output: Path,
+    kept: Kept,
     minutes: float,
     after: Callable[[], Any],
     tell: Callable[..., None] = print,
 ) -> int:
     """Run jobs until `minutes` have passed, with `after` each that ended well; returns how many failed."""
-    started, n_failed = time.monotonic(), 0
-    tell(f"{len(todo)} runs to do, {sum(kept(r, output) is not None for r in plan.runs)} kept in {output}")
+    started, n_failed, output = time.monotonic(), 0, kept.output
+    tell(f"{len(todo)} runs to do, {sum(kept.find(run) is not None for run in plan.runs)} kept in {output}")
     for number, run in enumerate(todo, 1):
         if time.monotonic() - started >= 60 * minutes:
             tell(f"{minutes:g} minutes have passed and {len(todo) - number + 1} runs are left: run it again to go on")
@@ -126,7 +113,7 @@ def run_all(
         left = f"{len(todo) - number} left"
         tell(f"{run.title} …", end=" ", flush=True)
         with _claim(output / run.folder) as claimed:
-            if not claimed or kept(run, output):
+            if not claimed or kept.find(run):
                 tell(f"{'done' if claimed else 'being run'} by another process, {left}", flush=True)
                 continue
             try:
@@ -153,14 +140,15 @@ def _claim(folder: Path) -> Iterator[bool]:
             yield True
 
 
-def report(plan: Plan, output: Path, places: Places) -> str | None:
+def report(plan: Plan, kept: Kept, places: Places) -> str | None:
     """Write the report of the finished runs of a plan (see `write_report`); a UserError if there is none."""
-    found = [(result, output / run.folder) for run in plan.runs if (result := kept(run, output))]
+    found = [finished for run in plan.runs if (finished := kept.find(run))]
     if not found:
-        raise UserError(f"{output} has no finished run of this plan; run it without --report first")
-    with (output / ".report.lock").open("w") as lock:  # of another process with the same plan
+        raise UserError(f"{kept.output} has no finished run of this plan; run it without --report first")
+    defaults = {method: defaults_of(method) for method in dict.fromkeys(run.method for run in plan.runs)}
+    with (kept.output / ".report.lock").open("w") as lock:  # of another process with the same plan
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return write_report(plan.layout, plan.values, found, places)
+        return write_report(plan.layout, plan.values, defaults, found, places)
 
 
 def _make_folder(folder: Path) -> None:
@@ -177,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/NAME of the plan)")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="run these rows alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run when they have passed")
+    parser.add_argument("--go_on", action="store_true", help="count runs that the plan's JSON tells of as finished")
     parser.add_argument("--report", action="store_true", help="run nothing: only write table and figure")
     add_manners(parser)
     args = parse(parser, argv)
@@ -198,14 +187,15 @@ def compare(args: argparse.Namespace) -> int:
         readmes = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
         places = Places(args.plan.with_suffix(".json"), ROOT / "figs" / f"{name}.png", readmes, name)
     n_failed = 0
+    kept = Kept(args.output, read_earlier(plan, places.facts) if args.go_on else {})
+    _make_folder(args.output)
     if not args.report:
-        _make_folder(args.output)
         todo = [run for run in plan.runs if run.row in (args.only or plan.layout.rows)]
-        todo = [run for run in todo if kept(run, args.output) is None]
+        todo = [run for run in todo if kept.find(run) is None]
         tell = (lambda *_, **__: None) if args.quiet else print
-        n_failed = run_all(plan, todo, args.output, args.minutes, lambda: report(plan, args.output, places), tell)
-    if args.report or any(kept(run, args.output) for run in plan.runs):
-        text = report(plan, args.output, places)
+        n_failed = run_all(plan, todo, kept, args.minutes, lambda: report(plan, kept, places), tell)
+    if args.report or any(kept.find(run) for run in plan.runs):
+        text = report(plan, kept, places)
         print(text or f"table: in README.md or benchmarks/README.md, figure: {places.figure}, numbers: {places.facts}")
     return 1 if n_failed else 0
 

@@ -68,9 +68,21 @@ def read_plan(path: Path) -> Plan:
     """Read a plan, and check every job of it.
 
     Raises:
-        UserError: the file cannot be read, lacks something, or holds what no job can be made of.
+        UserError: the file cannot be read; see `make_plan`.
     """
-    values = read_toml(path, make_dataclass("PlanFile", PARTS))
+    return make_plan(read_toml(path, make_dataclass("PlanFile", PARTS)), str(path))
+
+
+def make_plan(values: dict[str, Any], path: str) -> Plan:
+    """The jobs of a plan, every one checked.
+
+    Args:
+        values: contents of the plan's file.
+        path: of that file, for messages.
+
+    Raises:
+        UserError: it lacks something, or holds what no job can be made of.
+    """
     seeds, splits, rows = (values.get(key) for key in ("seeds", "splits", "rows"))
     for name, value in (("seeds", seeds), ("splits", splits), ("rows", rows)):
         if not value:
@@ -83,7 +95,7 @@ def read_plan(path: Path) -> Plan:
     check_keys(methods, METHODS, f"{path}, [method]")
     for name, value in (*((f"method.{n}", v) for n, v in methods.items()), *splits.items()):
         _check_type(value, dict, f"{path}: {name}")
-    rows = [_read_row(row, list(splits), str(path)) for row in rows]
+    rows = [_read_row(row, list(splits), path) for row in rows]
     for names in ([row["name"] for row in rows], list(splits), *(row["splits"] for row in rows)):
         slugs = [_slug(name) for name in names]
         if len(set(slugs)) < len(slugs) or "" in slugs:
@@ -131,6 +143,13 @@ def _resolve(method: str, options: dict[str, Any], place: str) -> dict[str, Any]
         return {**on_job, **as_dict(build(server, options)), **as_dict(build(site, options))}
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
+
+
+def defaults_of(method: str) -> dict[str, Any]:
+    """Every option of a method's jobs with its default."""
+    on_job = {item.name: item.default for item in fields(JobConfig) if item.name in JOB_OPTIONS}
+    configs = (METHODS[method].server, METHODS[method].site)
+    return {**on_job, **{item.name: item.default for config in configs for item in fields(config)}}
 
 
 def _read_task(options: dict[str, Any], place: str) -> dict[str, Any] | None:

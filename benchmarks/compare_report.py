@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compare_result import CONFIG, Result
+from compare_result import Finished, Result
 from compare_table import Layout, size, table
 
 from flaretune.errors import UserError
 from flaretune.report.run_record import write_json
 
-JOB = "job.json"
 DODGE = 0.07  # decades between points whose bytes are nearly the same
 
 
@@ -32,14 +30,19 @@ class Places:
 
 
 def write_report(
-    layout: Layout, plan: Mapping[str, Any], finished: Sequence[tuple[Result, Path]], places: Places
+    layout: Layout,
+    plan: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    finished: Sequence[Finished],
+    places: Places,
 ) -> str | None:
     """Write the numbers as JSON, the figure, and the table into a README.
 
     Args:
         layout: of table and figure.
         plan: contents of the plan's file, noted with the numbers.
-        finished: what each finished run found, with its folder.
+        defaults: of each method's options, for those that the plan leaves out.
+        finished: the runs to tell of.
         places: where to.
 
     Returns:
@@ -48,15 +51,12 @@ def write_report(
     Raises:
         UserError: a README's markers are not a pair.
     """
-    results = [result for result, _ in finished]
-    jobs, configs = (
-        [json.loads((folder / name).read_text(encoding="utf-8")) for _, folder in finished] for name in (JOB, CONFIG)
-    )
-    about = {"date": max(job["date"] for job in jobs), "machine": _each_once(job["machine"] for job in jobs)}
-    packages = dict.fromkeys(name for config in configs for name in config["versions"])
-    versions = {name: _each_once(c["versions"].get(name, "none") for c in configs) for name in packages}
-    runs = [{**asdict(result), "bytes_in_all": round(result.bytes_in_all)} for result in results]
-    write_json({**about, "versions": versions, "plan": plan, "runs": runs}, places.facts)
+    results = [run.result for run in finished]
+    about = {"date": max(run.date for run in finished), "machine": _each_once(run.machine for run in finished)}
+    packages = dict.fromkeys(name for run in finished for name in run.versions)
+    versions = {name: _each_once(run.versions.get(name, "none") for run in finished) for name in packages}
+    runs = [run.entry() for run in finished]
+    write_json({**about, "versions": versions, "plan": plan, "defaults": defaults, "runs": runs}, places.facts)
     draw(layout, results, places.figure)
     text = table(layout, results, **about)
     for file in places.readmes:
@@ -71,7 +71,8 @@ def write_report(
 
 
 def _each_once(words: Iterable[str]) -> str:
-    return "; ".join(sorted(set(words)))
+    """Different words, of which some may have been put together by this function before."""
+    return "; ".join(sorted({word for several in words for word in several.split("; ")}))
 
 
 def between_markers(text: str, name: str, new: str) -> str | None:

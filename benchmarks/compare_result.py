@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from flaretune.errors import UserError
 from flaretune.report.results import read_summary
@@ -40,6 +42,21 @@ class Result:
     def bytes_in_all(self) -> float:
         """Bytes that a client received and sent in the whole run."""
         return self.rounds * (self.bytes_down_per_client_round + self.bytes_up_per_client_round)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: what it found, when, where, and with which versions of what its numbers depend on."""
+
+    result: Result
+    date: str
+    machine: str
+    versions: Mapping[str, str]
+
+    def entry(self) -> dict[str, Any]:
+        """What stands of it among the runs of a plan's JSON file; versions stand there once for all."""
+        where = {"date": self.date, "machine": self.machine}
+        return {**asdict(self.result), "bytes_in_all": round(self.result.bytes_in_all), **where}
 
 
 def read_result(folder: Path, row: str, split: str, seed: int, shared_model: bool = False) -> Result:

@@ -1,0 +1,85 @@
+"""Which runs of a comparison are finished: in its output folder, or told of by an earlier report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from compare_plan import Plan, Run, defaults_of, make_plan
+from compare_result import CONFIG, Finished, Result, read_result
+
+from flaretune.errors import UserError
+
+JOB = "job.json"  # in a run's folder: what was asked, when and where; written last
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Finished runs.
+
+    Attributes:
+        output: has the folders of the runs.
+        earlier: runs without a folder, by the name that it would have (see `read_earlier`).
+    """
+
+    output: Path
+    earlier: Mapping[str, Finished] = field(default_factory=dict)
+
+    def find(self, run: Run) -> Finished | None:
+        """A run that has been done, with the options that it has now, and ended well."""
+        return self._in_its_folder(run) or self.earlier.get(run.folder)
+
+    def _in_its_folder(self, run: Run) -> Finished | None:
+        folder = self.output / run.folder
+        try:
+            then, config = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (JOB, CONFIG))
+            if not _is_the_same(run, then["method"], then["options"]) or then.get("task") != run.task:
+                return None
+            result = read_result(folder, run.row, run.split, run.seed, run.shares_model)
+            return Finished(result, then["date"], then["machine"], config["versions"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # absent or damaged: it is run anew
+            return None
+
+
+def read_earlier(plan: Plan, facts: Path) -> dict[str, Finished]:
+    """The runs of a plan that its JSON file tells of, by the names of their folders.
+
+    Left out are those whose options have changed since, and those with a task file, which the JSON file does not hold.
+
+    Args:
+        plan: as it is now.
+        facts: what `write_report` wrote.
+
+    Raises:
+        UserError: the file cannot be read, or is no such file.
+    """
+    try:
+        told = json.loads(facts.read_text(encoding="utf-8"))
+        results = {_place(values): values for values in told["runs"]}
+        asked = {_place(vars(run)): run for run in make_plan(told["plan"], str(facts)).runs}
+        found = {}
+        for run in plan.runs:
+            then, values = asked.get(_place(vars(run))), results.get(_place(vars(run)))
+            if then is None or values is None or run.task is not None:
+                continue
+            defaults = told["defaults"][then.method] if "defaults" in told else defaults_of(then.method)
+            if _is_the_same(run, then.method, {**defaults, **then.options}):
+                result = Result(**{item.name: values[item.name] for item in fields(Result) if item.name in values})
+                where = (values.get(name, told[name]) for name in ("date", "machine"))
+                found[run.folder] = Finished(result, *where, told["versions"])
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"--go_on: {facts} tells of no finished runs of this plan ({error!r})") from error
+
+
+def _place(values: Mapping[str, Any]) -> tuple[str, str, int]:
+    return values["row"], values["split"], values["seed"]
+
+
+def _is_the_same(run: Run, method: str, options: Mapping[str, Any]) -> bool:
+    """Whether a run of these options is this one. One newer than it, and not asked for, changes nothing."""
+    same = method == run.method and all(run.resolved.get(name) == value for name, value in options.items())
+    return same and run.options.keys() <= options.keys()
