@@ -96,9 +96,9 @@ def test_answers_come_in_the_order_of_the_texts_one_by_one_or_together(tmp_path,
     assert classifier.probabilities([]).shape == (0, 2)
 
 
-def test_bfloat16_is_the_default_and_near_float32(tmp_path, llama, data):
+def test_bfloat16_is_near_float32(tmp_path, llama, data):
     file, _ = save_found_prompt(tmp_path, llama, data)
-    classifier = open_prompt(file, device="cpu")
+    classifier = open_prompt(file, dtype="bfloat16", device="cpu")
     assert next(classifier.prompted.pretrained.model.model.parameters()).dtype == torch.bfloat16
     exact = open_prompt(file, dtype="float32", device="cpu")
     difference = classifier.probabilities(TEXTS) - exact.probabilities(TEXTS)

@@ -142,7 +142,7 @@ class TunedClassifier:
 
 
 def open_prompt(
-    path: str | Path, model_name: str | None = None, dtype: str = "bfloat16", device: str = "auto"
+    path: str | Path, model_name: str | None = None, dtype: str = "auto", device: str = "auto"
 ) -> PromptClassifier:
     """Open a prompt file with its model, task and settings.
 
@@ -150,7 +150,7 @@ def open_prompt(
         path: the file.
         model_name: hub id or folder of the model it was found with; default what the file says, which is the
             place at the site that reported it.
-        dtype: number format to compute in. Sites choose theirs, so the file holds none; bfloat16 is their default.
+        dtype: see the option ``--dtype``. Sites choose theirs, so the file holds none.
         device: see the option ``--device``.
 
     Raises:
@@ -165,7 +165,7 @@ def open_prompt(
 
 
 def open_adapter(
-    folder: str | Path, model_name: str | None = None, dtype: str = "bfloat16", device: str = "auto"
+    folder: str | Path, model_name: str | None = None, dtype: str = "auto", device: str = "auto"
 ) -> TunedClassifier:
     """Open an adapter folder, or that of a model whose every parameter was trained, with its model, task and settings.
 

@@ -105,7 +105,7 @@ def test_retired_options_come_back_as_sentences():
         (FedBPTConfig, {"perturb": 3}, "--perturb 3: must be one of 0, 1"),
         (FedBPTConfig, {"norm_prompt": 2}, "--norm_prompt 2: must be one of 0, 1"),
         (FedBPTConfig, {"zero_lm_bias": 2}, "--zero_lm_bias 2: must be one of 0, 1"),
-        (FedBPTConfig, {"dtype": "float16"}, "--dtype float16: must be one of bfloat16, float32"),
+        (FedBPTConfig, {"dtype": "float16"}, "--dtype float16: must be one of auto, bfloat16, float32"),
         (FedBPTConfig, {"cat_or_add": "both"}, "--cat_or_add both: must be one of add, cat"),
         (FedBPTConfig, {"prompt_position": "middle"}, "--prompt_position middle: must be one of prefix, suffix"),
         (FedBPTConfig, {"local_seeds": "random"}, "--local_seeds random: must be one of fixed, round, site"),

@@ -17,7 +17,7 @@ def test_what_it_has_in_common_with_a_job_has_the_same_defaults_and_limits():
     assert names == {"model_name", "dtype", "device", "batch_size", "cache_mb"}
     job, service = FedBPTConfig(), ServiceConfig()
     assert {name: getattr(service, name) for name in names} == {name: getattr(job, name) for name in names}
-    with pytest.raises(UserError, match="--dtype float16: must be one of bfloat16, float32"):
+    with pytest.raises(UserError, match="--dtype float16: must be one of auto, bfloat16, float32"):
         ServiceConfig(dtype="float16")
 
 

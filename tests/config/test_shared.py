@@ -27,7 +27,7 @@ SERVERS = [FedBPTServerConfig, LPFLServerConfig]
         ({"k_shot": 0}, "--k_shot 0: must be at least 1"),
         ({"batch_size": -8}, "--batch_size -8: must be at least 0"),
         ({"iid": 2}, "--iid 2: must be one of 0, 1"),
-        ({"dtype": "float16"}, "--dtype float16: must be one of bfloat16, float32"),
+        ({"dtype": "float16"}, "--dtype float16: must be one of auto, bfloat16, float32"),
         ({"dataset": "a", "data_path": "b"}, "--dataset and --data_path exclude each other"),
         ({"k_shot": "8"}, "--k_shot '8': must be of type int"),
     ],

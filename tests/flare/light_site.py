@@ -40,7 +40,7 @@ def open_site(config, name: str, sites):
     data = Labelled(LABELS, LABELS)
     settings = build(SearchSettings, {**as_dict(config), "popsize": config.popsize})
     site = FedBPTSite(name, load_task("sst2"), Nearness(), data, data, data, None, settings)
-    facts = SimpleNamespace(kind="masked", hidden_size=8, model_type="light")
+    facts = SimpleNamespace(kind="masked", hidden_size=8, model_type="light", dtype="float32")
     prompted = SimpleNamespace(facts=facts, zero_shot_logits=lambda _test: np.zeros((len(LABELS), 2)))
     return site, prompted, SimpleNamespace(test=LABELS)
 

@@ -25,8 +25,9 @@ def an_evaluate_answer():
 def test_setup_both_ways():
     assert messages.read_sites(through_nvflare(messages.setup_task(SITES))) == SITES
     settings = {"options": {"intrinsic_dim": 500, "sigma": 1.0}, "task": {"label_words": ["bad", "great"]}}
-    sent = SetupAnswer(settings, 64, np.array([51, 100]), EVALUATION, COUNTERS)
+    sent = SetupAnswer(settings, 64, np.array([51, 100]), EVALUATION, COUNTERS, dtype="bfloat16")
     got = messages.read_setup_answer(through_nvflare(messages.setup_answer(sent)))
+    assert got.dtype == "bfloat16"
     assert (got.settings, got.n_train, got.counters) == (settings, 64, COUNTERS)
     assert got.zero_shot.tolist() == [51, 100]
     assert (got.evaluation.dev.tolist(), got.evaluation.test.tolist()) == ([20, 32], [71, 100])
@@ -40,6 +41,7 @@ def test_site_without_test_data_says_nothing_of_it():
     )
     assert got.zero_shot is None
     assert got.evaluation.test is None
+    assert got.dtype is None
 
 
 def test_evaluation_comes_back():
@@ -83,6 +85,8 @@ def test_fields_that_are_refused(field, value, message):
         ("settings", ["sst2"], "'settings' is missing"),
         ("n_train", "many", "'n_train' is 'many', expected a whole number"),
         ("n_train", -1, "'n_train' is -1, expected a whole number"),
+        ("dtype", "float16", "'dtype' is 'float16', expected one of bfloat16, float32"),
+        ("dtype", 32, "'dtype' is 32, expected one of bfloat16, float32"),
     ],
 )
 def test_setup_answers_that_are_refused(field, value, message):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 
 from flaretune.errors import UserError
-from flaretune.models.load import load_pretrained, resolve_device
+from flaretune.models.load import load_pretrained, resolve_device, resolve_dtype
 from tests.models_for_tests import FAMILIES
 
 MASKED = {"roberta", "bert", "distilbert", "albert", "modernbert"}
@@ -44,6 +46,42 @@ def test_dtype(tiny, dtype, expected):
     saved = load_file(tiny("gemma3") / "model.safetensors")
     name = "model.layers.1.self_attn.q_proj.weight"
     assert torch.equal(loaded.model.state_dict()[name], saved[name].to(expected))
+
+
+def test_its_number_format_is_told_by_the_name_that_the_option_has(tiny):
+    found = {dtype: load_pretrained(str(tiny("roberta")), dtype, "cpu").dtype for dtype in ("bfloat16", "float32")}
+    assert found == {"bfloat16": "bfloat16", "float32": "float32"}
+    here = resolve_dtype("auto", torch.device("cpu"))
+    assert load_pretrained(str(tiny("roberta")), device="cpu").dtype == here in found
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has_onednn", "expected"),
+    [
+        ({"architecture": "x86_64", "avx2": True, "avx512_bf16": False}, True, "float32"),
+        ({"architecture": "x86_64", "avx512_f": True, "avx512_vnni": True}, True, "float32"),
+        ({"architecture": "x86_64", "avx512_bf16": True}, True, "bfloat16"),
+        ({"architecture": "aarch64", "neon": True, "bf16": False}, True, "float32"),
+        ({"architecture": "aarch64", "bf16": True}, True, "bfloat16"),
+        ({"architecture": "aarch64", "bf16": True}, False, "float32"),  # PyTorch for macOS
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_for_it(monkeypatch, capabilities, has_onednn, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
+    cpu = torch.device("cpu")
+    assert resolve_dtype("auto", cpu) == expected
+    assert [resolve_dtype(dtype, cpu) for dtype in ("bfloat16", "float32")] == ["bfloat16", "float32"]
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_a_gpu_computes_in_bfloat16_where_it_does_so_without_emulation(monkeypatch, capability, expected):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: chosen.append(device) or nullcontext())
+    asked = lambda including_emulation: including_emulation or capability >= (8, 0)  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", asked)
+    assert resolve_dtype("auto", torch.device("cuda:1")) == expected
+    assert chosen == [torch.device("cuda:1")]
 
 
 def test_a_folder_under_the_home_directory(checkpoint, monkeypatch):

@@ -180,5 +180,5 @@ def test_weights_of_another_shape(checkpoint):
 
 
 def test_a_number_format_that_is_not_there(tiny):
-    with pytest.raises(UserError, match=r"^--dtype float16: must be one of bfloat16, float32$"):
+    with pytest.raises(UserError, match=r"^--dtype float16: must be one of auto, bfloat16, float32$"):
         load_pretrained(str(tiny("gpt2")), "float16", "cpu")

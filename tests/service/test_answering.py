@@ -30,7 +30,7 @@ def only_handle(item):
 
 
 def answering(folder, **more):
-    return Answering(load_pretrained(folder, "float32", "cpu"), "float32", batch_size=2, cache_mb=16, **more)
+    return Answering(load_pretrained(folder, "float32", "cpu"), batch_size=2, cache_mb=16, **more)
 
 
 def logits_of(answer, n_points=4, n_texts=5):
@@ -68,10 +68,19 @@ def test_what_it_does_not_know_it_asks_for(model_folders):
         {"unknown": ask.black_box.handle},
     )
     facts = service.answer([Ask(ask.black_box, None, None)])[0]
-    assert facts.body["model"] == {"name": folder, "kind": "masked", "model_type": "roberta", "hidden_size": 32}
+    assert facts.body["model"] == {
+        "name": folder, "kind": "masked", "model_type": "roberta", "hidden_size": 32, "dtype": "float32",
+    }  # fmt: skip
     assert service.answer([short])[0].body == {"unknown": ask.texts.handle}
     first = logits_of(service.answer([ask])[0])
     assert np.array_equal(logits_of(service.answer([short])[0]), first)
+
+
+def test_who_leaves_the_number_format_to_it_gets_what_it_computes_in(model_folders):
+    folder = model_folders["roberta"]
+    service = answering(folder)
+    told, left = (Ask(box(folder, dtype=dtype), texts(), POINTS) for dtype in ("float32", "auto"))
+    assert np.array_equal(*(logits_of(service.answer([ask])[0]) for ask in (told, left)))
 
 
 def test_questions_to_one_black_box_are_asked_together(model_folders):

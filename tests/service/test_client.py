@@ -20,7 +20,7 @@ from flaretune.service.protocol import Ask, named
 from tests.service.conftest import EXAMPLES, POINTS, SETTINGS
 from tests.tasks_for_tests import review_task
 
-MODEL = {"model": {"name": "m", "kind": "masked", "model_type": "roberta", "hidden_size": 4}}
+MODEL = {"model": {"name": "m", "kind": "masked", "model_type": "roberta", "hidden_size": 4, "dtype": "bfloat16"}}
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def changed(**entries):
         (None, "lacks an entry"),
         ([], "lacks an entry"),
         ({}, "lacks an entry or has one of another type \\('version'\\)"),
-        (changed(version=2), "version 2, and this service speaks version 1"),
+        (changed(version=1), "version 1, and this service speaks version 2"),
         (changed(points=None), "texts without points"),
         (changed(texts=None), "texts without points, or points without texts"),
         (changed(points=[]), "shape \\(0,\\)"),

@@ -26,6 +26,7 @@ GROUPS = {
 }
 
 
+NUMBER_FORMATS = ("bfloat16", "float32")
 PATHS = ("model_name", "dataset", "data_path", "unlabelled_path")  # may name a path; a site's script starts elsewhere
 
 
@@ -95,7 +96,12 @@ class SiteConfig:
     model_name: str = option(
         "roberta-large", "masked or causal language model: hub id or folder", group=MODEL, main=True
     )
-    dtype: str = option("bfloat16", "number format to compute in", group=MODEL, choices=("bfloat16", "float32"))
+    dtype: str = option(
+        "auto",
+        "number format to compute in; auto: bfloat16 where the processor has instructions for it, else float32",
+        group=MODEL,
+        choices=("auto", *NUMBER_FORMATS),
+    )
     device: str = option("auto", "auto (cuda where there is one), cpu, cuda or cuda:N", group=MODEL)
     batch_size: int = option(
         0,

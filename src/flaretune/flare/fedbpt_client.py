@@ -109,7 +109,7 @@ def set_up(config: FedBPTConfig, name: str, sites: Sequence[str]) -> tuple[FedBP
     zero_shot = None if data.test is None else prompted.zero_shot_logits(data.test)
     answer = site.setup({**settings, "popsize": config.popsize}, zero_shot)
     seconds = time.monotonic() - started  # of loading too
-    return site, replace(answer, counters=replace(answer.counters, seconds=seconds))
+    return site, replace(answer, counters=replace(answer.counters, seconds=seconds), dtype=facts.dtype)
 
 
 def open_site(

@@ -108,7 +108,7 @@ def set_up(
     }
     answer = site.setup({**settings, **more}, after_round)
     counters = replace(answer.setup.counters, seconds=time.monotonic() - started)  # of loading too
-    return site, replace(answer, setup=replace(answer.setup, counters=counters))
+    return site, replace(answer, setup=replace(answer.setup, counters=counters, dtype=tuned.dtype))
 
 
 def open_site(

@@ -19,7 +19,7 @@ import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
 from flaretune.config.options import build, check_values
-from flaretune.config.shared import SiteConfig
+from flaretune.config.shared import NUMBER_FORMATS, SiteConfig
 from flaretune.errors import shown
 from flaretune.tasks import metrics
 from flaretune.tasks.artifact_parts import check_model, read_task
@@ -95,7 +95,8 @@ def setup_answer(answer: SetupAnswer) -> FLModel:
         params["zero_shot"] = answer.zero_shot
     if answer.mass is not None:
         params["mass"] = answer.mass
-    return message(params, {"settings": answer.settings, "n_train": answer.n_train, **counter_fields(answer.counters)})
+    meta = {"settings": answer.settings, "n_train": answer.n_train, **counter_fields(answer.counters)}
+    return message(params, meta if answer.dtype is None else {**meta, "dtype": answer.dtype})
 
 
 @reader
@@ -126,7 +127,10 @@ def read_setup_answer(model: FLModel, config: type[SiteConfig] | None = None) ->
     n_train = read_natural(meta, "n_train")
     if config is not None:
         check_few_shots(settings, n_train=n_train, dev_loss=evaluation.dev_size)
-    return SetupAnswer(settings, n_train, zero_shot, evaluation, read_counters(meta), mass)
+    dtype = meta.get("dtype")
+    if dtype not in (None, *NUMBER_FORMATS):
+        raise ValueError(f"'dtype' is {shown(dtype)}, expected one of {', '.join(NUMBER_FORMATS)}")
+    return SetupAnswer(settings, n_train, zero_shot, evaluation, read_counters(meta), mass, dtype)
 
 
 def check_few_shots(settings: Mapping[str, Any], **sizes: int) -> None:

@@ -89,6 +89,7 @@ class RoundsController(AskingController):
             {**as_dict(build(self._config, vars(self))), **more},
             self._sites,
             zero_shot=self.metric([a.zero_shot for a in setup.values()]),
+            dtypes={site: answer.dtype for site, answer in setup.items() if answer.dtype},
             artifact=artifact,
             artifact_kind=artifact_kind,
         )

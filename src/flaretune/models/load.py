@@ -21,6 +21,8 @@ from flaretune.errors import UserError
 from flaretune.tasks.spec import Kind
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+# Instructions by which a processor multiplies matrices in bfloat16, as torch.cpu calls them on x86-64 and ARM.
+_BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "bf16")
 
 # A model that brings its own code is refused: without this, transformers asks at the terminal whether to run it.
 _OWN_CODE = {"trust_remote_code": False}
@@ -35,6 +37,12 @@ class Pretrained:
     model: torch.nn.Module
     tokenizer: object
     device: torch.device
+
+    @property
+    def dtype(self) -> str:
+        """The number format that it is held in, as the option of this name has it."""
+        held = self.model.get_input_embeddings().weight.dtype
+        return next(name for name, dtype in DTYPES.items() if dtype == held)
 
     @property
     def max_length(self) -> int:
@@ -70,7 +78,31 @@ def resolve_device(device: str) -> torch.device:
     return torch.device("cuda", int(wanted[1])) if wanted[1] else torch.device("cuda")
 
 
-def load_pretrained(name: str, dtype: str = "bfloat16", device: str = "auto") -> Pretrained:
+def resolve_dtype(dtype: str, device: torch.device) -> str:
+    """``auto`` is bfloat16 where the device has instructions for it, and float32, which is faster there, elsewhere.
+
+    Without them PyTorch converts every matrix before it multiplies: on a CPU several times slower than float32, or
+    hundreds of times (pytorch issue 146508).
+
+    Raises:
+        UserError: no such number format.
+    """
+    if dtype == "auto":
+        return "bfloat16" if _computes_in_bfloat16(device) else "float32"
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype {dtype}: must be one of auto, {', '.join(DTYPES)}")
+    return dtype
+
+
+def _computes_in_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    has = torch.cpu.get_capabilities()
+    return torch.backends.mkldnn.is_available() and any(has.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)
+
+
+def load_pretrained(name: str, dtype: str = "auto", device: str = "auto") -> Pretrained:
     """Load a masked or causal language model and its tokenizer, by hub id or from a folder.
 
     Whether it is masked or causal is what the checkpoint's configuration says (``architectures``).
@@ -81,8 +113,7 @@ def load_pretrained(name: str, dtype: str = "bfloat16", device: str = "auto") ->
             at random.
     """
     where = resolve_device(device)
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype {dtype}: must be one of {', '.join(DTYPES)}")
+    dtype = resolve_dtype(dtype, where)
     source = os.path.expanduser(name)
     with _quiet_transformers():
         config = _read_config(name, source)

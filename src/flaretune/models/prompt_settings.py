@@ -28,16 +28,18 @@ class PromptSettings:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the sites of a job must agree on, and `--llama_causal` asks for.
+    """What a site tells of its model, and `--llama_causal` asks for.
 
     Attributes:
         name: hub id or folder.
         kind: masked or causal.
         model_type: the architecture family, as transformers calls it.
         hidden_size: D, the size of a prompt vector.
+        dtype: bfloat16 or float32, what it computes in.
     """
 
     name: str
     kind: Kind
     model_type: str
     hidden_size: int
+    dtype: str

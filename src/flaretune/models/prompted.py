@@ -49,9 +49,10 @@ class PromptedModel:
 
     @property
     def facts(self) -> ModelFacts:
-        """What the sites of a job must agree on."""
-        family = self.pretrained.model.config.model_type
-        return ModelFacts(self.pretrained.name, self.pretrained.kind, family, self.black_box.hidden_size)
+        """What a site tells of its model."""
+        known = self.pretrained
+        family, hidden_size = known.model.config.model_type, self.black_box.hidden_size
+        return ModelFacts(known.name, known.kind, family, hidden_size, known.dtype)
 
     def register(self, examples: Examples, reuse: bool = True) -> TextSet:
         """Encode examples and register them with the black box (see `BlackBox.register`)."""

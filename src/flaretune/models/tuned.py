@@ -12,7 +12,7 @@ import torch
 from flaretune.errors import UserError
 from flaretune.models.label_head import narrow_to_label_words, share_label_words
 from flaretune.models.label_model import LabelModel
-from flaretune.models.load import Pretrained, load_pretrained, reason
+from flaretune.models.load import Pretrained, load_pretrained, reason, resolve_device, resolve_dtype
 from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora
 from flaretune.models.verbalizer import label_word_ids
 from flaretune.tasks.spec import TaskSpec
@@ -49,6 +49,7 @@ class TunedModel:
 
     Attributes:
         pretrained: the model and tokenizer behind it.
+        dtype: bfloat16 or float32, what is computed in.
         label_model: answers with label-word logits.
         parameters: what is trained.
         initial: the whole new adapter, float32 by PEFT's names; empty where every parameter is trained.
@@ -56,6 +57,7 @@ class TunedModel:
     """
 
     pretrained: Pretrained
+    dtype: str
     label_model: LabelModel
     parameters: Parameters
     initial: dict[str, np.ndarray]
@@ -107,6 +109,7 @@ def open_tuned_model(
         UserError: the model, the task's label words or the target modules do not fit together.
     """
     is_lora = settings.tuning == "lora"
+    dtype = resolve_dtype(dtype, resolve_device(device))
     pretrained = load_pretrained(model_name, dtype if is_lora else "float32", device)
     model, kind = pretrained.model, pretrained.kind
     label_ids = label_word_ids(pretrained.tokenizer, spec, kind)
@@ -127,4 +130,4 @@ def open_tuned_model(
             raise UserError(f"--gradient_checkpointing 1: {reason(error)}; leave it out for this model") from error
     autocast = not is_lora and dtype == "bfloat16"
     label_model = LabelModel(tuned, pretrained, spec, batch_size, autocast)
-    return TunedModel(pretrained, label_model, parameters, initial, config)
+    return TunedModel(pretrained, dtype, label_model, parameters, initial, config)

@@ -32,6 +32,7 @@ def private_setup(answer: SetupAnswer, public_test: bool, releases: int) -> Setu
         evaluation=private_evaluation(answer.evaluation, public_test),
         counters=private_counters(releases),
         mass=None,
+        dtype=answer.dtype,
     )
 
 

@@ -69,7 +69,6 @@ class Answering:
 
     Args:
         pretrained: the model.
-        dtype: what it computes in, as clients name it.
         batch_size: texts in a forward pass; 0 for the default.
         cache_mb: MiB for computed text, for each black box.
         most_boxes, most_texts: how many black boxes, and sets of texts with each, are kept.
@@ -78,14 +77,12 @@ class Answering:
     def __init__(
         self,
         pretrained: Pretrained,
-        dtype: str,
         batch_size: int,
         cache_mb: int,
         most_boxes: int = 4,
         most_texts: int = 1024,
     ):
         self._pretrained = pretrained
-        self._dtype = dtype
         self._batch_size = batch_size
         self._cache_mb = cache_mb
         self._most_texts = most_texts
@@ -142,8 +139,8 @@ class Answering:
         return target
 
     def _open(self, content: dict[str, Any]) -> Opened:
-        for name, ours in (("model_name", self._pretrained.name), ("dtype", self._dtype)):
-            if content.get(name) != ours:
+        for name, ours in (("model_name", self._pretrained.name), ("dtype", self._pretrained.dtype)):
+            if content.get(name) != ours and (name, content.get(name)) != ("dtype", "auto"):
                 raise UserError(
                     f"the service answers with --{name} {ours}, and was asked for {content.get(name)!r}; give both "
                     "the same"

@@ -175,7 +175,8 @@ def open_remote_model(
     Args:
         url, token, patience, answer_seconds: see `Service`.
         spec: the task.
-        model_name, dtype: what the service must have been started with.
+        model_name: of the service's model.
+        dtype: what it must compute in; auto: whatever it does.
         settings: how a search point becomes a prompt.
 
     Raises:

@@ -17,7 +17,7 @@ import numpy as np
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.tasks.spec import TaskSpec, task_table
 
-VERSION = 1
+VERSION = 2
 ASK_PATH, HEALTH_PATH = "/ask", "/health"
 
 

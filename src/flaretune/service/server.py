@@ -61,7 +61,7 @@ class AskAPI(LitAPI):
             print(f"error: {error}", file=sys.stderr, flush=True)
             logging.getLogger("litserve").setLevel(logging.CRITICAL)  # which would add its traceback
             raise
-        self._answering = Answering(pretrained, config.dtype, config.batch_size, config.cache_mb)
+        self._answering = Answering(pretrained, config.batch_size, config.cache_mb)
 
     # LitServe reads the annotations of these two: without any, a request's body is JSON and an answer what is returned
     def decode_request(self, request):

@@ -70,6 +70,7 @@ class SetupAnswer:
         evaluation: of where the job starts.
         counters: what this cost.
         mass: summed probabilities of the classes over its texts, float64 (C,), for `tasks.calibration`; None without.
+        dtype: what its model computes in; None if it does not tell.
     """
 
     settings: dict[str, Any]
@@ -78,6 +79,7 @@ class SetupAnswer:
     evaluation: Evaluation
     counters: Counters
     mass: np.ndarray | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)

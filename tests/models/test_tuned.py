@@ -1,0 +1,42 @@
+"""The number format that a model to be trained computes in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from flaretune.config.lpfl import LPFLConfig
+from flaretune.config.options import as_dict, build
+from flaretune.models.tuned import TuneSettings, open_tuned_model
+from tests.tasks_for_tests import review_task
+
+TEXTS = [{"sentence": text} for text in ("a moving and funny film", "nothing happens", "a bright cast")]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "instructions", "computed_in", "held_in"),
+    [
+        ("lora", {"avx512_bf16": True}, "bfloat16", torch.bfloat16),
+        ("full", {"avx512_bf16": True}, "bfloat16", torch.float32),
+        ("lora", {}, "float32", torch.float32),
+        ("full", {}, "float32", torch.float32),
+    ],
+)
+def test_auto_is_what_the_processor_has_instructions_for(tiny, monkeypatch, tuning, instructions, computed_in, held_in):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    settings = build(TuneSettings, as_dict(LPFLConfig(unlabelled_path="at the site.csv", tuning=tuning)))
+
+    def opened(dtype):
+        torch.manual_seed(3)  # of the new adapter
+        return open_tuned_model(review_task(), str(tiny("gpt2")), settings, dtype=dtype, device="cpu")
+
+    def answers(tuned):
+        return tuned.label_model.answers(tuned.label_model.encode(TEXTS))
+
+    auto, other = opened("auto"), opened({"bfloat16": "float32", "float32": "bfloat16"}[computed_in])
+    assert auto.dtype == computed_in != other.dtype
+    assert auto.pretrained.model.get_input_embeddings().weight.dtype == held_in
+    np.testing.assert_array_equal(answers(auto), answers(opened(computed_in)))
+    assert 0 < np.abs(answers(auto) - answers(other)).max() < 0.1
