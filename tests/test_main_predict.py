@@ -125,7 +125,7 @@ def test_predict_takes_the_model_from_elsewhere(capsys, tmp_path, model):
         (["predict", "--prompt", "{prompt}", ""], "text 1 of the command line is '' in column 'sentence'"),
         (
             ["predict", "--prompt", "{prompt}", "--dtype", "int4", "text"],
-            "--dtype int4: must be one of bfloat16, float32",
+            "--dtype int4: must be one of auto, bfloat16, float32",
         ),
         (["predict", "--prompt", "{prompt}", "--device", "tpu", "text"], "--device 'tpu'"),
         (["predict", "--prompt", "{prompt}", "--model_name", "./nowhere", "t"], "--model_name ./nowhere: there is no"),
