@@ -19,7 +19,9 @@ STEPS = {
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["plain", "perturbed"])
 def result(request):
-    settings = EvaluateSettings(n_candidates=2, n_examples=10, intrinsic_dim=9, repeats=1, perturb=request.param)
+    settings = EvaluateSettings(
+        n_candidates=2, n_examples=10, intrinsic_dim=9, repeats=1, perturb=request.param, dtype="bfloat16"
+    )
     return evaluate(TINY, settings, device="cpu", real_model=False)
 
 
@@ -92,6 +94,22 @@ def test_what_is_refused(settings, message):
         evaluate([shape], EvaluateSettings(**settings), device="cpu", real_model=False)
 
 
+@pytest.mark.parametrize(("instructions", "dtype"), [({"avx512_bf16": True}, "bfloat16"), ({}, "float32")])
+def test_ours_computes_in_what_jobs_do(monkeypatch, instructions, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    rates = []
+    monkeypatch.setattr("flaretune.bench.evaluate.matrix_rate", lambda _, used: rates.append(used) or 1e9)
+    settings = EvaluateSettings(n_candidates=2, n_examples=4, intrinsic_dim=9, repeats=1)
+    result = evaluate(["tiny-masked"], settings, device="cpu", real_model=False)
+    without = [step for step in STEPS["tiny-masked"] if (step, dtype) != ("bfloat16", "float32")]
+    assert [row["step"] for row in result["steps"]["tiny-masked"]] == without
+    assert result["settings"]["dtype"] == dtype
+    assert set(rates) == {getattr(torch, dtype)}
+    assert f"the 0.001 TFLOP/s of {dtype} matrix products" in evaluate_table(result)
+    shape = result["shapes"]["tiny-masked"]
+    assert (shape["largest_logit_difference"] < 1e-4 * shape["largest_logit"]) == (dtype == "float32")
+
+
 def test_turns_are_taken_and_the_median_counts():
     order, values = [], {"a": iter([3.0, 1.0, 2.0]), "b": iter([10.0, 30.0, 40.0])}
 
@@ -109,4 +127,4 @@ def test_turns_are_taken_and_the_median_counts():
 def test_matrix_rate_is_that_of_the_fastest_product(monkeypatch):
     seconds = iter([9.0, 4.0, 2.0, *[3.0] * 100])
     monkeypatch.setattr(timing, "seconds_of", lambda function, device: next(seconds))
-    assert timing.matrix_rate(torch.device("cpu")) == 2 * 2048**3 / 2.0
+    assert timing.matrix_rate(torch.device("cpu"), torch.float32) == 2 * 2048**3 / 2.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
 from typing import Any
 
@@ -18,7 +18,7 @@ from flaretune.bench.steps import Generation, steps_of, timer, work_of
 from flaretune.bench.timing import matrix_rate, take_turns
 from flaretune.bench.work import Counting
 from flaretune.errors import UserError
-from flaretune.models.load import resolve_device
+from flaretune.models.load import DTYPES, resolve_device, resolve_dtype
 from flaretune.report.run_record import versions
 from flaretune.seeding import derive_seed
 
@@ -37,6 +37,7 @@ class EvaluateSettings:
         n_prompt_tokens: n; 0: the shape's own.
         batch_size, cache_mb: the options of these names.
         perturb: 1: also ask with perturbed texts, which are registered anew each round.
+        dtype: the option of this name: what all but the published way compute in.
         all_steps: also measure what each step brought; without, only the first and the last way.
         repeats: measurements, of which the median counts.
         seed: of weights, texts and search points.
@@ -50,6 +51,7 @@ class EvaluateSettings:
     batch_size: int = 0
     cache_mb: int = 1024
     perturb: int = 0
+    dtype: str = "auto"
     all_steps: bool = True
     repeats: int = 3
     seed: int = 1
@@ -58,7 +60,7 @@ class EvaluateSettings:
         at_least_one = ("n_candidates", "n_examples", "intrinsic_dim", "local_iter", "repeats")
         for field in fields(self):
             value, least = getattr(self, field.name), int(field.name in at_least_one)
-            if value < least:
+            if isinstance(value, int) and value < least:
                 raise UserError(f"--{field.name} {value}: must be at least {least}")
 
 
@@ -81,16 +83,20 @@ def evaluate(
         What `bench evaluate --json` prints, as plain JSON values.
 
     Raises:
-        UserError: an unknown shape, an absent device, or a prompt that does not fit a shape.
+        UserError: an unknown shape or number format, an absent device, or a prompt that does not fit a shape.
     """
     settings, where, chosen = settings or EvaluateSettings(), resolve_device(device), find_shapes(shapes)
+    settings = replace(settings, dtype=resolve_dtype(settings.dtype, where))
+    number_format = DTYPES[settings.dtype]
     found: dict[str, dict[str, Any]] = {}
     ratios: dict[str, float] = {}
-    rate = matrix_rate(where)
+    rate = matrix_rate(where, number_format)
     for shape in chosen:
         found[shape.name] = measure(shape, settings, where)
         ratios.setdefault(shape.kind, found[shape.name]["ratio"])
-        rate = max(rate, matrix_rate(where))  # again and again, for what else runs on the machine slows it
+        rate = max(
+            rate, matrix_rate(where, number_format)
+        )  # again and again, for what else runs on the machine slows it
     for shape in found.values():
         for row in (shape["baseline"], shape["ours"], *shape["steps"]):
             row["mfu"] = digits(row["model_gflops"] * 1e9 / row["seconds"] / rate)
@@ -118,7 +124,7 @@ def evaluate(
 
 
 def measure(shape: Shape, settings: EvaluateSettings, device: torch.device) -> dict[str, Any]:
-    """Measure one shape.
+    """Measure one shape, `settings` with a number format other than ``auto``.
 
     Returns:
         ``ratio`` of the example-forwards a second, ``baseline`` and ``ours``, every step in between in ``steps``,
@@ -131,6 +137,7 @@ def measure(shape: Shape, settings: EvaluateSettings, device: torch.device) -> d
         model,
         shape.kind,
         prompt,
+        dtype=DTYPES[settings.dtype],
         batch_size=settings.batch_size,
         cache_mb=settings.cache_mb,
         all_steps=settings.all_steps,
@@ -220,7 +227,8 @@ def evaluate_table(result: Mapping[str, Any]) -> str:
     note = (
         f"{settings['n_candidates']} candidates × {settings['n_examples']} examples"
         f"{', plain and perturbed' if settings['perturb'] else ''}; median of {settings['repeats']}. MFU: of the "
-        f"{result['matrix_tflops']:.3g} TFLOP/s of bfloat16 matrix products here. Rank correlation of bfloat16 with "
-        f"float32 fitness on the demo's model: {ranks}. {result['device']} ({result['machine']}), {result['date']}."
+        f"{result['matrix_tflops']:.3g} TFLOP/s of {settings['dtype']} matrix products here. Rank correlation of "
+        f"bfloat16 with float32 fitness on the demo's model: {ranks}. {result['device']} ({result['machine']}), "
+        f"{result['date']}."
     )
     return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", note])

@@ -63,30 +63,39 @@ class Generation:
 
 
 def steps_of(
-    exact: nn.Module, kind: Kind, prompt: SoftPrompt, *, batch_size: int, cache_mb: int, all_steps: bool
+    exact: nn.Module,
+    kind: Kind,
+    prompt: SoftPrompt,
+    *,
+    dtype: torch.dtype,
+    batch_size: int,
+    cache_mb: int,
+    all_steps: bool,
 ) -> list[Step]:
     """All steps, or the first and the last.
 
     Args:
-        exact: the float32 model; the others are copies of it.
+        exact: the float32 model, which the published way asks; the others ask copies of it.
         kind: masked or causal.
         prompt: how a search point becomes a prompt.
+        dtype: what the others compute in.
         batch_size: of the batches sorted by length; 0: what jobs use.
         cache_mb: memory for cached texts, in MiB; 0: leave that step out.
         all_steps: or the first and the last only.
     """
-    half = copy.deepcopy(exact).to(torch.bfloat16)
-    narrow, words = narrowed(half, kind), label_word_ids(exact)
+    held = exact if exact.dtype == dtype else copy.deepcopy(exact).to(dtype)
+    narrow, words = narrowed(held, kind), label_word_ids(exact)
     in_a_pass, of_cached = (batch_size or default_batch_size(exact.device, cached) for cached in (False, True))
 
     def plain(model: nn.Module, **ways) -> Baseline:
         return Baseline(model, kind, prompt, words, **ways)
 
-    steps = [
-        Step("baseline", exact, plain(exact)),
-        Step("bfloat16", half, plain(half)),
-        Step("all candidates together", half, plain(half, together=True)),
-        Step("sorted by length, in batches", half, plain(half, together=True, batch_size=in_a_pass)),
+    steps = [Step("baseline", exact, plain(exact))]
+    if held is not exact:
+        steps.append(Step("bfloat16", held, plain(held)))
+    steps += [
+        Step("all candidates together", held, plain(held, together=True)),
+        Step("sorted by length, in batches", held, plain(held, together=True, batch_size=in_a_pass)),
         Step("label words, at the answers only", narrow, black_box_of(narrow, kind, prompt, in_a_pass, 0)),
     ]
     if kind == "causal" and cache_mb:

@@ -30,11 +30,11 @@ def take_turns(measured: Sequence[Callable[[], float]], repeats: int) -> list[fl
     return [statistics.median(values) for values in zip(*rounds, strict=True)]
 
 
-def matrix_rate(device: torch.device) -> float:
-    """Operations a second of a product of two square bfloat16 matrices of random numbers, the best of several."""
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a product of two square matrices of random numbers, the best of several."""
     # a GPU takes a while to raise its clock: half a second of products on an H100
     size, repeats = (8192, 300) if device.type == "cuda" else (2048, 20)
     generator = torch.Generator(device).manual_seed(1)
-    a, b = (torch.randn(size, size, device=device, generator=generator).to(torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(size, size, device=device, generator=generator).to(dtype) for _ in range(2))
     seconds = [seconds_of(lambda: a @ b, device) for _ in range(repeats)]
     return 2 * size**3 / min(seconds)
