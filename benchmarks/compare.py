@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py               # Ctrl-C stops it; the same command goes on where it was
     python benchmarks/compare.py --report      # only the table and the figure, of the runs that are there
-    python benchmarks/compare.py --go_on       # the runs in the plan's JSON count too, wherever they were made
+    python benchmarks/compare.py --go_on       # the runs in the plan's JSON count too; without it they are replaced
 
 Finished runs are kept in the output folder; the same command, given in a second terminal, works on the others. The
 results of the plans that lie here go into a JSON file beside them, the README that has the plan's markers (here or
@@ -105,7 +105,7 @@ def run_all(
 ) -> int:
     """Run jobs until `minutes` have passed, with `after` each that ended well; returns how many failed."""
     started, n_failed, output = time.monotonic(), 0, kept.output
-    tell(f"{len(todo)} runs to do, {sum(kept.find(run) is not None for run in plan.runs)} kept in {output}")
+    tell(f"{len(todo)} runs to do, {sum(kept.find(run) is not None for run in plan.runs)} done (kept in {output})")
     for number, run in enumerate(todo, 1):
         if time.monotonic() - started >= 60 * minutes:
             tell(f"{minutes:g} minutes have passed and {len(todo) - number + 1} runs are left: run it again to go on")
@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="folder of the runs (default: runs/NAME of the plan)")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="run these rows alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run when they have passed")
-    parser.add_argument("--go_on", action="store_true", help="count runs that the plan's JSON tells of as finished")
+    parser.add_argument("--go_on", action="store_true", help="count runs that the plan's JSON tells of as done")
     parser.add_argument("--report", action="store_true", help="run nothing: only write table and figure")
     add_manners(parser)
     args = parse(parser, argv)
@@ -187,12 +187,12 @@ def compare(args: argparse.Namespace) -> int:
         readmes = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
         places = Places(args.plan.with_suffix(".json"), ROOT / "figs" / f"{name}.png", readmes, name)
     n_failed = 0
-    kept = Kept(args.output, read_earlier(plan, places.facts) if args.go_on else {})
+    tell = (lambda *_, **__: None) if args.quiet else print
+    kept = Kept(args.output, read_earlier(plan, places.facts, tell) if args.go_on else {})
     _make_folder(args.output)
     if not args.report:
         todo = [run for run in plan.runs if run.row in (args.only or plan.layout.rows)]
         todo = [run for run in todo if kept.find(run) is None]
-        tell = (lambda *_, **__: None) if args.quiet else print
         n_failed = run_all(plan, todo, kept, args.minutes, lambda: report(plan, kept, places), tell)
     if args.report or any(kept.find(run) for run in plan.runs):
         text = report(plan, kept, places)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from compare_plan import Plan, Run, defaults_of, make_plan
+from compare_plan import Plan, Run, make_plan
 from compare_result import CONFIG, Finished, Result, read_result
 
 from flaretune.errors import UserError
@@ -36,7 +37,7 @@ class Kept:
         folder = self.output / run.folder
         try:
             then, config = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (JOB, CONFIG))
-            if not _is_the_same(run, then["method"], then["options"]) or then.get("task") != run.task:
+            if _difference(run, then["method"], then["options"]) or then.get("task") != run.task:
                 return None
             result = read_result(folder, run.row, run.split, run.seed, run.shares_model)
             return Finished(result, then["date"], then["machine"], config["versions"])
@@ -44,7 +45,7 @@ class Kept:
             return None
 
 
-def read_earlier(plan: Plan, facts: Path) -> dict[str, Finished]:
+def read_earlier(plan: Plan, facts: Path, tell: Callable[[str], None]) -> dict[str, Finished]:
     """The runs of a plan that its JSON file tells of, by the names of their folders.
 
     Left out are those whose options have changed since, and those with a task file, which the JSON file does not hold.
@@ -52,34 +53,47 @@ def read_earlier(plan: Plan, facts: Path) -> dict[str, Finished]:
     Args:
         plan: as it is now.
         facts: what `write_report` wrote.
+        tell: says which of them count, and why others do not.
 
     Raises:
-        UserError: the file cannot be read, or is no such file.
+        UserError: the file cannot be read or is no such file, or none of its runs counts.
     """
     try:
         told = json.loads(facts.read_text(encoding="utf-8"))
         results = {_place(values): values for values in told["runs"]}
         asked = {_place(vars(run)): run for run in make_plan(told["plan"], str(facts)).runs}
-        found = {}
+        found, reasons = {}, Counter()
         for run in plan.runs:
             then, values = asked.get(_place(vars(run))), results.get(_place(vars(run)))
-            if then is None or values is None or run.task is not None:
+            if then is None or values is None:
                 continue
-            defaults = told["defaults"][then.method] if "defaults" in told else defaults_of(then.method)
-            if _is_the_same(run, then.method, {**defaults, **then.options}):
-                result = Result(**{item.name: values[item.name] for item in fields(Result) if item.name in values})
-                where = (values.get(name, told[name]) for name in ("date", "machine"))
-                found[run.folder] = Finished(result, *where, told["versions"])
-        return found
+            options = {**told["defaults"][then.method], **then.options}
+            if reason := "it has a task file of its own" if run.task else _difference(run, then.method, options):
+                reasons[reason] += 1
+                continue
+            result = Result(**{item.name: values[item.name] for item in fields(Result) if item.name in values})
+            date, where = (values.get(name, told[name]) for name in ("date", "machine"))
+            found[run.folder] = Finished(result, date, where, told["versions"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"--go_on: {facts} tells of no finished runs of this plan ({error!r})") from error
+        raise UserError(f"--go_on: {facts} does not tell how its runs were made ({error!r})") from error
+    why = "".join(f"; {number} not: {reason}" for reason, number in reasons.items())
+    if not found:
+        raise UserError(f"--go_on: of the runs in {facts} none counts for this plan{why}")
+    tell(f"{len(found)} runs in {facts} count{why}")
+    return found
 
 
 def _place(values: Mapping[str, Any]) -> tuple[str, str, int]:
     return values["row"], values["split"], values["seed"]
 
 
-def _is_the_same(run: Run, method: str, options: Mapping[str, Any]) -> bool:
-    """Whether a run of these options is this one. One newer than it, and not asked for, changes nothing."""
-    same = method == run.method and all(run.resolved.get(name) == value for name, value in options.items())
-    return same and run.options.keys() <= options.keys()
+def _difference(run: Run, method: str, options: Mapping[str, Any]) -> str:
+    """In what a run of these options is not this one; "" if in nothing. An option newer than it, and not asked for,
+    changes nothing.
+    """
+    if method != run.method:
+        return f"method was {method} and is {run.method}"
+    for name, value in options.items():
+        if run.resolved.get(name) != value:
+            return f"{name} was {value} and is {run.resolved.get(name)}"
+    return next((f"{name} was not asked for" for name in run.options if name not in options), "")

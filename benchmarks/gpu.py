@@ -23,7 +23,7 @@ from flaretune.bench.gpu_memory import memory_by_clients
 from flaretune.bench.shapes import SHAPES, find_shapes
 from flaretune.command_line import add_manners, check_output, parse, run
 from flaretune.errors import UserError
-from flaretune.models.load import resolve_device
+from flaretune.models.load import DTYPES, resolve_device
 from flaretune.report.run_record import write_json
 
 SHAPE_NAMES = ("roberta-base", "roberta-large", "llama-1b")
@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--repeats", type=int, default=10, help="measurements, of which the median counts")
     parser.add_argument("--batch_size", type=int, default=0, help="texts in a forward pass; 0: what jobs use")
+    parser.add_argument("--dtype", default="auto", help="of ours: auto, bfloat16 or float32 (default: auto)")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 4, 10], help="for the memory")
     parser.add_argument(
         "--output",
@@ -80,15 +81,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     found = {
         name: evaluate(
             names,
-            EvaluateSettings(perturb=perturb, repeats=args.repeats, batch_size=args.batch_size),
+            EvaluateSettings(perturb=perturb, repeats=args.repeats, batch_size=args.batch_size, dtype=args.dtype),
             device=args.device,
             real_model=False,
         )
         for name, perturb in (("plain", 0), ("perturbed", 1))
     }
     about = {name: found["plain"][name] for name in ("device", "date", "machine", "versions")}
-    memory = {shape.name: memory_by_clients(shape, device, args.clients) for shape in shapes}
-    return {**about, **found, "memory_mb": memory, "seconds": round(time.monotonic() - started, 1)}
+    dtype = found["plain"]["settings"]["dtype"]
+    memory = {shape.name: memory_by_clients(shape, device, DTYPES[dtype], args.clients) for shape in shapes}
+    return {**about, "dtype": dtype, **found, "memory_mb": memory, "seconds": round(time.monotonic() - started, 1)}
 
 
 if __name__ == "__main__":

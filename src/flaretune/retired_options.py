@@ -21,7 +21,7 @@ RETIRED: dict[str, tuple[tuple[str, ...] | None, str]] = {
     "init_score_path": ((), "scores from other runs are not read; start from a prompt with --init_prompt instead"),
     "inference_framework": (
         ("pt",),
-        "ONNX runtime is not supported, PyTorch in bfloat16 took its place; use --dtype and --batch_size",
+        "ONNX runtime is not supported, PyTorch took its place; use --dtype and --batch_size",
     ),
     "onnx_model_path": ((), "ONNX models are not supported; give a transformers model with --model_name"),
 }

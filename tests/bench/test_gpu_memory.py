@@ -29,7 +29,7 @@ def tensor_bytes(_device) -> int:
 def test_one_model_or_one_for_each(monkeypatch, name):
     monkeypatch.setattr(gpu_memory, "_bytes", tensor_bytes)
     monkeypatch.setattr(gpu_memory, "_mib", lambda n_bytes: n_bytes)
-    found = gpu_memory.memory_by_clients(SHAPES[name], CPU, clients=(1, 3))
+    found = gpu_memory.memory_by_clients(SHAPES[name], CPU, torch.bfloat16, clients=(1, 3))
     one = found["shared"]["1"]
     assert one > 0
     assert found["shared"] == {"1": one, "3": one}
@@ -39,7 +39,7 @@ def test_one_model_or_one_for_each(monkeypatch, name):
 def test_copies_that_do_not_fit_are_left_open(monkeypatch):
     room = iter([True, True, True, False])  # one shared, then two copies
     monkeypatch.setattr(gpu_memory, "_fits", lambda model, device: next(room))
-    found = gpu_memory.memory_by_clients(SHAPES["tiny-masked"], CPU, clients=(1, 2, 3))
+    found = gpu_memory.memory_by_clients(SHAPES["tiny-masked"], CPU, torch.bfloat16, clients=(1, 2, 3))
     assert None not in found["shared"].values()
     assert found["copies"]["2"] is not None
     assert found["copies"]["3"] is None

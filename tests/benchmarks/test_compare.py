@@ -31,7 +31,7 @@ def test_runs_are_kept_with_what_was_asked_and_without_what_is_heavy(main, fake_
     assert job["asked"].items() <= job["options"].items()
     assert job["options"]["soft_labels"] == "on"
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("8 runs to do, 0 kept in ")
+    assert lines[0].startswith("8 runs to do, 0 done (kept in ")
     assert lines[1] == "LP-FL, IID, seed 3 … accuracy 0.800, 61 s, 7 left"
     assert sum(" left" in line for line in lines) == 8
 

@@ -34,8 +34,11 @@ def write(facts, told):
     facts.write_text(json.dumps(told), encoding="utf-8")
 
 
-def test_only_the_other_runs_are_done_and_the_report_tells_of_all(main, reported, tmp_path):
+def test_only_the_other_runs_are_done_and_the_report_tells_of_all(main, reported, tmp_path, capsys):
     assert main("--go_on") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"6 runs in {reported} count"
+    assert lines[1].startswith("2 runs to do, 6 done (kept in ")
     assert started(tmp_path) == ["centralised-all-iid-3", "centralised-all-iid-1"]
     told = read(reported)
     assert told["versions"] == {"torch": "1.0; 2.0"}
@@ -82,41 +85,43 @@ def test_runs_whose_options_have_changed_do_not_count(main, reported, tmp_path, 
     assert started(tmp_path) == again
 
 
-def test_defaults_are_those_of_then(main, reported, tmp_path):
+def test_defaults_are_those_of_then(main, reported, tmp_path, capsys):
     told = read(reported)
     told["defaults"]["fedbpt"]["local_iter"] = 9
     write(reported, told)
     assert main("--go_on", "--only", "LP-FL", "FedBPT") == 0
+    assert f"4 runs in {reported} count; 2 not: local_iter was 9 and is 8" in capsys.readouterr().out
     assert started(tmp_path) == ["fedbpt-skewed-3", "fedbpt-skewed-1"]
 
 
-def test_a_report_of_before_defaults_were_told_counts_with_those_of_now(main, reported, tmp_path):
-    told = read(reported)
-    del told["defaults"]
-    for run in told["runs"]:
-        del run["date"], run["machine"]
-    write(reported, told)
-    assert main("--go_on", "--only", "LP-FL", "FedBPT") == 0
-    assert started(tmp_path) == []
-    assert {(run["date"], run["machine"]) for run in read(reported)["runs"]} == {("2020-02-02", "an abacus")}
-
-
-def test_a_run_with_a_task_file_does_not_count(main, fake_job, tmp_path):
+def test_where_no_run_counts_nothing_is_run_or_replaced(main, fake_job, tmp_path, capsys):
     fake_job()
     task = REPOSITORY / "jobs" / "tutorial" / "product_reviews.toml"
     plan = PLAN.replace("k_shot = 12", f"k_shot = 12\ntask_file = '{task}'")
     main("--only", "FedBPT", text=plan)
+    facts = tmp_path / "out" / "compare.json"
     started(tmp_path)
-    shutil.rmtree(tmp_path / "out" / "fedbpt-skewed-1")
-    assert main("--go_on", "--only", "FedBPT", text=plan) == 0
-    assert started(tmp_path) == ["fedbpt-skewed-1"]
+    before = facts.read_text(encoding="utf-8")
+    assert main("--go_on", text=plan) == 1
+    assert (
+        f"error: --go_on: of the runs in {facts} none counts for this plan; 2 not: it has a task file of its own"
+        in capsys.readouterr().err
+    )
+    assert started(tmp_path) == []
+    assert facts.read_text(encoding="utf-8") == before
 
 
-@pytest.mark.parametrize("content", [None, "[", "{}", '{"runs": [], "plan": 3}', '{"runs": [{}], "plan": {}}'])
+@pytest.mark.parametrize(
+    "content", [None, "[", "{}", '{"runs": [], "plan": 3}', '{"runs": [{}], "plan": {}}', "no defaults"]
+)
 def test_what_is_no_report_is_named(main, reported, tmp_path, capsys, content):
+    told = read(reported)
     reported.unlink()
-    if content is not None:
+    if content == "no defaults":  # as reports were once
+        del told["defaults"]
+        write(reported, told)
+    elif content is not None:
         reported.write_text(content, encoding="utf-8")
     assert main("--go_on") == 1
-    assert f"error: --go_on: {reported} tells of no finished runs of this plan (" in capsys.readouterr().err
+    assert f"error: --go_on: {reported} does not tell how its runs were made (" in capsys.readouterr().err
     assert started(tmp_path) == []

@@ -113,7 +113,7 @@ def test_the_plan_of_a_task_of_one_s_own_is_that_of_the_demos_but_for_the_task(m
             demo["calibrate"] = "none"  # as the demo was when the plan was run
         given = parse(method, compare.job_command(run, tmp_path)[2:])
         assert {name: given[name] for name in demo} == demo
-        others = {"task_file": task, "seed": run.seed, "output": str(tmp_path), "iid": 1}
+        others = {"task_file": task, "seed": run.seed, "output": str(tmp_path), "iid": 1, "dtype": "bfloat16"}
         assert {name: value for name, value in given.items() if name not in demo} == {
             **others,
             **({"share_lm": 1} if run.method == "fedbpt" else {}),

@@ -133,6 +133,7 @@ def test_a_site_that_is_ready_late_joins_the_rounds_that_come(job, caplog):
     assert [r["sites"] for r in summary["rounds"]] == [["site-2", "site-3"], sites, sites, sites]
     assert summary["rounds"][0]["left_out"] == {"site-1": "no answer (its own log says why)"}
     assert summary["sites"] == ["site-2", "site-3", "site-1"]
+    assert summary["dtypes"] == dict.fromkeys(sites, "float32")
     asked = [task for task, _, _ in told.tasks]
     assert asked == [messages.SETUP, messages.SETUP, *[fedbpt_messages.SEARCH] * 3, messages.EVALUATE]
     assert messages.read_sites(told.tasks[1][2]) == sites  # whose shares of a common data set it knows

@@ -25,7 +25,6 @@ TEXTS = [{"sentence": text} for text in ("a moving and funny film", "nothing hap
 )
 def test_auto_is_what_the_processor_has_instructions_for(tiny, monkeypatch, tuning, instructions, computed_in, held_in):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     settings = build(TuneSettings, as_dict(LPFLConfig(unlabelled_path="at the site.csv", tuning=tuning)))
 
     def opened(dtype):

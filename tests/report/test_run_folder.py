@@ -55,7 +55,6 @@ def folder(tmp_path):
         {"num_rounds": 3},
         SITES,
         zero_shot=0.51,
-        dtypes={SITES[0]: "float32"},
         artifact="best_prompt.safetensors",
         artifact_kind="prompt",
     )
@@ -128,7 +127,6 @@ def test_a_training_run_is_kept_with_its_own_entries_of_the_last_round(tmp_path)
         {"num_rounds": 2},
         SITES,
         zero_shot=None,
-        dtypes={},
         artifact="best_adapter",
         artifact_kind="adapter",
     )
@@ -147,5 +145,4 @@ def test_configuration_names_server_options_settings_sites_and_versions(folder, 
     assert config["options"]["intrinsic_dim"] == 4
     assert config["method"] == "FedBPT"
     assert config["sites"] == SITES
-    assert config["dtypes"] == {SITES[0]: "float32"}
     assert {"numpy", "cma", "nvflare", "peft"} <= set(config["versions"])

@@ -45,7 +45,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         "--shapes", nargs="+", metavar="NAME", help=f"sizes of models, with random weights: {', '.join(SHAPES)}"
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    command.add_argument("--dtype", default="auto", help="what jobs compute in: auto, bfloat16 or float32")
+    command.add_argument("--dtype", default="auto", help="of ours: auto, bfloat16 or float32 (default: auto)")
     for name, text in (
         ("n_candidates", "search points in a generation"),
         ("n_examples", "texts of a site"),

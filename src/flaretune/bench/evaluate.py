@@ -94,14 +94,15 @@ def evaluate(
     for shape in chosen:
         found[shape.name] = measure(shape, settings, where)
         ratios.setdefault(shape.kind, found[shape.name]["ratio"])
-        rate = max(
-            rate, matrix_rate(where, number_format)
-        )  # again and again, for what else runs on the machine slows it
+        # again and again, for what else runs on the machine slows it
+        rate = max(rate, matrix_rate(where, number_format))
     for shape in found.values():
         for row in (shape["baseline"], shape["ours"], *shape["steps"]):
             row["mfu"] = digits(row["model_gflops"] * 1e9 / row["seconds"] / rate)
     details, note = None, "not measured: it was not asked for"
-    if real_model:
+    if real_model and settings.dtype == "float32":
+        note = "not measured: nothing is computed in bfloat16 here"
+    elif real_model:
         from flaretune.bench.precision import compare_dtypes
 
         details, note = compare_dtypes(device)

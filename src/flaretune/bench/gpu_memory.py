@@ -22,8 +22,10 @@ from flaretune.seeding import derive_seed
 SEED, INTRINSIC_DIM, N_CANDIDATES, N_EXAMPLES, CACHE_MB = 1, 500, 5, 32, 1024
 
 
-def memory_by_clients(shape: Shape, device: torch.device, clients: Sequence[int] = (1, 4, 10)) -> dict[str, Any]:
-    """Load a bfloat16 model once for all clients, then once for each, and read what is held.
+def memory_by_clients(
+    shape: Shape, device: torch.device, dtype: torch.dtype, clients: Sequence[int] = (1, 4, 10)
+) -> dict[str, Any]:
+    """Load a model in a number format once for all clients, then once for each, and read what is held.
 
     Every client registers 32 examples and asks with five candidates; one process holds all of them.
 
@@ -32,7 +34,7 @@ def memory_by_clients(shape: Shape, device: torch.device, clients: Sequence[int]
         do not fit. ``asking``: the most that was held while the first client asked. ``context``: what CUDA takes
         besides, in each process; None without CUDA. And ``measured_by``, in words.
     """
-    template = narrowed(random_model(shape, device, SEED).to(torch.bfloat16), shape.kind).cpu()
+    template = narrowed(random_model(shape, device, SEED).to(dtype), shape.kind).cpu()
     shared, asking = _held(template, shape, device, clients, own_copies=False)
     copies, _ = _held(template, shape, device, clients, own_copies=True)
     return {

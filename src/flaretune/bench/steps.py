@@ -75,7 +75,7 @@ def steps_of(
     """All steps, or the first and the last.
 
     Args:
-        exact: the float32 model, which the published way asks; the others ask copies of it.
+        exact: the float32 model, which the published way asks.
         kind: masked or causal.
         prompt: how a search point becomes a prompt.
         dtype: what the others compute in.

@@ -98,7 +98,7 @@ class SiteConfig:
     )
     dtype: str = option(
         "auto",
-        "number format to compute in; auto: bfloat16 where the processor has instructions for it, else float32",
+        "number format to compute in; auto: bfloat16 where the device has instructions for it, else float32",
         group=MODEL,
         choices=("auto", *NUMBER_FORMATS),
     )

@@ -37,6 +37,7 @@ class AskingController(ModelController):
         setup_timeout: the same for the first task.
         kept: the run that the job belongs to.
         prior: of the classes, float64 (C,), which sites divide out of the model's answers; None for none.
+        dtypes: by site, what its model computes in, as far as it tells; set with the first sites that are ready.
     """
 
     min_clients: int
@@ -45,6 +46,7 @@ class AskingController(ModelController):
     setup_timeout: int
     kept: KeptRun
     prior: np.ndarray | None = None
+    dtypes: dict[str, str]
     _rounds_asked = 0  # in this job
     _reference: tuple[str, SetupAnswer] | None = None  # the first site that was set up, and its answer
 
@@ -149,13 +151,15 @@ class AskingController(ModelController):
 
     def _let_in(self, round_number: int) -> None:
         """Sites that have become ready since the last task take part from now on."""
-        for site in self._late.ready():
+        for site, answer in self._late.ready():
             log.info("%s is ready and joins in round %d", site, round_number)
+            self.dtypes |= {site: answer.dtype} if answer.dtype else {}
             self._sites = [s for s in self._shares if s in {site, *self._sites}]
 
     def go_on_without_the_late(self, setup: Mapping[str, SetupAnswer]) -> None:
         """Work with the sites that are set up; those that were not ready in time are asked once more meanwhile."""
         self._reference = next(iter(setup.items()))
+        self.dtypes = {site: answer.dtype for site, answer in setup.items() if answer.dtype}
         late, self._sites = [site for site in self._sites if site not in setup], list(setup)
         if not late:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel
@@ -37,19 +37,20 @@ class LateSites:
         """An answer is there; called by NVFlare's threads."""
         self._arrived.append(result)
 
-    def ready(self) -> Iterator[str]:
-        """Names of those that may join from now on, each once; why others may not is logged."""
+    def ready(self) -> Iterator[tuple[str, Any]]:
+        """Names and answers of those that may join from now on, each once; why others may not is logged."""
         while self._arrived:
             result = self._arrived.pop(0)
             site = result.meta.get("client_name", "an unknown site")
             try:
-                objection = self._objection(site, self._read(result))
+                answer = self._read(result)
+                objection = self._objection(site, answer)
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
                 objection = str(error)
             if objection:
                 log.warning("%s is ready late and cannot join: %s", site, objection)
             else:
-                yield site
+                yield site, answer
 
 
 def disagreement(first: str, reference: SetupAnswer, site: str, answer: SetupAnswer) -> str:
@@ -67,6 +68,16 @@ def disagreement(first: str, reference: SetupAnswer, site: str, answer: SetupAns
                 f"{theirs.get(key)!r} at {site}; give all sites the same"
             )
     return ""
+
+
+def warn_of_other_formats(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Say which sites compute in another number format than they did in an earlier part of the run."""
+    for site in before.keys() & now.keys():
+        if before[site] != now[site]:
+            log.warning(
+                "%s computed in %s before and computes in %s now: numbers differ a little (--dtype sets one)",
+                *(site, before[site], now[site]),
+            )
 
 
 def note_limited(record: RoundRecord, sites: list[str], aggregation: str) -> None:

@@ -17,6 +17,7 @@ from flaretune.config.options import as_dict, build
 from flaretune.config.shared import ServerConfig
 from flaretune.errors import UserError
 from flaretune.flare.asking_controller import AskingController
+from flaretune.flare.job_sites import warn_of_other_formats
 from flaretune.flare.simulator_fix import give_each_thread_its_own_names, let_readers_leave
 from flaretune.privacy.accountant import account, sentence
 from flaretune.report.kept_run import KeptRun
@@ -89,7 +90,6 @@ class RoundsController(AskingController):
             {**as_dict(build(self._config, vars(self))), **more},
             self._sites,
             zero_shot=self.metric([a.zero_shot for a in setup.values()]),
-            dtypes={site: answer.dtype for site, answer in setup.items() if answer.dtype},
             artifact=artifact,
             artifact_kind=artifact_kind,
         )
@@ -128,6 +128,7 @@ class RoundsController(AskingController):
             if self.kept.earlier is None:
                 return None
             state = self.kept.earlier.state
+            warn_of_other_formats(state.get("dtypes", {}), self.dtypes)
             for record in self.folder.restore(state["results"], kind, self.kept.earlier.artifact):
                 self._show(record)
             return kind(**state["record"])
@@ -135,7 +136,7 @@ class RoundsController(AskingController):
     def keep(self, record: RoundRecord, arrays: Mapping[str, np.ndarray], **more: Any) -> None:
         """Keep the run after a round; see `KeptRun.keep`."""
         prior = None if self.prior is None else self.prior.tolist()
-        self.kept.keep(record, self.folder, arrays, prior=prior, **more)
+        self.kept.keep(record, self.folder, arrays, prior=prior, dtypes=self.dtypes, **more)
 
     def measure(self, answers: Mapping[str, Counters], started: float) -> dict[str, Any]:
         """What a round took: entries of a `RoundRecord`.
@@ -192,7 +193,7 @@ class RoundsController(AskingController):
         record.site_accuracy = {
             site: value for site, e in evaluations.items() if (value := self.metric([e.dev])) is not None
         }
-        is_best = self.folder.keep_round(record, save, **more)
+        is_best = self.folder.keep_round(record, save, dtypes=dict(self.dtypes), **more)
         self._show(record)
         log.info(record.line(self.num_rounds, len(self._shares), is_best))
 

@@ -30,6 +30,10 @@ class LPFLSetupAnswer:
     def evaluation(self) -> Evaluation:
         return self.setup.evaluation
 
+    @property
+    def dtype(self) -> str | None:
+        return self.setup.dtype
+
 
 @dataclass(frozen=True)
 class TrainAnswer:

@@ -22,7 +22,6 @@ class RunFolder:
         server: the server's options.
         sites: names of the sites that take part.
         zero_shot: test metric of the model and the template alone.
-        dtypes: what the sites' models compute in, as far as they tell.
         artifact: name of the file or folder that is the result.
         artifact_kind: prompt or adapter.
     """
@@ -34,7 +33,6 @@ class RunFolder:
         server: Mapping[str, Any],
         sites: Sequence[str],
         zero_shot: float | None,
-        dtypes: Mapping[str, str],
         artifact: str,
         artifact_kind: str,
     ):
@@ -49,8 +47,7 @@ class RunFolder:
         self._is_saved = False
         folder.mkdir(parents=True, exist_ok=True)
         self._seconds_before = 0.0  # of earlier parts of a run that goes on
-        about = {"sites": self._sites, "dtypes": dict(dtypes), "versions": versions()}
-        config = {"server": dict(server), **settings, **about}
+        config = {"server": dict(server), **settings, "sites": self._sites, "versions": versions()}
         write_json({**config, **self._privacy(server.get("num_rounds", 0))}, folder / "config.json")
 
     def keep_round(self, record: RoundRecord, save: Callable[[dict[str, Any]], bool], **more: Any) -> bool:

@@ -50,13 +50,15 @@ class AskAPI(LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model, in a worker."""
-        from flaretune.models.load import load_pretrained
+        from flaretune.models.load import load_pretrained, resolve_dtype
         from flaretune.service.answering import Answering
 
         _end_with_parent()
         config = self._config
         try:
-            pretrained = load_pretrained(config.model_name, config.dtype, device)
+            # the same in all workers, whichever of them answers
+            dtype = resolve_dtype(config.dtype, *_torch_devices(_devices(config.device)))
+            pretrained = load_pretrained(config.model_name, dtype, device)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             logging.getLogger("litserve").setLevel(logging.CRITICAL)  # which would add its traceback
@@ -105,6 +107,16 @@ def _devices(device: str) -> dict[str, Any]:
     if device == "cpu":
         return {"accelerator": "cpu"}
     return {"accelerator": "cuda", "devices": [int(n) for n in re.findall(r"\d+", device)] or [0]}
+
+
+def _torch_devices(asked: dict[str, Any]) -> list[Any]:
+    """The devices that LitServe's arguments name."""
+    import torch
+
+    if asked["accelerator"] == "cpu":
+        return [torch.device("cpu")]
+    numbers = range(asked["devices"]) if isinstance(asked["devices"], int) else asked["devices"]
+    return [torch.device("cuda", number) for number in numbers]
 
 
 def serve(config: ServiceConfig, token: str) -> int:
