@@ -89,7 +89,7 @@ def run_all(method: str, asked: Mapping[str, Any]) -> int:
     """Make the runs that are not in the file yet, one by one, and print the table."""
     preset = read_preset(METHODS[method], "demo")
     per_site = {name: number * asked["sites"] for name, number in TEXTS_A_SITE[method].items()}
-    options = {**preset, **per_site, "calibrate": "none", "eval_clients": "first", **asked}
+    options = {**preset, **per_site, "calibrate": "none", "eval_clients": "first", "dtype": "bfloat16", **asked}
     rounds, attack = asked["rounds"] or preset["num_rounds"], asked["attack"] or ATTACKS[method]
     file = asked["output"]
     check_output(file)
