@@ -137,8 +137,8 @@ class FedBPTServerConfig(ServerConfig):
     """What the server of a FedBPT job is told."""
 
     covariance: str = option(
-        "full",
-        "part of the covariance that is sent to the sites: all (d²/2 numbers), its diagonal, or none",
+        "diagonal",
+        "part of the covariance that is sent to the sites: all (d²/2 numbers, as published), its diagonal, or none",
         group=SERVER,
         main=True,
         choices=("full", "diagonal", "identity"),
