@@ -176,6 +176,17 @@ def test_a_run_with_other_settings_is_not_taken_up(job, kept, server, options, s
     assert [task for task, _, _ in told.tasks] == [messages.SETUP]
 
 
+def test_a_site_that_goes_on_in_another_number_format_is_named(job, kept, caplog):
+    job("first", rounds=1, server=kept, dtype="float32")
+    assert "before and computes in" not in caplog.text
+    told, folder = job("second", rounds=2, server=kept, dtype="bfloat16")
+    assert told.panics == []
+    sites = read_summary(folder)["dtypes"]
+    assert set(sites.values()) == {"bfloat16"}
+    for site in sites:
+        assert f"{site} computed in float32 before and computes in bfloat16 now" in caplog.text
+
+
 def test_a_full_disk_does_not_stop_the_run(job, kept, monkeypatch, caplog):
     def full(*args):
         raise OSError(28, "No space left on device")
