@@ -58,10 +58,10 @@ ATTACKS = {"fedbpt": "away", "lpfl": "reverse"}
 
 def main(argv: list[str] | None = None) -> int:
     first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--method", choices=METHODS, required=True)
+    first.add_argument("--method", choices=METHODS, default="fedbpt", help="whose sites (default: fedbpt)")
     method = METHODS[first.parse_known_args(argv)[0].method]
     parser = argparse.ArgumentParser(
-        usage="%(prog)s --method METHOD [--option value ...]",
+        usage="%(prog)s [--method METHOD] [--option value ...]",
         description=__doc__.splitlines()[0],
         parents=[first],
         allow_abbrev=False,

@@ -43,6 +43,15 @@ def test_what_only_a_job_can_do_is_refused(capsys):
     assert "--calibrate batch: its prior comes from a job's set-up" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("asked", "own"), [([], "--intrinsic_dim"), (["--method", "lpfl"], "--lora_rank")])
+def test_help_has_the_options_of_the_methods_sites(capsys, asked, own):
+    with pytest.raises(SystemExit) as ended:
+        poison.main([*asked, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert {flag for flag in ("--intrinsic_dim", "--lora_rank") if flag in text} == {own}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fedbpt", "lpfl"])
 def test_both_methods_and_going_on(tmp_path, capsys, method):
