@@ -9,6 +9,7 @@ from nvflare.fuel.utils.json_scanner import JsonScanner
 from nvflare.fuel.utils.wfconf import resolve_var_refs
 
 from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.config.job import JobConfig
 from flaretune.config.lpfl import LPFLConfig
 from flaretune.config.options import build, to_argv
 from flaretune.config.site_flags import parse_site_flags
@@ -252,3 +253,21 @@ def test_a_job_that_is_told_to_stop_says_so_by_the_shell_s_status_too(ends_with,
     left.write_text("{}", encoding="utf-8")  # of an earlier job, which the simulator had no time to remove
     assert ends_with(Stopped(signal.SIGTERM), "--startup_kit", str(tmp_path), env=env) == 143
     assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "device"), [("", "auto"), ("2,3", "cuda:2,cuda:3"), ("[0],[1,2]", "cuda:0,cuda:1,cuda:2")]
+)
+def test_a_shared_model_is_on_the_gpus_that_the_job_was_given(gpu, device, monkeypatch):
+    class Started(Exception):
+        pass
+
+    def started(config, log):
+        raise Started(config.device)
+
+    monkeypatch.setattr(job_cli, "running_service", started)
+    job, site, server = (
+        build(cls, {"model_name": "m", "gpu": gpu, "share_lm": 1}) for cls in (JobConfig, FEDBPT.site, FEDBPT.server)
+    )
+    with pytest.raises(Started, match=f"^{device}$"):
+        job_cli.run(FEDBPT, job, site, server)

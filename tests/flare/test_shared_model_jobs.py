@@ -76,7 +76,7 @@ def service(folders, free_port, monkeypatch):
         text=True,
     )
     url = f"http://127.0.0.1:{free_port}"
-    assert process.stdout.readline() == f"{folders['llama']} answers at {url}\n"
+    assert process.stdout.readline() == f"{folders['llama']} answers at {url}, on cpu\n"
     yield url
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 import transformers
@@ -73,12 +71,20 @@ def test_a_cpu_computes_in_bfloat16_where_it_has_instructions_for_it(monkeypatch
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
 def test_a_gpu_computes_in_bfloat16_where_it_does_so_without_emulation(monkeypatch, capability, expected):
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "device", lambda device: chosen.append(device) or nullcontext())
-    asked = lambda including_emulation: including_emulation or capability >= (8, 0)  # noqa: E731
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", asked)
+    asked = []
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: asked.append(device) or capability)
     assert resolve_dtype("auto", torch.device("cuda:1")) == expected
-    assert chosen == [torch.device("cuda:1")]
+    assert asked == [torch.device("cuda:1")]
+
+
+def test_a_model_that_does_not_fit_into_a_gpu_says_so(tiny, monkeypatch):
+    def no_memory(self, device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    folder = str(tiny("roberta"))
+    monkeypatch.setattr(torch.nn.Module, "to", no_memory)
+    with pytest.raises(UserError, match=r"does not fit into what is free of the memory of cpu; .* --share_lm 1"):
+        load_pretrained(folder, "float32", "cpu")
 
 
 def test_several_devices_compute_in_what_all_of_them_can(monkeypatch):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompted import open_prompted_model
@@ -29,8 +30,8 @@ def only_handle(item):
     return type(item)(item.handle, None)
 
 
-def answering(folder, **more):
-    return Answering(load_pretrained(folder, "float32", "cpu"), batch_size=2, cache_mb=16, **more)
+def answering(folder, cache_mb=16, **more):
+    return Answering(load_pretrained(folder, "float32", "cpu"), batch_size=2, cache_mb=cache_mb, **more)
 
 
 def logits_of(answer, n_points=4, n_texts=5):
@@ -170,6 +171,46 @@ def test_the_oldest_make_room(model_folders):
         assert service.answer([Ask(box(folder), item, POINTS)])[0].status == 200
     status = [service.answer([Ask(box(folder), only_handle(item), POINTS)])[0].status for item in sets]
     assert status == [200, 404, 200]
+
+
+def test_texts_of_rounds_that_have_passed_give_their_memory_to_new_ones(model_folders):
+    """As at a site with a model of its own, so that the numbers stay those of --lm local."""
+    folder = model_folders["gemma3"]
+    service = answering(folder, cache_mb=1)
+    for round_number in range(60):
+        asked = Ask(box(folder), texts(perturbed=(0.5, round_number)), POINTS)
+        assert service.answer([asked])[0].status == 200
+        targets = service._opened.get(asked.black_box.handle).targets
+        assert None not in targets.get(asked.texts.handle).texts.caches
+    assert 1 < len(targets._kept) < 60
+
+
+def test_a_question_that_nobody_foresaw_fails_alone(model_folders):
+    folder = model_folders["roberta"]
+    huge = Ask(box(folder, settings=replace(SETTINGS, intrinsic_dim=10**12)), texts(), POINTS)
+    failed, answered = answering(folder).answer([huge, Ask(box(folder), texts(), POINTS)])
+    assert (failed.status, answered.status) == (500, 200)
+    assert "the model cannot answer" in failed.body["error"]
+
+
+def test_a_gpu_that_has_failed_for_good_ends_the_worker(model_folders, monkeypatch, capsys):
+    """Which would answer nobody any more, and fail questions faster than the other workers answer them."""
+    folder = model_folders["roberta"]
+    service = answering(folder)
+    service.answer([Ask(box(folder), None, None)])
+    [opened] = service._opened._kept.values()
+
+    def illegal_access(questions):
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    def ended(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(opened.prompted.black_box, "answer", illegal_access)
+    monkeypatch.setattr("os._exit", ended)
+    with pytest.raises(SystemExit, match="1"):
+        service.answer([Ask(box(folder), texts(), POINTS)])
+    assert "error: an illegal memory access" in capsys.readouterr().err
 
 
 def test_latest_kept():

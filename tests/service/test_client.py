@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import requests
 
 from flaretune.config.service import TOKEN_VARIABLE
 from flaretune.errors import UserError
@@ -34,6 +36,7 @@ def scripted(monkeypatch):
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
+                start.authorization.append(self.headers["Authorization"])
                 got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 status, body = next(script)
                 raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -50,6 +53,7 @@ def scripted(monkeypatch):
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}", got
 
+    start.authorization = []
     yield start
     for server in servers:
         server.shutdown()
@@ -87,6 +91,44 @@ def test_a_service_that_comes_back_is_asked_again(scripted):
     url, got = scripted((503, {}), (500, {"detail": "Internal server error"}), (404, {"unknown": "b"}), (200, MODEL))
     assert opened(url, patience=30).facts.name == "m"
     assert len(got) == 4
+
+
+def test_patience_begins_with_the_first_failure(scripted, monkeypatch):
+    """However long the answer took that did not come."""
+    url, got = scripted((503, {}), (200, MODEL), *[(503, {})] * 3)
+    clock, post = [0.0], requests.Session.post
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda seconds: None))
+
+    def slow(*given, **more):
+        clock[0] += 61
+        return post(*given, **more)
+
+    monkeypatch.setattr(requests.Session, "post", slow)
+    assert opened(url, patience=60).facts.name == "m"
+    with pytest.raises(UserError, match="does not answer: it answers with status 503"):
+        opened(url, patience=60)
+    assert len(got) == 4
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_what_goes_to_this_machine_takes_no_proxy_and_no_password_of_netrc(scripted, monkeypatch, tmp_path, host):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login me password mine\n", encoding="utf-8")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody is
+    monkeypatch.setenv("no_proxy", "")
+    url, _ = scripted((200, MODEL))
+    assert opened(url.replace("127.0.0.1", host)).facts.name == "m"
+    assert scripted.authorization == ["Bearer token"]
+
+
+def test_what_goes_elsewhere_takes_the_proxy_of_the_environment(scripted, monkeypatch):
+    proxy, _ = scripted((200, MODEL))
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    assert opened("http://models.invalid:8765").facts.name == "m"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +171,7 @@ def test_nobody_there_and_no_token(free_port):
 def test_an_answer_that_does_not_come_in_time():
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
         service = Service(f"http://127.0.0.1:{silent.getsockname()[1]}", "token", patience=0, answer_seconds=0.2)
-        with pytest.raises(UserError, match=r"no answer within 0\.2 seconds"):
+        with pytest.raises(UserError, match=r"no answer within 0\.2 seconds; .* --lm_timeout"):
             service.ask(Ask(named({}), None, None))
 
 

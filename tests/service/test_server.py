@@ -101,7 +101,7 @@ def test_a_killed_service_leaves_nobody_behind_and_another_takes_over(model_fold
         process = subprocess.Popen(
             command, env={**os.environ, TOKEN_VARIABLE: token}, stdout=subprocess.PIPE, text=True
         )
-        assert process.stdout.readline() == f"{folder} answers at {url}\n"
+        assert process.stdout.readline() == f"{folder} answers at {url}, on cpu\n"
         return process
 
     first = start()

@@ -18,7 +18,14 @@ class FedBPTConfig(SiteConfig):
 
     method: ClassVar[str] = "FedBPT"
     takes_published_flags: ClassVar[bool] = True
-    local_options: ClassVar[tuple[str, ...]] = (*SiteConfig.local_options, "cache_mb", "llama_causal", "lm", "lm_token")
+    local_options: ClassVar[tuple[str, ...]] = (
+        *SiteConfig.local_options,
+        "cache_mb",
+        "llama_causal",
+        "lm",
+        "lm_timeout",
+        "lm_token",
+    )
 
     num_users: int = option(
         0,
@@ -32,6 +39,7 @@ class FedBPTConfig(SiteConfig):
         "http://127.0.0.1:8765 (python -m flaretune serve)",
         group=MODEL,
     )
+    lm_timeout: int = option(600, "seconds that an answer of the service may take", group=MODEL, at_least=1)
     lm_token: str = option(
         "",
         "for a site's own file: the service's token as a secret reference of NVFlare; default: from the environment, "

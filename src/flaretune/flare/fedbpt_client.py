@@ -158,7 +158,15 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
     """The model in this process, or that of a service, where this process needs neither torch nor weights."""
     settings = build(PromptSettings, as_dict(config))
     if config.lm != "local":
-        return open_remote_model(config.lm, _token(config), spec, config.model_name, config.dtype, settings)
+        return open_remote_model(
+            config.lm,
+            _token(config),
+            spec,
+            config.model_name,
+            config.dtype,
+            settings,
+            answer_seconds=config.lm_timeout,
+        )
     # torch and transformers take seconds to import: only now that NVFlare knows this process
     from flaretune.models.prompted import open_prompted_model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -153,7 +154,8 @@ def run(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig, 
         )
     if site.lm != "local":
         raise UserError(f"--share_lm 1 starts a service, and --lm {site.lm} names one; leave one of them out")
-    service = build(ServiceConfig, as_dict(site))
+    gpus = ",".join(f"cuda:{number}" for number in re.findall(r"\d+", job.gpu))  # NVFlare: 0,1 or [0],[1]
+    service = build(ServiceConfig, {**as_dict(site), **({"device": gpus} if gpus else {})})
     with running_service(service, _output(job) / "service.log") as url:
         return run_job(method, job, replace(site, lm=url, device="auto", batch_size=0), server, quiet)
 

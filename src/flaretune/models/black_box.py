@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,10 @@ class BlackBox:
         batch_size: examples in a forward pass; each is asked with all candidates at once.
         cache_mb: memory for cached texts (causal models, prompt in ``suffix`` position), in MiB. A `TextSet` that
             nobody holds any more gives its share back.
+
+    Attributes:
+        make_room: called while that memory is full; lets go of a `TextSet` and says whether there was one.
+        example_forwards: examples sent through the model so far.
     """
 
     def __init__(self, lm: MaskedLM | CausalLM, soft_prompt: SoftPrompt, batch_size: int, cache_mb: int = 0):
@@ -71,6 +75,7 @@ class BlackBox:
         self._batch_size = batch_size
         self._cache_bytes = cache_mb * 2**20
         self._caches: weakref.WeakSet[TextCache] = weakref.WeakSet()  # those in use
+        self.make_room: Callable[[], bool] = lambda: False
         self.example_forwards = 0
 
     @property
@@ -158,7 +163,9 @@ class BlackBox:
             if max(e.insert for e in batch) <= 1:
                 continue  # one token in front (the start token of `prefix`) is not worth keeping
             cache = self._lm.cache_text(batch)
-            if sum(other.nbytes() for other in self._caches) + cache.nbytes() > self._cache_bytes:
+            while (full := self._cached_bytes() + cache.nbytes() > self._cache_bytes) and self.make_room():
+                pass
+            if full:
                 log.info(
                     "the cache for texts is full: %d of %d batches are computed for every candidate (see --cache_mb)",
                     len(batches) - i,
@@ -168,3 +175,6 @@ class BlackBox:
             self._caches.add(cache)
             caches[i] = cache
         return caches
+
+    def _cached_bytes(self) -> int:
+        return sum(cache.nbytes() for cache in self._caches)

@@ -93,9 +93,8 @@ def resolve_dtype(dtype: str, *devices: torch.device) -> str:
 
 
 def _computes_in_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cuda":  # torch.cuda.is_bf16_supported would start up a GPU that another process works on
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
@@ -119,7 +118,14 @@ def load_pretrained(name: str, dtype: str = "auto", device: str = "auto") -> Pre
         model = _read_model(name, source, kind, dtype)
     _check_they_fit(name, tokenizer, model)
     model.requires_grad_(False)
-    return Pretrained(name, kind, model.eval().to(where), tokenizer, where)
+    try:
+        model = model.eval().to(where)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"--model_name {name}: it does not fit into what is free of the memory of {where}; use another --device, "
+            "or one copy for all clients of a GPU (python -m flaretune serve, or --share_lm 1 of a FedBPT job)"
+        ) from error
+    return Pretrained(name, kind, model, tokenizer, where)
 
 
 def load_outline(name: str) -> Pretrained:

@@ -161,6 +161,8 @@ def _try_out(lm: MaskedLM | CausalLM, prompt: SoftPrompt, encoder: Encoder, mode
     black_box = BlackBox(lm, prompt, batch_size=1, cache_mb=1024)
     try:
         black_box.label_logits(np.zeros((1, prompt.intrinsic_dim)), black_box.register([example]))
+    except (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError):  # not the model's fault
+        raise
     except Exception as error:  # whatever it stumbles over
         raise UserError(
             f"--model_name {model_name}: {model_class} does not answer with a prompt in mode {encoder.mode!r} "

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
@@ -53,7 +56,14 @@ class LatestKept(Generic[Kept]):
     def keep(self, handle: str, thing: Kept) -> None:
         self._kept[handle] = thing
         while len(self._kept) > self._most:
+            self.drop_oldest()
+
+    def drop_oldest(self) -> bool:
+        """Whether there was one."""
+        if self._kept:
             self._kept.popitem(last=False)
+            return True
+        return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +111,7 @@ class Answering:
                 found = self._find(ask)
             except UserError as error:
                 found = Answer(BAD_REQUEST, {"error": str(error)})
-            except RuntimeError as error:
+            except Exception as error:  # a question that nobody foresaw must not fail those asked beside it
                 found = _failed(error)
             if isinstance(found, Answer):
                 answers[i] = found
@@ -110,7 +120,7 @@ class Answering:
         for black_box, group in questions.items():
             try:
                 found = black_box.answer(list(group.values()))
-            except RuntimeError as error:
+            except Exception as error:
                 answers = [_failed(error) if i in group else answer for i, answer in enumerate(answers)]
                 continue
             for i, logits in zip(group, found, strict=True):
@@ -154,11 +164,16 @@ class Answering:
                 "of flaretune"
             ) from error
         prompted = prompt_model(share_weights(self._pretrained), spec, settings, self._batch_size, self._cache_mb)
-        return Opened(prompted, LatestKept(self._most_texts))
+        targets: LatestKept[Target] = LatestKept(self._most_texts)
+        prompted.black_box.make_room = targets.drop_oldest  # perturbed texts of rounds that have passed, and others
+        return Opened(prompted, targets)
 
 
-def _failed(error: RuntimeError) -> Answer:
-    """What a client is told where torch gives up."""
+def _failed(error: Exception) -> Answer:
+    """What a client is told where torch gives up; a GPU that has failed for good ends the worker, and the service."""
+    if isinstance(error, torch.AcceleratorError):
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return Answer(FAILED, {"error": f"the model cannot answer ({reason}), where a smaller --batch_size may help"})
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import requests
@@ -37,7 +39,8 @@ class Service:
     Args:
         url: such as http://127.0.0.1:8765.
         token: what it asks for.
-        patience: seconds for which an answer is tried for anew when there is nobody, or nobody able, to give it.
+        patience: seconds for which a question is asked anew, from the first time that there was nobody, or nobody
+            able, to answer it.
         answer_seconds: seconds that an answer may take.
     """
 
@@ -46,7 +49,8 @@ class Service:
         self._patience = patience
         self._answer_seconds = answer_seconds
         self._session = requests.Session()
-        self._session.headers["Authorization"] = f"Bearer {token}"
+        self._session.auth = _Token(token)
+        self._proxies = _proxies(url)
 
     def ask(self, ask: Ask) -> dict[str, Any]:
         """Its answer, sending contents only if it asks for them.
@@ -63,21 +67,28 @@ class Service:
         raise UserError(f"--lm {self.url}: {_complaint(response, body)}")
 
     def _post(self, message: dict[str, Any]) -> requests.Response:
-        started, reason = time.monotonic(), ""
+        failing_since = None
         while True:
             try:
                 response = self._session.post(
-                    self.url + ASK_PATH, json=message, timeout=(CONNECT_SECONDS, self._answer_seconds)
+                    self.url + ASK_PATH,
+                    json=message,
+                    timeout=(CONNECT_SECONDS, self._answer_seconds),
+                    proxies=self._proxies,
                 )
                 if response.status_code not in OVERLOADED:
                     return response
                 said = _body(response).get("error")
                 reason = f"it answers with status {response.status_code}{f': {said}' if said else ''}"
-            except requests.ReadTimeout:
-                reason = f"no answer within {self._answer_seconds:g} seconds"
+            except requests.ReadTimeout as error:
+                raise UserError(
+                    f"--lm {self.url}: no answer within {self._answer_seconds:g} seconds; where the service needs "
+                    "longer, for many test texts perhaps, give it longer with --lm_timeout"
+                ) from error
             except requests.RequestException as error:
                 reason = f"no connection ({type(error).__name__})"
-            if time.monotonic() - started > self._patience:
+            failing_since = failing_since or time.monotonic()
+            if time.monotonic() - failing_since > self._patience:
                 raise UserError(
                     f"--lm {self.url}: the language-model service does not answer: {reason}; start it with "
                     "`python -m flaretune serve`, or let every site load the model with --lm local"
@@ -191,10 +202,31 @@ def open_remote_model(
 def is_ready(url: str, token: str, verify: bool = True) -> bool:
     """Whether a service answers there and its workers have loaded the model."""
     try:
-        headers = {"Authorization": f"Bearer {token}"}
-        return requests.get(url + HEALTH_PATH, headers=headers, timeout=CONNECT_SECONDS, verify=verify).ok
+        asked = {"auth": _Token(token), "proxies": _proxies(url), "timeout": CONNECT_SECONDS, "verify": verify}
+        return requests.get(url + HEALTH_PATH, **asked).ok
     except requests.RequestException:
         return False
+
+
+class _Token(requests.auth.AuthBase):
+    """What proves who asks; without an object of this kind requests takes a password of ~/.netrc in its place."""
+
+    def __init__(self, token: str):
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _proxies(url: str) -> dict[str, str]:
+    """For requests: those of the environment, but none on the way to this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = host == "localhost"
+    return {"no_proxy": host} if here else {}
 
 
 def _body(response: requests.Response) -> dict[str, Any]:

@@ -7,21 +7,23 @@ uvicorn; Ray Serve would bring a cluster of its own.
 from __future__ import annotations
 
 import hmac
+import json
 import logging
 import multiprocessing
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Header, HTTPException
 from litserve import LitAPI, LitServer
-from litserve.connector import check_cuda_with_nvidia_smi
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from urllib3.exceptions import InsecureRequestWarning
 
 from flaretune.config.service import LOOPBACK, ServiceConfig
@@ -36,12 +38,14 @@ class AskAPI(LitAPI):
     Args:
         config: the service's options.
         token: what clients must bring.
+        devices: of all workers, as torch names them.
     """
 
-    def __init__(self, config: ServiceConfig, token: str):
+    def __init__(self, config: ServiceConfig, token: str, devices: Sequence[str]):
         super().__init__(max_batch_size=config.merge, batch_timeout=0.002 if config.merge > 1 else 0, api_path=ASK_PATH)
         self._config = config
         self._token = token
+        self._devices = devices
 
     def authorize(self, authorization: str = Header(default="")) -> None:
         """Refuse who does not bring the token."""
@@ -50,6 +54,8 @@ class AskAPI(LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model, in a worker."""
+        import torch
+
         from flaretune.models.load import load_pretrained, resolve_dtype
         from flaretune.service.answering import Answering
 
@@ -57,7 +63,7 @@ class AskAPI(LitAPI):
         config = self._config
         try:
             # the same in all workers, whichever of them answers
-            dtype = resolve_dtype(config.dtype, *_torch_devices(_devices(config.device)))
+            dtype = resolve_dtype(config.dtype, *map(torch.device, self._devices))
             pretrained = load_pretrained(config.model_name, dtype, device)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -83,8 +89,8 @@ class AskAPI(LitAPI):
         return answers if isinstance(asks, list) else answers[0]
 
     def encode_response(self, output):
-        """An HTTP response, with the answer's status."""
-        return JSONResponse(output.body, output.status)
+        """An HTTP response, with the answer's status; logits that are no numbers are for the client to judge."""
+        return Response(json.dumps(output.body, allow_nan=True), output.status, media_type="application/json")
 
 
 def _end_with_parent() -> None:
@@ -99,24 +105,17 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _devices(device: str) -> dict[str, Any]:
-    """LitServe's arguments for `--device`."""
+def find_devices(device: str) -> list[str]:
+    """What `--device` stands for here, as torch names it: ``cpu``, or ``cuda:0`` and so on."""
     if device == "auto":
-        n_gpus = check_cuda_with_nvidia_smi()
-        return {"accelerator": "cuda", "devices": n_gpus} if n_gpus else {"accelerator": "cpu"}
-    if device == "cpu":
-        return {"accelerator": "cpu"}
-    return {"accelerator": "cuda", "devices": [int(n) for n in re.findall(r"\d+", device)] or [0]}
+        return [f"cuda:{number}" for number in range(_count_gpus())] or ["cpu"]
+    return ["cpu"] if device == "cpu" else [f"cuda:{number}" for number in re.findall(r"\d+", device) or [0]]
 
 
-def _torch_devices(asked: dict[str, Any]) -> list[Any]:
-    """The devices that LitServe's arguments name."""
-    import torch
-
-    if asked["accelerator"] == "cpu":
-        return [torch.device("cpu")]
-    numbers = range(asked["devices"]) if isinstance(asked["devices"], int) else asked["devices"]
-    return [torch.device("cuda", number) for number in numbers]
+def _count_gpus() -> int:
+    """Those that torch finds, by a process of its own: this one holds none, and needs no torch."""
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    return int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def serve(config: ServiceConfig, token: str) -> int:
@@ -138,16 +137,19 @@ def serve(config: ServiceConfig, token: str) -> int:
     if config.with_parent:
         _end_with_parent()
     os.register_at_fork(after_in_child=_end_with_parent)  # LitServe's manager, which would keep the port
+    devices = find_devices(config.device)
+    on_gpus = devices != ["cpu"]
     server = LitServer(
-        AskAPI(config, token),
-        **_devices(config.device),
+        AskAPI(config, token, devices),
+        accelerator="cuda" if on_gpus else "cpu",
+        devices=[int(device.removeprefix("cuda:")) for device in devices] if on_gpus else 1,
         workers_per_device=config.workers,
         timeout=config.timeout,
         max_payload_size=int(config.max_mb * 2**20),
         disable_openapi_url=True,
     )
     tls = {"ssl_certfile": config.ssl_certfile, "ssl_keyfile": config.ssl_keyfile} if config.ssl_certfile else {}
-    threading.Thread(target=_say_when_ready, args=(config, token), daemon=True).start()
+    threading.Thread(target=_say_when_ready, args=(config, token, devices), daemon=True).start()
     reason = "a worker has ended, killed perhaps for lack of memory"
     try:
         server.run(
@@ -174,9 +176,9 @@ def serve(config: ServiceConfig, token: str) -> int:
     return 1
 
 
-def _say_when_ready(config: ServiceConfig, token: str) -> None:
+def _say_when_ready(config: ServiceConfig, token: str, devices: Sequence[str]) -> None:
     url = f"{'https' if config.ssl_certfile else 'http'}://{LOOPBACK}:{config.port}"
     warnings.simplefilter("ignore", InsecureRequestWarning)  # it asks itself, by another name than its certificate's
     while not is_ready(url, token, verify=False):
         time.sleep(0.2)
-    print(f"{config.model_name} answers at {url}", flush=True)
+    print(f"{config.model_name} answers at {url}, on {', '.join(devices)}", flush=True)
