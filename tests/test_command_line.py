@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from flaretune.command_line import printable, progress, run, seconds
 from flaretune.errors import UserError
@@ -37,6 +38,18 @@ def test_a_mistake_is_told_in_one_sentence_and_with_debug_also_where_it_arose(ca
     assert told.startswith("Traceback")
     assert "in fail" in told
     assert told.endswith("error: --k_shot 0: must be at least 1\n")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory.\nTried to …")])
+def test_a_lack_of_memory_is_told_in_one_sentence(error, capsys):
+    def fill() -> None:
+        raise error
+
+    assert run(fill) == 1
+    said = (str(error) or "MemoryError").splitlines()[0]
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: there is not enough memory ({said}): a smaller --batch_size")
+    assert told.count("\n") == 1
 
 
 def test_a_mistake_s_words_are_no_commands_for_a_terminal(capsys):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from flaretune.errors import UserError
+from flaretune.errors import UserError, lack_of_memory
 
 Item = TypeVar("Item")
 STOPPED = 130  # exit status after Ctrl-C, as shells have it
@@ -54,6 +54,10 @@ def run(command: Callable[[], int | None], debug: bool = False) -> int:
         if error.filename is None:
             write_nowhere()  # or Python would try again when it ends
         return _told(f"{error.filename or 'what is printed'} cannot be read or written ({error.strerror})", debug)
+    except Exception as error:
+        if sentence := lack_of_memory(error):
+            return _told(sentence, debug)
+        raise
 
 
 def _told(sentence: str, debug: bool) -> int:

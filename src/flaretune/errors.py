@@ -1,5 +1,7 @@
 """The one exception for mistakes a user can correct, and how a message shows a value that may be anything."""
 
+from __future__ import annotations
+
 
 class UserError(ValueError):
     """Something the user gave is wrong; the message is one sentence that names it and says what would be right.
@@ -15,3 +17,15 @@ def shown(value: object, longest: int = 200) -> str:
     except (RecursionError, ValueError):  # ValueError: of a whole number with thousands of digits
         return f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def lack_of_memory(error: BaseException) -> str | None:
+    """One sentence for an error of this kind, of Python or of a GPU; None for any other."""
+    # torch's is known by its name: not every process loads torch
+    if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        return None
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    return (
+        f"there is not enough memory ({said}): a smaller --batch_size needs less, and FedBPT's clients on one machine "
+        "can share one model (--share_lm 1, or --lm)"
+    )

@@ -120,6 +120,11 @@ print("never reached")
     [
         ("UserError('no such model')", "ERROR flaretune.site: no such model", False),
         ("FloatingPointError('the loss became nan')", "ERROR flaretune.site: the loss became nan", False),
+        (
+            "__import__('torch').OutOfMemoryError('no more')",
+            "ERROR flaretune.site: there is not enough memory (no more)",
+            False,
+        ),
         ("KeyError('x')", "ERROR flaretune.site: unexpected KeyError: 'x'", True),
         ("KeyboardInterrupt()", "ERROR flaretune.site: unexpected KeyboardInterrupt", True),
     ],

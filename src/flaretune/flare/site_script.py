@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flaretune.config.options import as_dict, build
 from flaretune.config.shared import SiteConfig
 from flaretune.config.site_flags import parse_site_flags
-from flaretune.errors import UserError
+from flaretune.errors import UserError, lack_of_memory
 from flaretune.flare import messages
 from flaretune.privacy.release import PrivacySettings, Releases
 
@@ -70,7 +70,10 @@ def run_script(
     except SystemExit as error:  # argparse has said what is wrong
         status = error.code if isinstance(error.code, int) else 1
     except BaseException as error:
-        log.error("unexpected %s: %s\n%s", type(error).__name__, error, traceback.format_exc())
+        if sentence := lack_of_memory(error):
+            log.error(sentence)
+        else:
+            log.error("unexpected %s: %s\n%s", type(error).__name__, error, traceback.format_exc())
         status = 1
     logging.shutdown()
     sys.stdout.flush()
