@@ -115,15 +115,15 @@ def test_the_service_s_token_is_read_at_the_site(reference, tmp_path, monkeypatc
     """By NVFlare's secret references; neither the job nor what is agreed on holds it."""
     (tmp_path / "token").write_text("s3cret\n", encoding="utf-8")
     monkeypatch.setenv("FLARETUNE_LM_TOKEN" if not reference else "MY_TOKEN", "s3cret")
+    place = reference.replace("PLACE", str(tmp_path / "token"))
     (tmp_path / "flaretune.toml").write_text(
-        f'lm = "http://127.0.0.1:1"\nlm_token = "{reference.replace("PLACE", str(tmp_path / "token"))}"\n',
-        encoding="utf-8",
+        f'lm = "http://127.0.0.1:1"\nlm_timeout = 7\nlm_token = "{place}"\n', encoding="utf-8"
     )
     got, sentences = parse_site_flags(FedBPTConfig, [], tmp_path / "flaretune.toml")
     asked = []
-    monkeypatch.setattr(fedbpt_client, "open_remote_model", lambda url, token, *_: asked.append(token))
+    monkeypatch.setattr(fedbpt_client, "open_remote_model", lambda url, token, *_, **more: asked.append((token, more)))
     fedbpt_client._open_model(got, review_task())
-    assert asked == ["s3cret"]
+    assert asked == [("s3cret", {"answer_seconds": 7})]
     assert "lm_token" in FedBPTConfig.local_options
     assert "s3cret" not in " ".join([*sentences, *to_argv(got)])
 
