@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from flaretune.fedbpt.distribution import Distribution
+from flaretune.fedbpt.global_update import GlobalSearch
 from flaretune.fedbpt.local_search import limit_norm, local_search
 
 D = 12
@@ -91,6 +92,18 @@ def test_bound_keeps_every_point_inside():
 
     local_search(Distribution(np.zeros(D), 1.0), recording, generations=10, popsize=6, seed=1, bound=0.5)
     assert np.abs(np.concatenate(seen)).max() <= 0.5 + 1e-12
+
+
+@pytest.mark.parametrize("bound", [0.1, 0.3, 1.1])  # which float32 rounds up
+def test_a_mean_on_the_bound_is_within_it_after_its_journey_too(bound):
+    start = np.full(D, np.float32(bound)).astype(np.float64)
+    assert start[0] > bound
+    found = local_search(Distribution(start, 1.0), sphere, generations=3, popsize=6, seed=1, bound=bound)
+    assert np.abs(found.mean).max() <= bound
+    search = GlobalSearch(D, 1.0, local_popsize=6, seed=1, bound=bound)
+    for _ in range(3):
+        moved = search.update(np.stack([start, -start, 2 * start]), np.array([1.0, 2.0, 3.0]), np.ones(3))
+        assert np.abs(moved.mean).max() <= bound
 
 
 def test_norm_limit_shortens_points_and_mean():

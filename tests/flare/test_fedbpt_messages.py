@@ -1,5 +1,7 @@
 """FedBPT's messages through NVFlare's own serialiser, and what is refused on receipt; see test_messages.py too."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -109,7 +111,11 @@ def test_an_evaluation_that_was_asked_for_must_be_there():
         fedbpt_messages.read_search_answer(through_nvflare(a_search_answer()), 5, 2)
 
 
-SETTINGS = {"options": {"k_shot": 16, "local_iter": 8, "perturb": 0}, "task": {"label_values": [0, 1]}, "popsize": 5}
+SETTINGS = {
+    "options": {"k_shot": 16, "local_iter": 8, "perturb": 0, "bound": 0.0},
+    "task": {"label_values": [0, 1]},
+    "popsize": 5,
+}
 
 
 def test_the_number_of_questions_follows_from_the_settings():
@@ -134,3 +140,13 @@ def test_other_numbers_of_questions_are_refused(field, value, message):
     model.meta["flaretune"][field] = value
     with pytest.raises(ValueError, match=message):
         fedbpt_messages.read_search_answer(through_nvflare(model), 5, None, settings=SETTINGS)
+
+
+@pytest.mark.parametrize(("farthest", "refused"), [(0.1, False), (0.1001, True), (-0.1001, True)])
+def test_a_mean_beyond_the_bound_is_refused(farthest, refused):
+    """And one on it is not, though float32, in which it travels, has no 0.1."""
+    answer = a_search_answer()
+    answer.params["mean"] = np.full(5, farthest, dtype=np.float32)
+    settings = {**SETTINGS, "options": {**SETTINGS["options"], "bound": 0.1}}
+    with pytest.raises(ValueError, match=r"beyond --bound 0\.1") if refused else nullcontext():
+        fedbpt_messages.read_search_answer(through_nvflare(answer), 5, None, settings=settings)

@@ -176,8 +176,11 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options
     assert {n for tag, _, n in told.scalars if tag == "dev_accuracy"} == {0, 1, 2, 3, 4}  # TensorBoard has all rounds
 
 
-def test_a_site_without_its_soft_labels_says_so(lpfl_job, tmp_path):
+def test_a_site_without_its_soft_labels_says_so_and_labels_anew(lpfl_job, tmp_path, caplog):
     lpfl_job("stopped", rounds=4, change=no_answers_from(4), checkpoint=tmp_path / "kept")
     shutil.rmtree(tmp_path / "workspace" / "flaretune_runs")
-    told, _ = lpfl_job("on", rounds=4, checkpoint=tmp_path / "kept")
-    assert "goes on after round 3, but this site has no soft labels of that run" in told.panics[0]
+    told, folder = lpfl_job("on", rounds=4, checkpoint=tmp_path / "kept")
+    assert told.panics == []
+    assert "goes on after round 3, and this site has no soft labels of that run" in caplog.text
+    before, first = (r["soft_labelled"] for r in read_summary(folder)["rounds"][3:5])
+    assert 0 < first < before  # one round's portion again

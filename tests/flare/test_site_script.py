@@ -3,13 +3,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from flaretune.config.fedbpt import FedBPTConfig
 from flaretune.config.lpfl import LPFLConfig
 from flaretune.errors import UserError
-from flaretune.flare import messages
+from flaretune.flare import lpfl_client, messages
 from flaretune.flare.site_script import evaluation_sites, load_data, read_task
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -40,6 +41,28 @@ def test_no_text_is_given_to_two_sites_or_for_two_purposes(data, iid):
     assert len(set(texts)) == len(texts)
     assert sum(len(site_data.train) for site_data in found) == 24
     assert sum(len(site_data.unlabelled) for site_data in found) == 48
+
+
+def test_a_site_with_unlabelled_texts_of_its_own_tests_on_no_text_that_others_train_on(data, tmp_path, monkeypatch):
+    """One file has all: test data is what is left of it."""
+    opened = []
+    monkeypatch.setattr("flaretune.models.tuned.open_tuned_model", lambda *_, **__: SimpleNamespace())
+    monkeypatch.setattr(lpfl_client, "site_on", lambda config, name, spec, found, *_: opened.append(found))
+    (tmp_path / "own.csv").write_text("sentence\nmine\n", encoding="utf-8")
+    for name, own in (("site-1", str(tmp_path / "own.csv")), ("site-2", "")):
+        config = LPFLConfig(
+            dataset=str(data / "train.csv"), k_shot=6, unlabelled=20, eval_clients="all", unlabelled_path=own
+        )
+        lpfl_client.open_site(config, name, SITES[:2])
+    first, second = ({name: {row["sentence"] for row in part.texts} for name, part in
+        (("test", found.test), ("unlabelled", found.unlabelled))} for found in opened)  # fmt: skip
+    assert len(first["test"] | second["test"]) == len(first["test"]) + len(second["test"])
+    assert second["unlabelled"]
+    assert not first["test"] & second["unlabelled"]
+
+
+def test_a_site_that_is_named_twice_evaluates_its_part_of_the_test_data_once():
+    assert evaluation_sites("site-2, site-2,site-1", SITES) == ["site-2", "site-1"]
 
 
 def test_a_site_s_own_file_is_its_own(data):

@@ -78,6 +78,30 @@ def test_soft_labels_are_the_received_model_s_softmax_and_each_text_moves_once(o
     assert sorted(seen) == list(range(12))
 
 
+@pytest.mark.parametrize("kept", ["the same", "other texts", "nothing"])
+def test_kept_soft_labels_are_taken_up_only_for_the_texts_that_they_are_of(opened, folders, tmp_path, caplog, kept):
+    """With another number of sites, a site's share of a common data set is of other texts."""
+    site, _ = opened(soft_portion=0.5)
+    for round_number in (1, 2):
+        site.train({}, round_number, evaluate=False)
+    states = KeptStates(tmp_path / ("site-1" if kept != "nothing" else "elsewhere"))
+    sites = SITES if kept == "the same" else [*SITES, "site-3"]
+    config = LPFLConfig(
+        model_name=folders["roberta"], dataset=folders["data"], k_shot=6, unlabelled=36 if len(sites) == 3 else 24,
+        dtype="float32", lora_rank=2, soft_portion=0.5,
+    )  # fmt: skip
+    again, _ = open_site(config, "site-1", sites, states)
+    again.setup({}, after_round=2)
+    if kept == "the same":
+        assert np.array_equal(again._pool.indices, site._pool.indices)
+        np.testing.assert_array_equal(again._pool.labels, site._pool.labels)
+    else:
+        assert len(again._pool.indices) == 0
+        assert "it labels texts anew" in caplog.text
+    again.train({}, 3, evaluate=False)
+    assert len(again._pool.indices) == (12 if kept == "the same" else 6)
+
+
 def test_training_never_sees_the_hidden_labels(opened):
     """Equal runs with true and with wrong hidden labels differ in the report alone."""
     found = []

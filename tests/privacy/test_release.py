@@ -111,3 +111,11 @@ def test_a_site_s_limit(tmp_path):
     with pytest.raises(UserError, match="more than this site allows"):
         releases.release(BASE, BASE)
     assert releases.count == 2
+
+
+def test_a_job_s_large_delta_does_not_widen_a_site_s_limit(tmp_path):
+    """ε of one answer is above the limit at 1e-5, and far below it at 0.5."""
+    limit = epsilon(0.5, 1e-5, 1) - 0.01
+    assert epsilon(0.5, 0.5, 1) < limit / 2
+    with pytest.raises(UserError, match="at δ = 1e-05, which is more than this site allows"):
+        Releases(PrivacySettings(0.5, 2.0, 0.5, limit), tmp_path).check(1)

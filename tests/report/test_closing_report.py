@@ -23,8 +23,8 @@ def test_the_closing_report_line_by_line(tmp_path):
 @pytest.mark.parametrize(
     ("agreement", "soft"),
     [
-        (0.875, "12 labelled and 32 soft-labelled texts, 87.5% of them as the hidden labels have it"),
-        (None, "12 labelled and 32 soft-labelled texts"),
+        (0.875, "12 labelled and 32 soft-labelled texts in the last round, 87.5% of them as the hidden labels have it"),
+        (None, "12 labelled and 32 soft-labelled texts in the last round"),
     ],
 )
 def test_the_closing_report_of_training_line_by_line(tmp_path, agreement, soft):

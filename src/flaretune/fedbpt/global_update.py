@@ -9,7 +9,7 @@ import numpy as np
 from cma.recombination_weights import RecombinationWeights
 
 from flaretune.fedbpt.distribution import Distribution
-from flaretune.fedbpt.strategy import start_strategy
+from flaretune.fedbpt.strategy import start_strategy, within
 
 
 class GlobalSearch:
@@ -85,7 +85,8 @@ class GlobalSearch:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", cma.evolution_strategy.InjectionWarning)
             strategy.ask()  # tell wants it; the points are not used
-            strategy.tell(list(np.asarray(means, dtype=np.float64)), np.asarray(fitness, dtype=np.float64).tolist())
+            points = within(np.asarray(means, dtype=np.float64), self._bound)
+            strategy.tell(list(points), np.asarray(fitness, dtype=np.float64).tolist())
         self._local_sigma = max(self._local_sigma * strategy.sigma / pooled_sigma, self._sigma_floor)
         self._grow_norm_limit()
         return self.distribution

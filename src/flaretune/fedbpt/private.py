@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from flaretune.fedbpt.answers import SearchAnswer
 from flaretune.fedbpt.distribution import Distribution
 from flaretune.fedbpt.local_search import LocalResult, limit_norm
+from flaretune.fedbpt.strategy import within
 from flaretune.privacy.answers import private_counters, private_evaluation
 from flaretune.privacy.release import Releases
 
@@ -38,9 +37,7 @@ def private_search(
         UserError, FloatingPointError: see `Releases.release`.
     """
     mean = releases.release({"mean": start.mean}, {"mean": answer.result.mean})["mean"]
-    if bound > 0:
-        mean = np.clip(mean, -bound, bound)
-    mean = limit_norm(mean[None], norm_limit)[0]
+    mean = limit_norm(within(mean, bound)[None], norm_limit)[0]
     queries = answer.result.queries
     return SearchAnswer(
         LocalResult(mean, 0.0, generations * start.sigma**2, queries),

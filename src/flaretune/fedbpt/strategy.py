@@ -21,7 +21,7 @@ def start_strategy(
         distribution: where to start.
         popsize: λ, points a generation.
         seed: of the points that are drawn.
-        bound: if positive, every coordinate of a point stays within ±bound.
+        bound: if positive, every coordinate of a point stays within ±bound, and the mean is brought within it.
         parents: μ, how many points are recombined; None for pycma's default, about half of λ.
     """
     rng = np.random.default_rng(seed)
@@ -32,12 +32,21 @@ def start_strategy(
         "randn": lambda *shape: rng.standard_normal(shape),
         "verbose": -9,
     }
+    mean = within(distribution.mean, bound)
     if bound > 0:
         options["bounds"] = [-bound, bound]
     if parents is not None:
         options["CMA_mu"] = parents
-    strategy = cma.CMAEvolutionStrategy(distribution.mean.copy(), distribution.sigma, options)
+    strategy = cma.CMAEvolutionStrategy(mean, distribution.sigma, options)
     if distribution.covariance is not None:
         strategy.sm.C = distribution.covariance_matrix().copy()
         strategy.sm.update_now(-1)  # decompose C now, whatever the sampler's lazy schedule says
     return strategy
+
+
+def within(points: np.ndarray, bound: float) -> np.ndarray:
+    """A copy of points, float of any shape, with every coordinate within ±bound; unchanged if bound is 0.
+
+    pycma refuses what is outside, be it by a rounding error only: float32, in which means travel, has no 0.1.
+    """
+    return np.clip(points, -bound, bound) if bound > 0 else points.copy()

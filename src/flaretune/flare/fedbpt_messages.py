@@ -33,6 +33,7 @@ from flaretune.flare.messages import (
 from flaretune.tasks.evaluation import HUGE, Counters
 
 SEARCH = "search"
+FLOAT32_ERROR = 1e-6  # relative, of a mean as it travels
 
 
 def search_task(
@@ -86,7 +87,8 @@ def read_search_answer(
         dim: d.
         n_counts: how many counts the metric has, where an evaluation was asked for; None where it was not.
         fitness_range: the least and the greatest value that the loss can have.
-        settings: what the sites agree on, from which the number of questions follows; None to take any.
+        settings: what the sites agree on, from which the number of questions and the bound of a mean follow; None to
+            take any.
 
     Raises:
         ValueError: a field is missing, of another shape than it must have, not finite, or out of its range.
@@ -103,6 +105,9 @@ def read_search_answer(
     counters, n_train = read_counters(meta), read_natural(meta, "n_train")
     if settings is not None:
         _check_work(counters, n_train, settings)
+        bound, farthest = settings["options"]["bound"], float(np.abs(mean).max())
+        if 0 < bound * (1 + FLOAT32_ERROR) < farthest:
+            raise ValueError(f"'mean' has a number of size {farthest:g}, beyond --bound {bound:g}")
     evaluation = None if n_counts is None else read_evaluation(model.params, n_counts)
     result = LocalResult(mean, fitness, square_sum, counters.queries)
     return SearchAnswer(result, n_train, counters, evaluation)

@@ -128,8 +128,9 @@ def open_site(
     # torch and transformers take seconds to import: only now that NVFlare knows this process
     from flaretune.models.tuned import TuneSettings, open_tuned_model
 
-    # drawn even where soft labels are off, so that the test data of a site's own file is the same
-    wanted = 0 if config.unlabelled_path else config.unlabelled
+    # drawn even where soft labels are off, so that the test data of a site's own file is the same; and of a common
+    # data set even where this site has a file of its own, so that it tests on no text that others train on
+    wanted = 0 if config.unlabelled_path and config.data_path else config.unlabelled
     spec, data = load_data(config, name, sites, unlabelled=wanted)
     tuned = open_tuned_model(
         spec,

@@ -189,7 +189,7 @@ def evaluation_sites(wanted: str, sites: Sequence[str]) -> list[str]:
     """
     if wanted in ("first", "all"):
         return list(sites) if wanted == "all" else list(sites[:1])
-    names = [name.strip() for name in wanted.split(",")]
+    names = list(dict.fromkeys(name.strip() for name in wanted.split(",")))  # each once: they share the test data
     absent = [name for name in names if name not in sites]
     if absent:
         log.warning("--eval_clients: %s not in this job, whose sites are %s", ", ".join(absent), ", ".join(sites))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -99,6 +100,7 @@ class LPFLSite:
         self._states = states
         n_pool = len(texts.pool) if settings.soft_labels == "on" else 0
         self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings, name)
+        self._pool_digest = _digest(texts.pool)
 
     def calibrate(self, prior: np.ndarray | None) -> None:
         """Divide a prior of the classes, float (C,), out of all answers from now on; None for none."""
@@ -112,7 +114,7 @@ class LPFLSite:
             after_round: of the run that the job goes on with; 0 for a new one.
 
         Raises:
-            UserError: the job goes on, and this site has not kept what it needs for that.
+            UserError: the job goes on, and what this site has kept of it is damaged.
         """
         self._states.clear(after_round)  # of an earlier job in this folder
         if after_round:
@@ -182,13 +184,18 @@ class LPFLSite:
             return
         state = self._states.load(after_round)
         if state is None:
-            raise UserError(
-                f"the job goes on after round {after_round}, but this site has no soft labels of that run: start anew "
-                "with another --checkpoint"
+            log.warning(
+                "the job goes on after round %d, and this site has no soft labels of that run: it labels texts anew",
+                after_round,
             )
-        self._take(state)
+        else:
+            self._take(state)
 
-    def _take(self, state: Mapping[str, np.ndarray]) -> None:
+    def _take(self, state: dict[str, np.ndarray]) -> None:
+        texts = state.pop("texts", None)
+        if not np.array_equal(texts, self._pool_digest):  # with other sites, shares of a common data set are others
+            log.warning("the soft labels that this site has kept are those of other texts: it labels texts anew")
+            return
         try:
             self._pool.restore(state)
         except ValueError as error:
@@ -209,7 +216,7 @@ class LPFLSite:
             self._pool.label(wanted, logits, round_number)
         except ValueError as error:
             raise FloatingPointError(str(error)) from error
-        self._states.save(round_number, self._pool.state())
+        self._states.save(round_number, {**self._pool.state(), "texts": self._pool_digest})
 
     def _training_set(self) -> TrainingSet:
         train, soft = self._texts.train, self._pool.indices
@@ -241,3 +248,11 @@ class LPFLSite:
             dev_size=len(dev.labels),
             test=None if test is None else count_right(self._spec, self._model.answers(test.texts), test.labels),
         )
+
+
+def _digest(texts: Sequence[Encoded]) -> np.ndarray:
+    """By which it is known again whether labels are those of these texts: sha256 of the tokens, uint8, shape (32,)."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(len(text.ids).to_bytes(8, "little") + text.ids.astype("<i8").tobytes())
+    return np.frombuffer(digest.digest(), dtype=np.uint8)

@@ -157,7 +157,8 @@ class SoftLabelPool:
         """Take over what `state` gave.
 
         Raises:
-            ValueError: it is not of a pool of this size and these classes; the pool then stays as it was.
+            ValueError: it is not one of these classes, or names texts that a pool of this size does not have; the pool
+                then stays as it was. Whether they are the same texts is for the caller to know.
         """
         if set(state) != {"moved", "labels", "last_round"}:
             raise ValueError(f"a state of soft labels has moved, labels and last_round, not {sorted(state)}")

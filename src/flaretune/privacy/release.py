@@ -14,6 +14,8 @@ from flaretune.errors import UserError
 from flaretune.privacy.accountant import epsilon
 
 FILE = "privacy.json"
+# At which ε is held against a site's limit: δ is the job's, and a large one would make any ε small.
+LARGEST_DELTA = 1e-5
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,12 @@ class Releases:
             UserError: their ε is above the site's limit.
         """
         s = self._settings
-        spent = epsilon(s.dp_noise, s.dp_delta, self.count + more)
+        delta = min(s.dp_delta, LARGEST_DELTA)
+        spent = epsilon(s.dp_noise, delta, self.count + more)
         if 0 < s.dp_epsilon < spent:
             raise UserError(
                 f"--dp_epsilon {s.dp_epsilon:g}: after {self.count + more} answers with --dp_noise {s.dp_noise:g} ε is "
-                f"{spent:.3g} at δ = {s.dp_delta:g}, which is more than this site allows; ask for fewer rounds or more "
+                f"{spent:.3g} at δ = {delta:g}, which is more than this site allows; ask for fewer rounds or more "
                 "noise"
             )
 

@@ -211,7 +211,7 @@ def _search_rows(values: dict[str, Any]) -> dict[str, str]:
 def _training_rows(values: dict[str, Any]) -> dict[str, str]:
     agreement = values["soft_label_agreement"]
     right = "" if agreement is None else f", {agreement:.1%} of them as the hidden labels have it"
-    texts = f"{values['labelled']} labelled and {values['soft_labelled']} soft-labelled texts{right}"
+    texts = f"{values['labelled']} labelled and {values['soft_labelled']} soft-labelled texts in the last round{right}"
     return {
         **({} if "privacy" in values else {"trained on": texts}),
         "trained parameters": f"{values['trained_parameters']:,}",
