@@ -55,6 +55,7 @@ FAMILIES = {
     ),
     "llama": (llama_like, "LlamaForCausalLM", {**_SIZES, "num_key_value_heads": 2, "max_position_embeddings": 256}),
     "gpt2": (gpt2_like, "GPT2LMHeadModel", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}),
+    "falcon": (gpt2_like, "FalconForCausalLM", {**_SIZES, "new_decoder_architecture": False, "parallel_attn": True}),
     "opt": (
         gpt2_like,
         "OPTForCausalLM",

@@ -9,7 +9,7 @@ from tests.models.asking import TEXTS, encoded, narrowed, random_prompts
 from tests.models.reference import causal_logits
 from tests.models_for_tests import SLIDING_WINDOW
 
-FAMILIES = ["llama", "gpt2", "gemma2", "gemma3", "opt"]
+FAMILIES = ["llama", "gpt2", "gemma2", "gemma3", "opt", "falcon"]
 N_PROMPT = 3
 
 

@@ -253,3 +253,11 @@ def test_a_file_of_a_generation_task(tmp_path):
     with pytest.raises(UserError, match=r"neither \[masked\] nor \[causal\].*classification only") as caught:
         load_task(str(file))
     assert "\n" not in str(caught.value)
+
+
+def test_zero_shot_takes_the_last_split_that_has_rows(tmp_path, models):
+    file = write_task(tmp_path)
+    test = tmp_path / "tickets" / "test.csv"
+    test.write_text("subject,body,priority\n", encoding="utf-8")
+    report = check_task(str(file), models["gpt2"], zero_shot=True, config=SMALL)
+    assert report.zero_shot["n"] == 40

@@ -74,6 +74,22 @@ def test_a_single_file_and_numbers_as_labels(capsys, tmp_path):
     assert load_split(spec, "train").texts[0] == {"text": 'a "text" 0'}
 
 
+def test_labels_with_commas_and_rows_without_a_label(capsys, tmp_path):
+    """Neither null nor NaN is a class."""
+    data = tmp_path / "all.jsonl"
+    labels = ['"arts, music"', '"the \\"big\\" news"', '"sport"', "null", "NaN"]
+    data.write_text("".join(f'{{"text": "text {i}", "label": {label}}}\n' for i, label in enumerate(labels * 2)))
+    file = tmp_path / "own.toml"
+    flags = ["--label_words", "song,paper,ball", "--no_questions"]
+    assert run(capsys, file, "--data", data, *flags)[0] == 0
+    assert load_task(str(file)).label_values == ("arts, music", "sport", 'the "big" news')
+    file.unlink()
+    assert (
+        run(capsys, file, "--data", data, *flags, "--label_values", 'sport,"arts, music", "the ""big"" news"')[0] == 0
+    )
+    assert load_task(str(file)).label_values == ("sport", "arts, music", 'the "big" news')
+
+
 def test_what_is_missing_is_told_at_once(capsys, tmp_path):
     data = tmp_path / "x.csv"
     data.write_text("a,b,c\n1,2,x\n3,4,y\n")

@@ -12,10 +12,14 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from flaretune.errors import UserError
+
+csv.field_size_limit(2**31 - 1)  # its default refuses a text of more than 131,072 characters
+_END = "the end"
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,16 @@ def read_hub(hub: str, config: str | None, split: str, wanted: Sequence[str]) ->
 def _csv_lines(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         try:
-            return list(csv.reader(stream))
+            *lines, last = csv.reader(chain(stream, [_END]))
         except csv.Error as error:
             raise UserError(f"data file {path} is not valid CSV: {error}") from error
+    if last != [_END]:  # which csv takes for the rest of a text
+        number, begin = sum(map(bool, lines)), "\n".join(last)[:60].splitlines()[0]
+        raise UserError(
+            f"row {number} of {path}, which begins with {begin!r}, has a text whose double quote at its start is never "
+            "closed; close it, or write the text in double quotes with those in it doubled"
+        )
+    return lines
 
 
 def _read_csv(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:

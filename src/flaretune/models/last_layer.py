@@ -24,6 +24,8 @@ PLACES = (
 
 def last_feed_forward(model: nn.Module) -> nn.Module | None:
     """Of a model of the transformers library; None where it has none under a name that is known here."""
+    if getattr(getattr(model, "config", None), "model_type", None) == "falcon":
+        return None  # it adds its attention's output, which is of all positions, in place
     for layers, part in PLACES:
         try:
             return attrgetter(part)(attrgetter(layers)(model.base_model)[-1])

@@ -69,7 +69,10 @@ def check_task(
             raise UserError("--zero_shot needs a model and data: give --model_name and --data")
         from flaretune.own_task.check_model import measure_zero_shot
 
-        report = replace(report, zero_shot=measure_zero_shot(draft, read[-1][1], model_name, config))
+        usable = next((rows for _, rows in reversed(read) if rows.texts), None)
+        if usable is None:
+            raise UserError("--zero_shot needs rows with a text and a label of the task, and the data has none")
+        report = replace(report, zero_shot=measure_zero_shot(draft, usable, model_name, config))
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from flaretune.tasks.checks import (
     Problem,
     alternatives,
     column_problems,
+    is_missing,
     is_score,
     label_key,
     label_problems,
@@ -86,9 +88,9 @@ def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[s
     suggested = others[0] if len(others) == 1 else None
     text_columns = asking.answer("text_columns", suggested, lambda text: _text_columns(text, columns, label_column))
     there = _values_of(source.training, label_column)
-    label_values = asking.answer("label_values", ",".join(there), lambda text: _label_values(text, there))
+    label_values = asking.answer("label_values", _joined(there), lambda text: _label_values(text, there))
     are_words = label_values and all(re.fullmatch(r"[^\W\d_]+", value) for value in label_values)
-    suggested = ",".join(label_values) if are_words else None
+    suggested = _joined(label_values) if are_words else None
     words = asking.answer("label_words", suggested, lambda text: _label_words(text, label_values))
     texts = " ".join(f"{{{column}}}" for column in text_columns or ())
     masked = asking.answer(
@@ -216,7 +218,7 @@ def _values_of(training: LocalSplit, label_column: str | None) -> list[str]:
     """The different raw labels, numbers in their order."""
     if label_column is None:
         return []
-    values = {label_key(value) for value in training.read([label_column]).values[label_column]} - {""}
+    values = {label_key(v) for v in training.read([label_column]).values[label_column] if not is_missing(v)} - {""}
     if any(is_score(value) for value in values) or len(values) > MOST_CLASSES:
         some = ", ".join(sorted(values)[:3])
         raise UserError(f"column {label_column!r} has {len(values)} different values such as {some}; {OUT_OF_SCOPE}")
@@ -273,7 +275,12 @@ def _behind(template: str, words: list[tuple[str, ...]] | None) -> list[str | li
 
 
 def _parts(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return [part.strip() for row in csv.reader([text], skipinitialspace=True) for part in row if part.strip()]
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """As `_parts` reads them: what has a comma stands in double quotes."""
+    return ",".join('"' + part.replace('"', '""') + '"' if set(',"') & set(part) else part for part in parts)
 
 
 def _raise_first(problems: Iterable[Problem]) -> None:

@@ -47,6 +47,11 @@ def label_key(value: Any) -> str:
     return str(value).strip()
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a raw label is none: absent, or a NaN, as pandas has it."""
+    return value is None or value != value
+
+
 def is_score(value: Any) -> bool:
     """Whether a raw label is a number with a fraction, as no class is."""
     try:
