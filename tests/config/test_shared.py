@@ -161,14 +161,24 @@ def test_one_file_of_a_site_serves_both_methods(tmp_path):
     assert (config.unlabelled_path, config.state_dir) == (str(tmp_path / "texts.csv"), str(tmp_path / "states"))
 
 
-@pytest.mark.parametrize(("own", "flags"), [("batch_size = 4\n", []), ("", ["--device", "cpu", "--batch_size", "8"])])
+LM = "http://127.0.0.1:8765"
+
+
+@pytest.mark.parametrize(
+    ("own", "flags"),
+    [
+        (f'lm = "{LM}"\nbatch_size = 4\n', []),
+        (f'lm = "{LM}"\n', ["--device", "cpu", "--batch_size", "8"]),
+        ("batch_size = 4\n", ["--lm", LM]),
+    ],
+)
 def test_where_a_site_has_a_service_device_and_batches_are_the_service_s(tmp_path, own, flags):
     """LP-FL, for which the file says the same, has no service."""
     file = tmp_path / "flaretune.toml"
-    file.write_text(f'lm = "http://127.0.0.1:8765"\ndevice = "cuda:0"\n{own}', encoding="utf-8")
+    file.write_text(f'device = "cuda:0"\n{own}', encoding="utf-8")
     config, sentences = parse_site_flags(FedBPTConfig, flags, file)
-    assert (config.lm, config.device, config.batch_size) == ("http://127.0.0.1:8765", "auto", 0)
-    assert "--device is left to the service at this site's lm = http://127.0.0.1:8765" in sentences
+    assert (config.lm, config.device, config.batch_size) == (LM, "auto", 0)
+    assert f"--device is left to the service at {LM}" in sentences
     assert parse_site_flags(LPFLConfig, ["--unlabelled", "4"], file)[0].device == "cuda:0"
 
 

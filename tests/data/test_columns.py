@@ -20,6 +20,13 @@ def test_a_quote_that_is_never_closed_does_not_swallow_the_rows_behind_it(tmp_pa
     assert read_columns(file) == ["good film", 'two\nlines, "quoted"', "last"]
 
 
+def test_a_quote_that_ends_a_file_of_one_column_is_told_too(tmp_path):
+    file = tmp_path / "mine.csv"
+    file.write_text('sentence\ngood\n"', encoding="utf-8")
+    with pytest.raises(UserError, match=r"row 2 of .*mine\.csv.* never closed"):
+        read_columns(file)
+
+
 def test_a_text_may_be_long(tmp_path):
     file = tmp_path / "mine.csv"
     file.write_text(f"sentence,label\n{'word ' * 40_000},1\n", encoding="utf-8")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from flaretune.models.black_box import BlackBox
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompted import open_prompted_model
 from flaretune.service.answering import Answering, LatestKept
@@ -191,6 +192,22 @@ def test_a_question_that_nobody_foresaw_fails_alone(model_folders):
     failed, answered = answering(folder).answer([huge, Ask(box(folder), texts(), POINTS)])
     assert (failed.status, answered.status) == (500, 200)
     assert "the model cannot answer" in failed.body["error"]
+
+
+def test_a_box_that_finds_no_memory_may_be_asked_for_again(model_folders, monkeypatch):
+    """It is not that the model takes no prompt."""
+
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    folder = model_folders["roberta"]
+    service = answering(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(BlackBox, "label_logits", no_memory)
+        failed = service.answer([Ask(box(folder), texts(), POINTS)])[0]
+    assert failed.status == 500
+    assert failed.body["error"].startswith("the model cannot answer (CUDA out of memory)")
+    assert service.answer([Ask(box(folder), texts(), POINTS)])[0].status == 200
 
 
 def test_a_gpu_that_has_failed_for_good_ends_the_worker(model_folders, monkeypatch, capsys):

@@ -57,10 +57,11 @@ def parse_site_flags(
             given.pop("data_path", None)
         if "task_name" in own:
             given.pop("task_file", None)  # the job's, likewise
-        if own.get("lm", "local") != "local":  # where the model is, which these are about
-            for name in ("device", "batch_size"):
-                if {given.pop(name, None), own.pop(name, None)} != {None}:
-                    sentences.append(f"--{name} is left to the service at this site's lm = {own['lm']}")
+        lm = own.get("lm", given.get("lm", "local"))
+        for name in ("device", "batch_size") if lm != "local" else ():  # of a model in this process: the service's
+            left = [options.pop(name) for options in ((given, own) if "lm" in own else (own,)) if name in options]
+            if left:
+                sentences.append(f"--{name} is left to the service at {lm}")
         if given.get("dp_public_test"):
             refuse_own_data({n: v for n, v in own.items() if v != given.get(n)}, f"{site_file}: ")
         given |= own

@@ -19,7 +19,7 @@ from typing import Any
 from flaretune.errors import UserError
 
 csv.field_size_limit(2**31 - 1)  # its default refuses a text of more than 131,072 characters
-_END = "the end"
+_END = ["the", "end"]  # of two columns: in a text that is open it would be one
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ def read_hub(hub: str, config: str | None, split: str, wanted: Sequence[str]) ->
 def _csv_lines(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
         try:
-            *lines, last = csv.reader(chain(stream, [_END]))
+            *lines, last = csv.reader(chain(stream, [",".join(_END)]))
         except csv.Error as error:
             raise UserError(f"data file {path} is not valid CSV: {error}") from error
-    if last != [_END]:  # which csv takes for the rest of a text
+    if last != _END:  # which csv takes for the rest of a text
         number, begin = sum(map(bool, lines)), "\n".join(last)[:60].splitlines()[0]
         raise UserError(
             f"row {number} of {path}, which begins with {begin!r}, has a text whose double quote at its start is never "

@@ -117,7 +117,8 @@ def check(args: argparse.Namespace) -> int:
 
 def new(args: argparse.Namespace) -> None:
     """Write a task file from options and answers."""
-    from flaretune.own_task.new import FLAGS, write_task
+    from flaretune.own_task.asking import FLAGS
+    from flaretune.own_task.new import write_task
 
     given = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
     ask = None if args.no_questions or not sys.stdin.isatty() else input
@@ -126,7 +127,7 @@ def new(args: argparse.Namespace) -> None:
 
 
 def _add_new_flags(parser: argparse.ArgumentParser) -> None:
-    from flaretune.own_task.new import FLAGS
+    from flaretune.own_task.asking import FLAGS
 
     parser.add_argument("file", type=Path, metavar="FILE", help="to write, such as tickets.toml; must not exist yet")
     parser.add_argument(

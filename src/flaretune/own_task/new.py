@@ -9,11 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from flaretune.data.columns import READERS
 from flaretune.data.places import LocalSplit, find_split
 from flaretune.errors import UserError
+from flaretune.own_task.asking import Asking
 from flaretune.tasks.checks import (
     OUT_OF_SCOPE,
     Problem,
@@ -28,36 +29,8 @@ from flaretune.tasks.checks import (
 )
 from flaretune.tasks.spec import read_draft
 
-Answer = TypeVar("Answer")
-
 MOST_CLASSES = 50  # of which a person would write down the words
 TEST_SPLITS = ("test", "validation", "valid", "dev")
-
-
-@dataclass(frozen=True)
-class Flag:
-    """An option that answers a question."""
-
-    metavar: str
-    help: str
-    question: str
-
-
-FLAGS = {
-    "text_columns": Flag("A,B", "columns that hold text", "Which columns hold text"),
-    "label_column": Flag("NAME", "column of the label", "Which column is the label"),
-    "label_values": Flag("A,B", "its values, one for each class", "Its values, one for each class"),
-    "label_words": Flag(
-        "A,B", "a word for each class, in that order; A1/A2,B for several", "A word for each of these classes"
-    ),
-    "masked_template": Flag(
-        "TEXT", "for RoBERTa, BERT, …, with {mask} for the word; none for no such models", "Template for masked models"
-    ),
-    "causal_template": Flag(
-        "TEXT", "for LLaMA, Gemma, …: the word comes behind it; none for no such models", "Template for causal models"
-    ),
-    "description": Flag("TEXT", "what is asked of the texts", "What is asked of the texts, in a few words"),
-}
 
 
 def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[str], str] | None) -> Path:
@@ -81,7 +54,7 @@ def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[s
         raise UserError(f"{file} is there already; give another name, or remove it first")
     source = _find_source(Path(data).expanduser(), file.absolute().parent)
     columns = source.training.column_names()
-    asking = _Asking(given, ask)
+    asking = Asking(given, ask)
 
     label_column = asking.answer("label_column", _suggested_label(columns), lambda text: _column(text, columns))
     others = [column for column in columns if column != label_column]
@@ -137,42 +110,6 @@ class _Source:
 
     training: LocalSplit
     lines: tuple[str, ...]
-
-
-class _Asking:
-    """Takes answers from options, from a person, or as they are suggested."""
-
-    def __init__(self, given: Mapping[str, str], ask: Callable[[str], str] | None):
-        self._given = given
-        self._ask = ask
-        self._missing: list[str] = []
-
-    def answer(self, name: str, suggested: str | None, read: Callable[[str], Answer]) -> Answer | None:
-        """The answer to one question, read; None where it is missing, or follows from one that is."""
-        if name in self._given:
-            try:
-                return read(self._given[name])
-            except UserError as error:
-                raise UserError(f"--{name} {self._given[name]}: {error}") from error
-        if self._ask is None:
-            if suggested is None:
-                self._missing.append(name)
-            return None if self._missing else read(suggested)
-        while True:
-            shown = f" [{suggested}]" if suggested else ""
-            try:
-                text = self._ask(f"{FLAGS[name].question}{shown}: ").strip() or (suggested or "")
-                return read(text)
-            except EOFError as error:
-                raise UserError(f"no answer for --{name}; nothing was written") from error
-            except UserError as error:
-                print(f"  {error}")
-
-    def stop_if_missing(self) -> None:
-        """Raise a `UserError` that names all answers that are missing."""
-        if self._missing:
-            flags = ", ".join(f"--{name}" for name in self._missing)
-            raise UserError(f"give {flags}, or run this on a terminal to be asked")
 
 
 def _find_source(data: Path, folder: Path) -> _Source:
