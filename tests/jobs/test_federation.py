@@ -63,9 +63,10 @@ def said_by(output: Path, site: str) -> str:
 
 
 def is_watched(output: Path, job: str) -> bool:
-    """Whether `watch` has seen a job run."""
+    """Whether `watch` has seen a job run, be it that the job tells of its sites already or that it does not yet."""
     log = output / run_local.LOG
-    return log.is_file() and re.search(rf"^{job} \(.*RUNNING", log.read_text(encoding="utf-8"), re.M) is not None
+    line = rf"^{job} \(.*(RUNNING| of round )"
+    return log.is_file() and re.search(line, log.read_text(encoding="utf-8"), re.M) is not None
 
 
 def test_with_flaretune_installed(walk, tmp_path):
