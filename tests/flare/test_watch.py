@@ -126,10 +126,17 @@ def test_a_server_that_is_late_is_asked_again(watched, capsys):
         watched(running(), *silent, NoConnection("too late"), end)
 
 
-def test_why_there_is_no_progress_is_said(watched, capsys):
-    watched(("RUNNING", RuntimeError("user is not authorized for app_command")), ("FINISHED:COMPLETED", None))
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "reviews (new): RUNNING (no progress yet: user is not authorized for app_command)"
+@pytest.mark.parametrize(
+    ("of_nvflare", "said"),
+    [
+        ("user is not authorized for app_command", "user is not authorized for app_command"),
+        ("error: rc='BAD_REQUEST_DATA' reason='no app command func for topic flaretune.progress'", "it starts"),
+        ("no result", "its process starts or ends"),
+    ],
+)
+def test_why_there_is_no_progress_is_said(watched, capsys, of_nvflare, said):
+    watched(("RUNNING", RuntimeError(of_nvflare)), ("FINISHED:COMPLETED", None))
+    assert capsys.readouterr().out.splitlines()[0] == f"reviews (new): RUNNING (no progress: {said})"
 
 
 def test_once(watched, capsys):

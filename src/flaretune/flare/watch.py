@@ -21,6 +21,12 @@ from flaretune.flare.startup_kit import administrator_of
 
 WAITING = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")  # what a job's status begins with until it has ended
 
+# NVFlare's reasons for no answer from a job's own process, in our words
+SILENT = {
+    "no app command func": "it starts",
+    "no result": "its process starts or ends",
+}
+
 MISSES = 10  # looks in a row that a server may leave unanswered
 
 
@@ -114,7 +120,8 @@ def look(session: Session, job_id: str) -> dict[str, Any]:
         except JobNotRunning:  # it has just ended
             return seen
         except Exception as error:  # it has not come so far as to answer
-            seen["waiting"] = str(error) or type(error).__name__
+            reason = str(error) or type(error).__name__
+            seen["waiting"] = next((ours for theirs, ours in SILENT.items() if theirs in reason), reason)
     return seen
 
 
@@ -139,6 +146,6 @@ def lines(seen: dict[str, Any], told: int) -> list[str]:
             f"{seen['asked_seconds_ago']:.0f} s; heard of {heard}"
         )
     else:
-        why = f" (no progress yet: {seen['waiting']})" if "waiting" in seen else ""
+        why = f" (no progress: {seen['waiting']})" if "waiting" in seen else ""
         found.append(f"{seen['name']} ({seen['job_id'][:8]}): {seen['status']}{why}")
     return found
