@@ -41,6 +41,8 @@ class Session:
     def __init__(self, *looks):
         self.looks = list(looks)
         self.closed = False
+        self.logs = {"server": ""}
+        self.deployed = ["server: OK", "a: OK"]
 
     def list_jobs(self):  # with the keys that NVFlare 2.9 gives
         return [
@@ -53,7 +55,7 @@ class Session:
             raise self.looks[0]
         if job_id != "new":
             raise JobNotFound("no such job")
-        return {"name": "reviews", "status": self.looks[0][0]}
+        return {"name": "reviews", "status": self.looks[0][0], "job_deploy_detail": self.deployed}
 
     def do_app_command(self, job_id, topic, data):
         assert (job_id, topic) == ("new", TOPIC)
@@ -61,6 +63,12 @@ class Session:
         if isinstance(told, Exception):
             raise told
         return told
+
+    def get_job_logs(self, job_id, target):
+        assert job_id == "new"
+        if isinstance(self.logs, Exception):
+            raise self.logs
+        return {"logs": self.logs if target == "all" else {target: self.logs[target]}}
 
     def close(self):
         self.closed = True
@@ -82,8 +90,10 @@ def connect(username, session):
 def watched(monkeypatch, tmp_path):
     """Watch a scripted job; returns the exit status and the session."""
 
-    def run(*looks, job_id="", as_json=False, once=False):
+    def run(*looks, job_id="", as_json=False, once=False, logs=None, deployed=None):
         session = Session(*looks)
+        session.deployed = deployed or session.deployed
+        session.logs = logs or session.logs
         monkeypatch.setattr(watching, "administrator_of", lambda kit: "anna@coordinator.example")
         monkeypatch.setattr(watching, "new_secure_session", lambda username, kit: connect(username, session))
         pause = SimpleNamespace(sleep=lambda seconds: session.looks.pop(0))
@@ -137,6 +147,58 @@ def test_a_server_that_is_late_is_asked_again(watched, capsys):
 def test_why_there_is_no_progress_is_said(watched, capsys, of_nvflare, said):
     watched(("RUNNING", RuntimeError(of_nvflare)), ("FINISHED:COMPLETED", None))
     assert capsys.readouterr().out.splitlines()[0] == f"reviews (new): RUNNING (no progress: {said})"
+
+
+def logged(sentence, level="INFO"):
+    return f"2026-11-27 09:44:46,009 - server - {level} - {sentence}\n"
+
+
+def test_rounds_between_the_last_look_and_the_end_are_read_in_the_log(watched, capsys):
+    rounds = [a_record(number).line(2, 2, True) for number in range(3)]
+    logs = {"server": "".join(map(logged, [*rounds, "done: results in /nowhere"])), "a": logged("of a site")}
+    watched(running(a_record(0)), ("FINISHED:COMPLETED", None), logs=logs)
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3:] == [*rounds[1:], "reviews (new): FINISHED:COMPLETED"]
+    assert len([line for line in said if line.startswith("round 0/2")]) == 1
+
+
+def test_a_job_that_was_never_seen_running_tells_its_rounds(watched, capsys):
+    line = a_record(0).line(2, 2, False)
+    watched(("FINISHED:COMPLETED", None), logs={"server": logged(line)})
+    assert capsys.readouterr().out.splitlines() == [line, "reviews (new): FINISHED:COMPLETED"]
+
+
+def test_why_a_job_failed_is_said(watched, capsys):
+    why = "round 1: 1 of 3 sites gave a usable answer, and min_clients is 3"
+    logs = {
+        "server": logged(why, "ERROR") * 2,
+        "b": "ERROR flaretune.site: data_path /no: there is no such file\n",
+        "a": None,
+    }
+    assert watched(("FINISHED:EXECUTION_EXCEPTION", None), logs=logs)[0] == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "reviews (new): FINISHED:EXECUTION_EXCEPTION",
+        "b said: data_path /no: there is no such file",
+        f"server said: {why}",
+    ]
+
+
+def test_who_refused_a_job_is_said(watched, capsys):
+    refusals = ["a: BYOC not permitted", "num_ok_sites 0 < required_min_sites 1"]
+    logs = RuntimeError("none")
+    watched(("FINISHED:FAILED_TO_RUN", None), deployed=["server: OK", *refusals], logs=logs)
+    assert capsys.readouterr().out.splitlines() == [
+        "reviews (new): FINISHED:FAILED_TO_RUN",
+        *(f"not deployed: {refusal}" for refusal in refusals),
+        "its logs cannot be read: none",
+    ]
+
+
+def test_logs_that_are_not_given_change_nothing_else(watched, capsys):
+    assert watched(("FINISHED:COMPLETED", None), logs=RuntimeError("not authorized"))[0] == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "reviews (new): FINISHED:COMPLETED", "its logs cannot be read: not authorized"
+    ]  # fmt: skip
 
 
 def test_once(watched, capsys):

@@ -94,6 +94,8 @@ def test_with_flaretune_installed(walk, tmp_path):
     for site in SITES:
         assert "invoking task executor SiteExecutor" in said_by(output, site)
     assert log.count("FINISHED:COMPLETED") == 3  # of `watch`
+    for number, last in (*((n, 4) for n in range(5)), *((n, 2) for n in range(3)), (5, 6), (6, 6)):
+        assert log.count(f"\nround {number}/{last} ") == 1
     assert not processes.members(output)
 
 

@@ -1,4 +1,7 @@
-"""`python -m flaretune watch`: how far a job is, asked of a federation's server as its administrator."""
+"""`python -m flaretune watch`: how far a job is, asked of a federation's server as its administrator.
+
+A running job tells its rounds; what came between the last look and its end is read in its logs at the server.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,10 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from flaretune.errors import UserError
 from flaretune.flare.progress import TOPIC
 from flaretune.flare.startup_kit import administrator_of
+from flaretune.report.results import rounds_in, sentences_in
 
 WAITING = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")  # what a job's status begins with until it has ended
+SUCCESS = "FINISHED:COMPLETED"
 
 # NVFlare's reasons for no answer from a job's own process, in our words
 SILENT = {
@@ -54,6 +59,7 @@ def watch(startup_kit: str, job_id: str, interval: float, as_json: bool, once: b
     try:
         job_id = job_id or _newest(session)
         told = missed = 0
+        last_round = -1
         while True:
             try:
                 seen = look(session, job_id)
@@ -68,14 +74,17 @@ def watch(startup_kit: str, job_id: str, interval: float, as_json: bool, once: b
                     session.close()
                     session = other
                 continue
+            has_ended = not seen["status"].startswith(WAITING)
             if as_json:
                 print(json.dumps(seen), flush=True)
             else:
-                for line in lines(seen, told):
+                found = lines(seen, told) if once or not has_ended else closing_lines(session, seen, last_round)
+                for line in found:
                     print(line, flush=True)
                 told = max(told, len(seen["rounds"]))
-            if once or not seen["status"].startswith(WAITING):
-                return 0 if once or seen["status"].startswith("FINISHED:COMPLETED") else 1
+                last_round = max([last_round, *(record["round"] for record in seen["rounds"])])
+            if once or has_ended:
+                return 0 if once or seen["status"].startswith(SUCCESS) else 1
             time.sleep(interval)
     finally:
         session.close()
@@ -113,7 +122,15 @@ def look(session: Session, job_id: str) -> dict[str, Any]:
     except Exception as error:  # NVFlare has an exception of its own for each thing that may be wrong with it
         raise UserError(f"job {job_id}: {error or type(error).__name__}") from error
     status = str(meta.get(JobMetaKey.STATUS.value))
-    seen = {"job_id": job_id, "name": meta.get(JobMetaKey.JOB_NAME.value), "status": status, "rounds": [], "sites": {}}
+    answers = meta.get(JobMetaKey.JOB_DEPLOY_DETAIL.value) or []
+    seen = {
+        "job_id": job_id,
+        "name": meta.get(JobMetaKey.JOB_NAME.value),
+        "status": status,
+        "refusals": [answer for answer in answers if not answer.endswith(": OK")],
+        "rounds": [],
+        "sites": {},
+    }
     if status == "RUNNING":
         try:
             return {**seen, **session.do_app_command(job_id, TOPIC, {})}
@@ -149,3 +166,20 @@ def lines(seen: dict[str, Any], told: int) -> list[str]:
         why = f" (no progress: {seen['waiting']})" if "waiting" in seen else ""
         found.append(f"{seen['name']} ({seen['job_id'][:8]}): {seen['status']}{why}")
     return found
+
+
+def closing_lines(session: Session, seen: dict[str, Any], last_round: int) -> list[str]:
+    """What a person reads of a job that has ended: rounds after `last_round`, how it ended, and why if it failed."""
+    failed = not seen["status"].startswith(SUCCESS)
+    ending = [*lines(seen, 0), *(f"not deployed: {refusal}" for refusal in seen["refusals"])]
+    try:
+        logs = session.get_job_logs(seen["job_id"], target="all" if failed else "server")["logs"]
+    except Exception as error:  # old servers keep none, and an administrator may lack the right
+        return [*ending, f"its logs cannot be read: {error or type(error).__name__}"]
+    rounds = rounds_in(logs.get("server") or "")
+    reasons = [
+        f"{site} said: {sentence}"
+        for site, log in sorted(logs.items() if failed else ())
+        for sentence in dict.fromkeys(sentences_in(log or ""))
+    ]
+    return [*(rounds[number] for number in sorted(rounds) if number > last_round), *ending, *reasons]

@@ -27,6 +27,7 @@ _SERVER_ERROR = re.compile(
     r"|tracking '.*|the results cannot be written: .*"
     r"|--checkpoint .*: the run there .*|no checkpoint in .* can be used.*|--dp_noise \S+ needs .*)"
 )
+_ROUND = re.compile(r"\b(round +(\d+)/\d+  accuracy .*)")  # of RoundRecord.line
 
 RESULT_FILES = (SUMMARY, "best_prompt.safetensors", "config.json", "distribution.npz", "curve.png", "mlflow.db")
 RESULT_FOLDERS = ("rounds", "best_adapter", "last_adapter", "tb_events", "wandb")
@@ -109,9 +110,19 @@ def error_sentences(logs: Path) -> Iterator[tuple[str, str]]:
     seen = set()
     for log in sorted(logs.rglob("log*.txt")):
         site = log.relative_to(logs).parts[0]
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-            for pattern in (_SITE_ERROR, _SERVER_ERROR):
-                match = pattern.search(line)
-                if match and (site, match[1]) not in seen:
-                    seen.add((site, match[1]))
-                    yield site, match[1]
+        for sentence in sentences_in(log.read_text(encoding="utf-8", errors="replace")):
+            if (site, sentence) not in seen:
+                seen.add((site, sentence))
+                yield site, sentence
+
+
+def sentences_in(log: str) -> Iterator[str]:
+    """What the text of a log says was wrong."""
+    for line in log.splitlines():
+        for match in filter(None, (pattern.search(line) for pattern in (_SITE_ERROR, _SERVER_ERROR))):
+            yield match[1]
+
+
+def rounds_in(log: str) -> dict[int, str]:
+    """The progress lines (`RoundRecord.line`) in the text of a server's log, by round."""
+    return {int(match[2]): match[1] for match in _ROUND.finditer(log)}
