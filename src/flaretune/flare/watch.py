@@ -58,8 +58,7 @@ def watch(startup_kit: str, job_id: str, interval: float, as_json: bool, once: b
     session = _connect(username, startup_kit)
     try:
         job_id = job_id or _newest(session)
-        told = missed = 0
-        last_round = -1
+        missed, last_round = 0, -1
         while True:
             try:
                 seen = look(session, job_id)
@@ -78,10 +77,9 @@ def watch(startup_kit: str, job_id: str, interval: float, as_json: bool, once: b
             if as_json:
                 print(json.dumps(seen), flush=True)
             else:
-                found = lines(seen, told) if once or not has_ended else closing_lines(session, seen, last_round)
+                found = closing_lines(session, seen, last_round) if has_ended else lines(seen, last_round)
                 for line in found:
                     print(line, flush=True)
-                told = max(told, len(seen["rounds"]))
                 last_round = max([last_round, *(record["round"] for record in seen["rounds"])])
             if once or has_ended:
                 return 0 if once or seen["status"].startswith(SUCCESS) else 1
@@ -142,10 +140,10 @@ def look(session: Session, job_id: str) -> dict[str, Any]:
     return seen
 
 
-def lines(seen: dict[str, Any], told: int) -> list[str]:
-    """What a person reads of a look, those of the first `told` rounds left out."""
+def lines(seen: dict[str, Any], last_round: int) -> list[str]:
+    """What a person reads of a look, of rounds those after `last_round`."""
     found = []
-    for record in seen["rounds"][told:]:
+    for record in (record for record in seen["rounds"] if record["round"] > last_round):
         test, dev = (
             "  -  " if record[name] is None else f"{record[name]:.3f}" for name in ("accuracy", "dev_accuracy")
         )
@@ -171,7 +169,7 @@ def lines(seen: dict[str, Any], told: int) -> list[str]:
 def closing_lines(session: Session, seen: dict[str, Any], last_round: int) -> list[str]:
     """What a person reads of a job that has ended: rounds after `last_round`, how it ended, and why if it failed."""
     failed = not seen["status"].startswith(SUCCESS)
-    ending = [*lines(seen, 0), *(f"not deployed: {refusal}" for refusal in seen["refusals"])]
+    ending = [*lines(seen, last_round), *(f"not deployed: {refusal}" for refusal in seen["refusals"])]
     try:
         logs = session.get_job_logs(seen["job_id"], target="all" if failed else "server")["logs"]
     except Exception as error:  # old servers keep none, and an administrator may lack the right
