@@ -1,8 +1,8 @@
 """FedBPT sites without a model, honest and other ones: a script for real processes, and the same in a test's own.
 
 A point's prompt is the better the nearer it is to 1 in all coordinates. Sites misbehave by their names, see `FAULTS`.
-The test of real processes names the server's results in $FLARETUNE_TEST_RESULTS: slow sites wait until the server has
-finished a round without them.
+The test of real processes names the server's results in $FLARETUNE_TEST_RESULTS: a slow site waits until the server has
+finished a round without it, and a late one until the slow one has begun to.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from flaretune.tasks.spec import load_task
 
 LABELS = np.arange(20) % 2
 SIGMA = 1.0
+SLOW_HAS_BEGUN = "slow_has_begun"  # a file
 
 
 class Nearness:
@@ -83,15 +84,15 @@ def not_ready(answer):
     return answer
 
 
-def wait_for_the_end_of(round_number: int) -> None:
-    file = Path(os.environ["FLARETUNE_TEST_RESULTS"]) / "rounds" / f"round_{round_number:04d}.npz"
-    while not file.exists():
+def wait_for(file: str) -> None:
+    """Until a file is there in the server's results."""
+    while not (Path(os.environ["FLARETUNE_TEST_RESULTS"]) / file).exists():
         time.sleep(0.1)
 
 
 class LightTasks(fedbpt_client.FedBPTTasks):
-    """Answers of real processes: ``late`` is not ready before the first round is over, ``slow`` slow in the second,
-    ``killed`` does not survive the third. Rounds take $FLARETUNE_TEST_SECONDS, so that a test can do something."""
+    """Answers of real processes: ``late`` gets ready in the second round, in which ``slow`` does not answer in time,
+    and ``killed`` does not survive the third. Rounds take $FLARETUNE_TEST_SECONDS, so that a test can do something."""
 
     _setups = 0
 
@@ -102,9 +103,10 @@ class LightTasks(fedbpt_client.FedBPTTasks):
                 if (name, task) == ("late", messages.SETUP):
                     self._setups += 1
                     if self._setups > 1:  # the first answer, which no server can read, is there at once
-                        wait_for_the_end_of(1)
+                        wait_for(SLOW_HAS_BEGUN)
                 if (name, task, round_number) == ("slow", fedbpt_messages.SEARCH, 2):
-                    wait_for_the_end_of(2)
+                    (Path(os.environ["FLARETUNE_TEST_RESULTS"]) / SLOW_HAS_BEGUN).touch()
+                    wait_for("rounds/round_0002.npz")
                 if (name, task, round_number) == ("killed", fedbpt_messages.SEARCH, 3):
                     os.kill(os.getpid(), signal.SIGKILL)
                 if task == fedbpt_messages.SEARCH:

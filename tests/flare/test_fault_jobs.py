@@ -54,7 +54,7 @@ def test_bad_slow_late_and_killed_sites_and_a_full_disk(tmp_path, monkeypatch):
     out, kept = tmp_path / "out", tmp_path / "kept"
     monkeypatch.setenv("FLARETUNE_TEST_RESULTS", str(out / RESULTS))
     run = command_in(tmp_path)
-    flags = ["--num_rounds", 6, "--round_timeout", 12, "--setup_timeout", 300, "--checkpoint", kept]
+    flags = ["--num_rounds", 6, "--round_timeout", 30, "--setup_timeout", 300, "--checkpoint", kept]
     job = export(run, tmp_path / "export", *flags)
     names = "damaged,killed,late,liar,site-1,site-2,slow"
     simulator = ["nvflare", "simulator", job, "-c", names, "-t", 7, "-w", out]
@@ -89,9 +89,9 @@ class Federation:
         [self.kits] = (folder / "poc").glob("*/prod_00")
         settings = self.kits / "server" / "startup" / "fed_server.json"
         values = json.loads(settings.read_text(encoding="utf-8"))
-        values["servers"][0]["heart_beat_timeout"] = 8
+        values["servers"][0]["heart_beat_timeout"] = 15
         settings.write_text(json.dumps(values), encoding="utf-8")
-        for site in sites:  # who is silent for 8 seconds is dead
+        for site in sites:  # who is silent for 15 seconds is dead
             script = self.kits / site / "startup" / "sub_start.sh"
             text = script.read_text(encoding="utf-8")
             script.write_text(text.replace("config_folder=config", "config_folder=config heart_beat_interval=1"))

@@ -11,7 +11,7 @@ import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.workflows.model_controller import ModelController
 
-from flaretune.flare import messages
+from flaretune.flare import communicator_fix, messages
 from flaretune.flare.job_sites import LateSites, disagreement, natural_order
 from flaretune.flare.progress import TOPIC, Progress
 from flaretune.flare.wire_meter import WireMeter
@@ -62,9 +62,7 @@ class AskingController(ModelController):
         self._meter = WireMeter(self.fl_ctx.get_job_id(), self.engine.get_cell().core_cell)
         self._progress = Progress(self._sites, self.num_rounds, lambda: self._meter.last_heard)
         self.engine.register_app_command(TOPIC, self._progress.tell)
-        # Half a second at the end of every task by default, and the argument for it has no effect.
-        if hasattr(self.communicator, "_task_check_period"):
-            self.communicator._task_check_period = 0.02
+        communicator_fix.correct(self.communicator)
 
     @property
     def shares(self) -> list[str]:

@@ -1,0 +1,77 @@
+"""A task that is sent to a site twice is listed once, with NVFlare's own communicator."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import Task, TaskCompletionStatus
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.impl.wf_comm_server import WFCommServer
+from nvflare.apis.shareable import Shareable
+
+from flaretune.flare import communicator_fix
+
+LATE, LATER = Client("late", "token"), Client("later", "token")
+
+
+@pytest.fixture
+def communicator():
+    @contextmanager
+    def new_context():
+        yield FLContext()
+
+    made = WFCommServer()
+    made._engine = SimpleNamespace(new_context=new_context)
+    return made
+
+
+@pytest.fixture
+def setup(communicator):
+    """The setup of two sites that are late, open beside a search of another; the first of them has asked twice."""
+    task = Task("setup", Shareable())
+    communicator.broadcast(task, FLContext(), [LATE.name, LATER.name], min_responses=0)
+    communicator.broadcast(Task("search", Shareable()), FLContext(), ["in time"], min_responses=0)
+    return task
+
+
+def ask_twice(communicator) -> str:
+    """The task that a site was sent both times."""
+    (first, first_id, _), (again, again_id, _) = (
+        communicator.process_task_request(LATE, FLContext()) for _ in range(2)
+    )
+    assert (first, again, again_id) == ("setup", "setup", first_id)
+    return first_id
+
+
+def answer(communicator, client: Client, task_id: str) -> None:
+    communicator.process_submission(client, "setup", task_id, Shareable(), FLContext())
+    communicator.check_tasks()
+
+
+def test_nvflare_alone_fails(communicator, setup):
+    task_id = ask_twice(communicator)
+    with pytest.raises(KeyError, match=task_id):  # ends the thread that ends tasks
+        answer(communicator, LATE, task_id)
+    assert setup.completion_status == TaskCompletionStatus.OK  # without the other's answer
+
+
+def test_a_task_is_listed_once_and_waits_for_every_answer(communicator, setup):
+    communicator_fix.correct(communicator)
+    task_id = ask_twice(communicator)
+    answer(communicator, LATE, task_id)
+    assert setup.completion_status is None
+    name, later_id, _ = communicator.process_task_request(LATER, FLContext())
+    assert name == "setup"
+    answer(communicator, LATER, later_id)
+    assert setup.completion_status == TaskCompletionStatus.OK
+    assert [c.client.name for c in setup.client_tasks] == [LATE.name, LATER.name]
+    assert communicator._task_check_period == communicator_fix.CHECK_PERIOD
+
+
+def test_another_communicator_is_left_as_it_is():
+    other = SimpleNamespace()
+    communicator_fix.correct(other)
+    assert vars(other) == {}
