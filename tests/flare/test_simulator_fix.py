@@ -1,14 +1,20 @@
-"""Every thread of NVFlare's simulator tells its client's process that client's name."""
+"""Every thread of NVFlare's simulator tells its client's process that client's name, at a port that was silent."""
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from types import SimpleNamespace
 
 import pytest
 
-from flaretune.flare.simulator_fix import RUNNER, give_each_thread_its_own_names
+from flaretune.flare.simulator_fix import (
+    RUNNER,
+    find_ports_without_listening,
+    free_ports,
+    give_each_thread_its_own_names,
+)
 
 
 @pytest.fixture
@@ -54,9 +60,46 @@ def test_two_threads_at_the_same_time(runner):
     assert sent(runner({"secure": False})) == expected
 
 
+@pytest.fixture
+def listened(monkeypatch):
+    """Ports that sockets of this process have listened at."""
+    ports = []
+
+    class Listening(socket.socket):
+        def listen(self, *backlog):
+            ports.append(self.getsockname()[1])
+            super().listen(*backlog)
+
+    monkeypatch.setattr(socket, "socket", Listening)
+    return ports
+
+
+def test_free_ports_are_not_listened_at(listened):
+    found = free_ports(20)
+    assert len(set(found)) == 20
+    assert not listened
+    for port in found:
+        with socket.create_server(("localhost", port)):
+            pass
+    assert listened == found
+
+
+def test_the_runner_looks_for_free_ports_so(monkeypatch, listened):
+    from nvflare.private.fed.app.simulator import simulator_runner
+
+    monkeypatch.setattr(simulator_runner, "get_open_ports", simulator_runner.get_open_ports)
+    assert simulator_runner.get_open_ports(1) == listened  # as NVFlare does it
+    listened.clear()
+    find_ports_without_listening()
+    assert simulator_runner.get_open_ports(1) != []
+    assert not listened
+    assert "get_open_ports" in simulator_runner.SimulatorClientRunner.do_one_task.__code__.co_names
+
+
 def test_elsewhere_nothing_is_changed(monkeypatch):
     monkeypatch.delitem(sys.modules, RUNNER, raising=False)
     give_each_thread_its_own_names()
+    find_ports_without_listening()
     assert RUNNER not in sys.modules
 
 

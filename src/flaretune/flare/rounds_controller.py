@@ -16,9 +16,9 @@ from nvflare.apis.utils.analytix_utils import create_analytic_dxo, send_analytic
 from flaretune.config.options import as_dict, build
 from flaretune.config.shared import ServerConfig
 from flaretune.errors import UserError
+from flaretune.flare import simulator_fix
 from flaretune.flare.asking_controller import AskingController
 from flaretune.flare.job_sites import warn_of_other_formats
-from flaretune.flare.simulator_fix import give_each_thread_its_own_names, let_readers_leave
 from flaretune.privacy.accountant import account, sentence
 from flaretune.report.kept_run import KeptRun
 from flaretune.report.run_folder import RunFolder
@@ -57,8 +57,9 @@ class RoundsController(AskingController):
     def run(self) -> None:
         """Run the job; what its user can correct ends it with one sentence."""
         self._job_started = time.monotonic()
-        give_each_thread_its_own_names()
-        let_readers_leave()
+        simulator_fix.give_each_thread_its_own_names()
+        simulator_fix.find_ports_without_listening()
+        simulator_fix.let_readers_leave()
         try:
             self.kept = KeptRun(self.checkpoint, self.num_rounds)
             self.begin()

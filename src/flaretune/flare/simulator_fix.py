@@ -1,17 +1,24 @@
-"""Corrections of NVFlare 2.9's simulator. Without the first, a client now and then runs under another's name.
+"""Corrections of NVFlare 2.9's simulator, without which a job now and then waits for a client that never comes.
 
 The threads that start the clients' processes write each client's name into one dictionary and then send that
 (`SimulatorClientRunner.do_one_task`). Two that do so at the same time send the same name twice: one client works for
-both, fails in the other's folder, and the job waits for a client that never comes. Seen in three of eight simulator
-runs in a row. The server of a simulated job runs in the simulator's process, from where this can be set right.
+both, and fails in the other's folder. Seen in three of eight simulator runs in a row.
+
+Such a thread also looks for a free port, by listening at one for a moment, and connects to it until the process that it
+starts answers there. A process that another thread starts in that moment holds a copy of what listens until it has become
+another program, and on a busy machine the connection is to that copy, which means to nobody. Seen in 8 of 840 starts.
+
+The server of a simulated job runs in the simulator's process, from where both can be set right.
 """
 
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from flaretune.command_line import write_nowhere
@@ -35,6 +42,22 @@ def give_each_thread_its_own_names() -> None:
         vars(self)["build_ctx"] = names
 
     runner.build_ctx = property(read, write)
+
+
+def find_ports_without_listening() -> None:
+    """Let the simulator, if this is its process, look for free ports in such a way that none can be connected to."""
+    runner = sys.modules.get(RUNNER)
+    if hasattr(runner, "get_open_ports"):
+        runner.get_open_ports = free_ports
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports of this machine that nobody uses; none of them is listened at meanwhile."""
+    with ExitStack() as held:  # all at once, so that they differ
+        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("localhost", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def let_readers_leave() -> None:
