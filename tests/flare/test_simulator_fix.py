@@ -85,9 +85,10 @@ def test_free_ports_are_not_listened_at(listened):
 
 
 def test_the_runner_looks_for_free_ports_so(monkeypatch, listened):
+    from nvflare.fuel.utils.network_utils import get_open_ports
     from nvflare.private.fed.app.simulator import simulator_runner
 
-    monkeypatch.setattr(simulator_runner, "get_open_ports", simulator_runner.get_open_ports)
+    monkeypatch.setattr(simulator_runner, "get_open_ports", get_open_ports)  # a job of another test has changed it
     assert simulator_runner.get_open_ports(1) == listened  # as NVFlare does it
     listened.clear()
     find_ports_without_listening()
