@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import functools
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from flaretune import free_port as ports
 
 SAME_PORT = {"test_fault_jobs.py", "test_jobs.py"}  # start NVFlare's proof of concept, which has one port
 
@@ -55,7 +56,4 @@ def without_nvflare(tmp_path) -> Path:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    return ports.free_port()

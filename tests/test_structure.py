@@ -12,13 +12,14 @@ import flaretune
 
 PACKAGE = Path(flaretune.__file__).parent
 # What a part may import from, besides itself. Parts further right never appear on the left.
-BASE = {"errors", "robust", "cache", "seeding", "config", "retired_options", "toml_file"}
+BASE = {"errors", "robust", "cache", "seeding", "config", "retired_options", "toml_file", "free_port"}
 METHODS = {"fedbpt", "lpfl"}  # neither knows the other
 MAY_IMPORT = {
     "errors": set(),
     "robust": set(),
     "cache": {"errors"},
     "seeding": set(),
+    "free_port": set(),
     "command_line": {"errors"},
     "retired_options": {"errors"},
     "config": {"errors", "cache", "retired_options", "toml_file"},

@@ -30,7 +30,7 @@ def communicator():
 
 @pytest.fixture
 def setup(communicator):
-    """The setup of two sites that are late, open beside a search of another; the first of them has asked twice."""
+    """The setup of two sites that are late, open beside a search of a third."""
     task = Task("setup", Shareable())
     communicator.broadcast(task, FLContext(), [LATE.name, LATER.name], min_responses=0)
     communicator.broadcast(Task("search", Shareable()), FLContext(), ["in time"], min_responses=0)

@@ -1,16 +1,19 @@
-"""Corrections of how NVFlare 2.9's server hands out tasks (`WFCommServer`). Without the second, a job can hang.
+"""Two corrections of how NVFlare 2.9's server hands out tasks (`WFCommServer`).
+
+It looks every 0.2 seconds whether a task has finished, and whoever waits for the task as often again. The controller's
+argument for it is written to an attribute that nothing reads.
 
 A site whose request for a task has timed out asks again, and is sent the same task again. If another task is open that
 is not for this site, as while a site that is late gets ready, the first is put on its own list a second time. When it
-ends, the thread that ends tasks dies of removing it twice: no later task ends. With several late sites, the answer of
-one can also count for two, and the task ends without the others.
+ends, the thread that ends tasks dies of removing it twice, and the job hangs, since no later task ends. With several
+late sites, the answer of one can also count for two, and the task ends without the others.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-CHECK_PERIOD = 0.02  # seconds; NVFlare's own are 0.5, and the controller's argument for it has no effect
+CHECK_PERIOD = 0.02  # seconds
 
 
 def correct(communicator: Any) -> None:

@@ -15,14 +15,13 @@ The server of a simulated job runs in the simulator's process, from where both c
 from __future__ import annotations
 
 import logging
-import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 from flaretune.command_line import write_nowhere
+from flaretune.free_port import free_port
 
 RUNNER = "nvflare.private.fed.app.simulator.simulator_runner"
 
@@ -49,16 +48,7 @@ def find_ports_without_listening() -> None:
     """Let the simulator, if this is its process, look for free ports in such a way that none can be connected to."""
     runner = sys.modules.get(RUNNER)
     if hasattr(runner, "get_open_ports"):
-        runner.get_open_ports = free_ports
-
-
-def free_ports(number: int) -> list[int]:
-    """Ports of this machine that nobody uses; none of them is listened at meanwhile."""
-    with ExitStack() as held:  # all at once, so that they differ
-        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("localhost", 0))
-        return [each.getsockname()[1] for each in sockets]
+        runner.get_open_ports = lambda number: [free_port() for _ in range(number)]  # it takes one at a time
 
 
 def let_readers_leave() -> None:

@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from flaretune.config.options import to_argv
 from flaretune.config.service import LOOPBACK, TOKEN_VARIABLE, ServiceConfig
 from flaretune.errors import UserError
+from flaretune.free_port import free_port
 from flaretune.service.client import is_ready
 
 START_SECONDS = 1800  # a large model from a slow disk
@@ -38,7 +38,7 @@ def running_service(config: ServiceConfig, log: Path) -> Iterator[str]:
     Raises:
         UserError: it does not start; with the sentence that it left.
     """
-    config = replace(config, host=LOOPBACK, port=_free_port(), with_parent=1)
+    config = replace(config, host=LOOPBACK, port=free_port(), with_parent=1)
     token, url = secrets.token_urlsafe(24), f"http://{LOOPBACK}:{config.port}"
     before = os.environ.get(TOKEN_VARIABLE)
     os.environ[TOKEN_VARIABLE] = token
@@ -75,9 +75,3 @@ def _wait_until_ready(process: subprocess.Popen, url: str, token: str, log: Path
             reason = said[0] if said else "it gave no reason"
             raise UserError(f"the language-model service did not start: {reason} (its log: {log})")
         time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        return listener.getsockname()[1]
