@@ -14,9 +14,9 @@ from flaretune.cache import in_cache
 from flaretune.config.job import JobConfig
 from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
-from flaretune.flare.job_cli import FEDBPT, LPFL
+from flaretune.cli.jobs import FEDBPT, LPFL
 from flaretune.tasks.spec import load_task, task_table
-from flaretune.toml_file import read_toml
+from flaretune.config.toml_file import read_toml
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {"lpfl": LPFL, "fedbpt": FEDBPT}

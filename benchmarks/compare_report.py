@@ -14,7 +14,7 @@ from compare_result import Finished, Result
 from compare_table import Layout, size, table
 
 from flaretune.errors import UserError
-from flaretune.report.run_record import write_json
+from flaretune.engine.records import write_json
 
 DODGE = 0.07  # decades between points whose bytes are nearly the same
 

@@ -31,22 +31,22 @@ from typing import Any
 
 import numpy as np
 
-from flaretune import command_line
-from flaretune.bench.machine import machine
-from flaretune.command_line import add_manners, check_output, parse
+from flaretune.cli import console as command_line
+from measure.machine import machine
+from flaretune.cli.console import add_manners, check_output, parse
 from flaretune.config.options import add_flags, as_dict, build
 from flaretune.config.shared import GROUPS
 from flaretune.errors import UserError
-from flaretune.fedbpt.bounded import Answers, bounded
-from flaretune.fedbpt.global_update import GlobalSearch
-from flaretune.fedbpt.objective import FITNESS_RANGE
+from flaretune.methods.fedbpt.bounded import Answers, bounded
+from flaretune.methods.fedbpt.global_update import GlobalSearch
+from flaretune.methods.fedbpt.objective import FITNESS_RANGE
 from flaretune.flare import fedbpt_client, lpfl_client
-from flaretune.flare.job_cli import FEDBPT, LPFL, read_preset
+from flaretune.cli.jobs import FEDBPT, LPFL, read_preset
 from flaretune.flare.lpfl_average import combine
 from flaretune.flare.site_script import load_data
-from flaretune.lpfl.kept_states import KeptStates
-from flaretune.report.run_record import versions, write_json
-from flaretune.robust import AGGREGATIONS
+from flaretune.methods.lpfl.kept_states import KeptStates
+from flaretune.engine.records import versions, write_json
+from flaretune.aggregation.limits import AGGREGATIONS
 from flaretune.seeding import derive_seed
 from flaretune.tasks import metrics
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.fedbpt.global_update import GlobalSearch
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.flare import fedbpt_messages
 from flaretune.flare.fedbpt_client import set_up
 from flaretune.tasks import metrics

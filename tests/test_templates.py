@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pyhocon import ConfigFactory
 
-from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
-from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.flare.lpfl_client import LPFLTasks

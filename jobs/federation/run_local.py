@@ -29,9 +29,9 @@ from guide import ADMINISTRATOR, SERVER, SITES, WAYS, Block, read_blocks  # noqa
 from processes import MARK, end_all, members, run_commands, wait_for_end  # noqa: E402
 
 from flaretune.cache import cache_dir  # noqa: E402
-from flaretune.command_line import STOPPED, add_manners, parse, run  # noqa: E402
+from flaretune.cli.console import STOPPED, add_manners, parse, run  # noqa: E402
 from flaretune.errors import UserError  # noqa: E402
-from flaretune.report.results import SUMMARY, error_sentences, read_summary  # noqa: E402
+from flaretune.engine.results import SUMMARY, error_sentences, read_summary  # noqa: E402
 
 GUIDE = Path(__file__).with_name("README.md")
 SERVER_NAME = "localhost"

@@ -8,8 +8,8 @@ from dataclasses import fields
 
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
-from flaretune.config.site_flags import parse_site_flags
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.client_flags import parse_site_flags
 from flaretune.errors import UserError
 
 # README of the published example, section 2, and what it says, option by option.

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
-from flaretune.config.site_flags import parse_site_flags
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
+from flaretune.config.client_flags import parse_site_flags
 from flaretune.errors import UserError
-from flaretune.retired_options import RETIRED
+from flaretune.config.retired_options import RETIRED
 
 OFF = {"soft_labels": "off"}  # by default a site needs unlabelled texts
 

@@ -13,13 +13,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import flaretune.config
-from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.job import JobConfig
-from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import add_flags, as_dict, build, to_argv
-from flaretune.config.service import ServiceConfig
+from flaretune.config.model_server import ServiceConfig
 from flaretune.config.shared import GROUPS, ServerConfig, SiteConfig
-from flaretune.config.site_flags import parse_site_flags
+from flaretune.config.client_flags import parse_site_flags
 from flaretune.errors import UserError
 
 METHODS = [(FedBPTConfig, FedBPTServerConfig), (LPFLConfig, LPFLServerConfig)]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.config.lpfl import LPFLConfig
-from flaretune.config.site_flags import parse_site_flags
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.config.client_flags import parse_site_flags
 from flaretune.errors import UserError
 
 CONFIGS = [FedBPTConfig, lambda **options: LPFLConfig(unlabelled=4, **options)]

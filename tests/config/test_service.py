@@ -6,9 +6,9 @@ from dataclasses import fields
 
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.config.options import build
-from flaretune.config.service import ServiceConfig
+from flaretune.config.model_server import ServiceConfig
 from flaretune.errors import UserError
 
 

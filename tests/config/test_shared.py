@@ -8,10 +8,10 @@ from dataclasses import fields
 
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
-from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 from flaretune.config.shared import ServerConfig, SiteConfig
-from flaretune.config.site_flags import parse_site_flags
+from flaretune.config.client_flags import parse_site_flags
 from flaretune.errors import UserError
 
 # What each site needs besides its defaults.

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.flare import fedbpt_client, fedbpt_controller, fedbpt_messages, messages
 from flaretune.flare.fedbpt_controller import FedBPTController
 from tests.flare import light_site

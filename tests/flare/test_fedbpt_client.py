@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.config.options import to_argv
-from flaretune.config.site_flags import parse_site_flags
+from flaretune.config.client_flags import parse_site_flags
 from flaretune.errors import UserError
 from flaretune.flare import fedbpt_client
 from flaretune.flare.fedbpt_client import set_up

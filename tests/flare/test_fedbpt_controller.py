@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.fedbpt.artifact import load_prompt
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.artifact import load_prompt
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
-from flaretune.report import checkpoint, kept_run
+from flaretune.engine import checkpoint
+from flaretune.engine import resume as kept_run
 from tests.flare.federation import federate
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model

@@ -5,9 +5,9 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from flaretune.fedbpt.answers import SearchAnswer
-from flaretune.fedbpt.distribution import Distribution
-from flaretune.fedbpt.local_search import LocalResult
+from flaretune.methods.fedbpt.answers import SearchAnswer
+from flaretune.methods.fedbpt.distribution import Distribution
+from flaretune.methods.fedbpt.local_search import LocalResult
 from flaretune.flare import fedbpt_messages, messages
 from tests.flare.sending import COUNTERS, EVALUATION, serialised, through_nvflare
 

@@ -13,7 +13,7 @@ import processes
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flaretune.fedbpt.artifact import load_prompt
+from flaretune.methods.fedbpt.artifact import load_prompt
 from tests.jobs_for_tests import REPOSITORY, create_from_template, read_summary
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flaretune.flare.lpfl_average import combine
-from flaretune.lpfl.answers import TrainAnswer
+from flaretune.methods.lpfl.answers import TrainAnswer
 from tests.flare.sending import COUNTERS
 
 

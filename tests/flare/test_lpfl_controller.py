@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flaretune.flare import lpfl_messages, messages
-from flaretune.lpfl.artifact import load_adapter
+from flaretune.methods.lpfl.artifact import load_adapter
 from tests.jobs_for_tests import read_summary
 
 SITES = ["site-1", "site-2", "site-3"]

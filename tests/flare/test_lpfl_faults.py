@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
-from flaretune.lpfl.artifact import load_adapter
+from flaretune.methods.lpfl.artifact import load_adapter
 from tests.flare.federation import federate
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model

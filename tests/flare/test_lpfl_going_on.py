@@ -8,7 +8,7 @@ import pytest
 
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
-from flaretune.lpfl.artifact import load_adapter, save_adapter
+from flaretune.methods.lpfl.artifact import load_adapter, save_adapter
 from tests.jobs_for_tests import read_summary
 
 # ---- from an adapter ----

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from flaretune.lpfl.artifact import load_adapter
+from flaretune.methods.lpfl.artifact import load_adapter
 from tests.jobs_for_tests import REPOSITORY, command_in, create_from_template, read_summary
 
 pytestmark = pytest.mark.slow

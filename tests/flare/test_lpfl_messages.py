@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flaretune.flare import lpfl_messages, messages
-from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.tasks.evaluation import SetupAnswer
 from tests.flare.sending import COUNTERS, EVALUATION, serialised, through_nvflare
 

@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.errors import UserError
-from flaretune.fedbpt.distribution import Distribution
+from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.flare import fedbpt_messages, lpfl_messages, messages, site_script
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_client, messages
 from flaretune.flare.site_script import evaluation_sites, load_data, read_task

@@ -10,7 +10,7 @@ import time
 import processes
 import pytest
 
-from flaretune.fedbpt.artifact import load_prompt
+from flaretune.methods.fedbpt.artifact import load_prompt
 from tests.jobs_for_tests import REPOSITORY, read_summary
 
 pytestmark = pytest.mark.slow

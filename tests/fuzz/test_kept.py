@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from flaretune.errors import UserError
-from flaretune.lpfl.kept_states import KeptStates
-from flaretune.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
+from flaretune.methods.lpfl.kept_states import KeptStates
+from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
 from flaretune.privacy.release import FILE, PrivacySettings, Releases
-from flaretune.report import checkpoint as checkpoints
-from flaretune.report.checkpoint import load_checkpoint, save_checkpoint
-from flaretune.report.kept_run import KeptRun
+from flaretune.engine import checkpoint as checkpoints
+from flaretune.engine.checkpoint import load_checkpoint, save_checkpoint
+from flaretune.engine.resume import KeptRun
 from tests.fuzz.guard import fuzz
 from tests.fuzz.mutate import changed, damaged, to_json
-from tests.report.test_checkpoint import SETTINGS, a_checkpoint
+from tests.engine.test_checkpoint import SETTINGS, a_checkpoint
 
 pytestmark = pytest.mark.slow
 

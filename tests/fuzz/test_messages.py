@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.config.lpfl import LPFLConfig
-from flaretune.fedbpt.answers import SearchAnswer
-from flaretune.fedbpt.distribution import Distribution
-from flaretune.fedbpt.local_search import LocalResult
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.methods.fedbpt.answers import SearchAnswer
+from flaretune.methods.fedbpt.distribution import Distribution
+from flaretune.methods.fedbpt.local_search import LocalResult
 from flaretune.flare import fedbpt_messages, lpfl_messages, messages
-from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
-from flaretune.service.protocol import Ask, ask_message, named, read_ask, read_logits
+from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+from flaretune.model_server.protocol import Ask, ask_message, named, read_ask, read_logits
 from flaretune.tasks.evaluation import EvaluateAnswer, SetupAnswer
 from flaretune.tasks.spec import load_task, task_table
 from tests.flare.sending import COUNTERS, EVALUATION

@@ -2,11 +2,11 @@
 
 import pytest
 
-from flaretune.config.lpfl import LPFLConfig
-from flaretune.config.site_flags import parse_site_flags
+from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.config.client_flags import parse_site_flags
 from flaretune.errors import UserError
 from flaretune.tasks.spec import TaskSpec, available_tasks, load_task, parse_task, task_table
-from flaretune.toml_file import read_toml
+from flaretune.config.toml_file import read_toml
 from tests.fuzz.guard import fuzz
 from tests.fuzz.mutate import as_values, changed, damaged
 

@@ -10,7 +10,7 @@ import run_local
 
 from flaretune.config.options import build
 from flaretune.errors import UserError
-from flaretune.flare.job_cli import FEDBPT, LPFL, JobConfig, parse, read_preset
+from flaretune.cli.jobs import FEDBPT, LPFL, JobConfig, parse, read_preset
 from tests.jobs_for_tests import REPOSITORY
 
 BLOCKS = guide.read_blocks(run_local.GUIDE)

@@ -11,11 +11,12 @@ import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.workflows.model_controller import ModelController
 
-from flaretune.flare import communicator_fix, messages
+from flaretune.flare import messages
+from flaretune.flare.fixes import communicator as communicator_fix
 from flaretune.flare.job_sites import LateSites, disagreement, natural_order
 from flaretune.flare.progress import TOPIC, Progress
 from flaretune.flare.wire_meter import WireMeter
-from flaretune.report.kept_run import KeptRun
+from flaretune.engine.resume import KeptRun
 from flaretune.tasks.evaluation import SetupAnswer
 
 log = logging.getLogger("flaretune.server")

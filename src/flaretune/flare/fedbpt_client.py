@@ -12,23 +12,23 @@ from typing import TYPE_CHECKING
 
 from nvflare.fuel.utils.secret_utils import resolve_secret_refs
 
-from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.config.options import as_dict, build
-from flaretune.config.service import TOKEN_VARIABLE
+from flaretune.config.model_server import TOKEN_VARIABLE
 from flaretune.errors import UserError
-from flaretune.fedbpt.private import private_search
+from flaretune.methods.fedbpt.private import private_search
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.site_script import Handler, load_data, open_releases, read_task, run_script, settings_of
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.privacy.answers import private_evaluate, private_setup
 from flaretune.privacy.release import Releases
-from flaretune.service.client import RemotePromptedModel, open_remote_model
+from flaretune.model_server.client import RemotePromptedModel, open_remote_model
 
 if TYPE_CHECKING:
     from nvflare.app_common.abstract.fl_model import FLModel
 
     from flaretune.data.site_data import SiteData
-    from flaretune.fedbpt.site import FedBPTSite
+    from flaretune.methods.fedbpt.client import FedBPTSite
     from flaretune.models.prompted import PromptedModel
     from flaretune.tasks.evaluation import SetupAnswer
     from flaretune.tasks.spec import TaskSpec
@@ -140,7 +140,7 @@ def site_on(
     config: FedBPTConfig, name: str, spec: TaskSpec, data: SiteData, prompted: PromptedModel | RemotePromptedModel
 ) -> FedBPTSite:
     """The site of these data, on a model that is there; several sites may ask the same one in turn."""
-    from flaretune.fedbpt.site import FedBPTSite, Labelled, SearchSettings
+    from flaretune.methods.fedbpt.client import FedBPTSite, Labelled, SearchSettings
 
     return FedBPTSite(
         name,

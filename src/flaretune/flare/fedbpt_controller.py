@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.options import build
-from flaretune.fedbpt.answers import SearchAnswer
-from flaretune.fedbpt.artifact import PromptArtifact, save_prompt
-from flaretune.fedbpt.bounded import Answers, bounded
-from flaretune.fedbpt.global_update import GlobalSearch
-from flaretune.fedbpt.objective import FITNESS_RANGE
+from flaretune.methods.fedbpt.answers import SearchAnswer
+from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
+from flaretune.methods.fedbpt.bounded import Answers, bounded
+from flaretune.methods.fedbpt.global_update import GlobalSearch
+from flaretune.methods.fedbpt.objective import FITNESS_RANGE
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.job_sites import note_limited
 from flaretune.flare.rounds_controller import RoundsController
-from flaretune.report.run_record import SearchRecord
-from flaretune.report.search_log import keep_answers, keep_distribution
+from flaretune.engine.records import SearchRecord
+from flaretune.methods.fedbpt.history import keep_answers, keep_distribution
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 log = logging.getLogger("flaretune.server")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from flaretune.fedbpt import distribution as wire
-from flaretune.fedbpt.answers import SearchAnswer
-from flaretune.fedbpt.distribution import Distribution
-from flaretune.fedbpt.local_search import LocalResult
+from flaretune.methods.fedbpt import distribution as wire
+from flaretune.methods.fedbpt.answers import SearchAnswer
+from flaretune.methods.fedbpt.distribution import Distribution
+from flaretune.methods.fedbpt.local_search import LocalResult
 from flaretune.flare.messages import (
     check_few_shots,
     counter_fields,

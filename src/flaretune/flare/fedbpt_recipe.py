@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.job import CARRIED
 from flaretune.config.options import as_dict
 from flaretune.flare import fedbpt_messages, messages

@@ -9,7 +9,7 @@ from typing import Any
 
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from flaretune.report.run_record import RoundRecord
+from flaretune.engine.records import RoundRecord
 from flaretune.tasks.evaluation import SetupAnswer
 
 log = logging.getLogger("flaretune.server")

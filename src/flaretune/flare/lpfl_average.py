@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from nvflare.app_common.aggregators.weighted_aggregation_helper import WeightedAggregationHelper
 
-from flaretune.lpfl.answers import TrainAnswer
-from flaretune.lpfl.bounded import clip_updates, coordinate_median
-from flaretune.robust import FACTOR, shrinkage
+from flaretune.methods.lpfl.answers import TrainAnswer
+from flaretune.methods.lpfl.bounded import clip_updates, coordinate_median
+from flaretune.aggregation.limits import FACTOR, shrinkage
 
 
 def combine(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.config.options import as_dict, build
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.site_script import (
@@ -20,9 +20,9 @@ from flaretune.flare.site_script import (
     settings_of,
     state_folder,
 )
-from flaretune.lpfl.answers import LPFLSetupAnswer
-from flaretune.lpfl.kept_states import KeptStates
-from flaretune.lpfl.private import private_train
+from flaretune.methods.lpfl.answers import LPFLSetupAnswer
+from flaretune.methods.lpfl.kept_states import KeptStates
+from flaretune.methods.lpfl.private import private_train
 from flaretune.privacy.answers import private_evaluate, private_setup
 from flaretune.privacy.release import Releases
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from nvflare.app_common.abstract.fl_model import FLModel
 
     from flaretune.data.site_data import SiteData
-    from flaretune.lpfl.site import LPFLSite
+    from flaretune.methods.lpfl.client import LPFLSite
     from flaretune.models.tuned import TunedModel
     from flaretune.tasks.spec import TaskSpec
 
@@ -148,8 +148,8 @@ def site_on(
 ) -> LPFLSite:
     """The site of these data, on a model that is there; several sites may train the same one in turn."""
     from flaretune.data.load import load_texts
-    from flaretune.lpfl.site import Labelled, LearnSettings, LPFLSite, SiteTexts
-    from flaretune.lpfl.soft_labels import SoftLabelSettings
+    from flaretune.methods.lpfl.client import Labelled, LearnSettings, LPFLSite, SiteTexts
+    from flaretune.methods.lpfl.soft_labels import SoftLabelSettings
 
     pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
     options = as_dict(config)

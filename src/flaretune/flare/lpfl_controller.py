@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import build
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
@@ -18,10 +18,10 @@ from flaretune.flare.job_sites import note_limited
 from flaretune.flare.lpfl_average import combine
 from flaretune.flare.lpfl_start import adapter_to_go_on_from, most_common
 from flaretune.flare.rounds_controller import RoundsController
-from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
-from flaretune.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
-from flaretune.lpfl.bounded import coordinate_median
-from flaretune.report.run_record import TrainRecord
+from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
+from flaretune.methods.lpfl.bounded import coordinate_median
+from flaretune.engine.records import TrainRecord
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 log = logging.getLogger("flaretune.server")

@@ -31,7 +31,7 @@ from flaretune.flare.messages import (
     reader,
     setup_answer,
 )
-from flaretune.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 
 TRAIN = "train"
 Shapes = Mapping[str, tuple[int, ...]]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flaretune.config.job import CARRIED
-from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 from flaretune.config.options import as_dict
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.lpfl_controller import LPFLController

@@ -22,7 +22,7 @@ from flaretune.config.options import build, check_values
 from flaretune.config.shared import NUMBER_FORMATS, SiteConfig
 from flaretune.errors import shown
 from flaretune.tasks import metrics
-from flaretune.tasks.artifact_parts import check_model, read_task
+from flaretune.methods.artifact_parts import check_model, read_task
 from flaretune.tasks.evaluation import HUGE, Counters, EvaluateAnswer, Evaluation, SetupAnswer
 
 SCHEMA = 3

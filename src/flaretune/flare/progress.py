@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from flaretune.report.run_record import RoundRecord
+from flaretune.engine.records import RoundRecord
 
 TOPIC = "flaretune.progress"
 

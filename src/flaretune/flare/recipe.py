@@ -24,7 +24,7 @@ import flaretune
 from flaretune.config.job import CARRIED, CODE, check_name
 from flaretune.config.options import as_dict, build, to_argv
 from flaretune.config.shared import PATHS, SiteConfig
-from flaretune.config.site_flags import refuse_own_data
+from flaretune.config.client_flags import refuse_own_data
 from flaretune.errors import UserError
 from flaretune.flare.environment import variable
 from flaretune.flare.rounds_controller import RoundsController

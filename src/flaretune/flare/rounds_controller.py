@@ -16,14 +16,14 @@ from nvflare.apis.utils.analytix_utils import create_analytic_dxo, send_analytic
 from flaretune.config.options import as_dict, build
 from flaretune.config.shared import ServerConfig
 from flaretune.errors import UserError
-from flaretune.flare import simulator_fix
+from flaretune.flare.fixes import simulator as simulator_fix
 from flaretune.flare.asking_controller import AskingController
 from flaretune.flare.job_sites import warn_of_other_formats
 from flaretune.privacy.accountant import account, sentence
-from flaretune.report.kept_run import KeptRun
-from flaretune.report.run_folder import RunFolder
-from flaretune.report.run_record import RoundRecord, scalars
-from flaretune.robust import FACTOR, shrinkage
+from flaretune.engine.resume import KeptRun
+from flaretune.engine.run_folder import RunFolder
+from flaretune.engine.records import RoundRecord, scalars
+from flaretune.aggregation.limits import FACTOR, shrinkage
 from flaretune.tasks import calibration, metrics
 from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, hold_to_the_others, peak_memory_mb
 

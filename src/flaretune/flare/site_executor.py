@@ -9,8 +9,8 @@ from pathlib import Path
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
 
 import flaretune
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.errors import UserError
 
 SCRIPTS = (FedBPTConfig.script(), LPFLConfig.script())

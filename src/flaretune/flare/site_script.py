@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flaretune.config.options import as_dict, build
 from flaretune.config.shared import SiteConfig
-from flaretune.config.site_flags import parse_site_flags
+from flaretune.config.client_flags import parse_site_flags
 from flaretune.errors import UserError, lack_of_memory
 from flaretune.flare import messages
 from flaretune.privacy.release import PrivacySettings, Releases

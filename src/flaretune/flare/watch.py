@@ -21,7 +21,7 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from flaretune.errors import UserError
 from flaretune.flare.progress import TOPIC
 from flaretune.flare.startup_kit import administrator_of
-from flaretune.report.results import rounds_in, sentences_in
+from flaretune.engine.results import rounds_in, sentences_in
 
 WAITING = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")  # what a job's status begins with until it has ended
 SUCCESS = "FINISHED:COMPLETED"

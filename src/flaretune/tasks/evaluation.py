@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.robust import FACTOR, shrinkage
+from flaretune.aggregation.limits import FACTOR, shrinkage
 from flaretune.tasks import metrics
 from flaretune.tasks.spec import TaskSpec
 

@@ -22,6 +22,7 @@ else:
 Kind = Literal["masked", "causal"]
 
 # Tasks of the user's own that `nvflare job create -sd ./src` and the recipes carry into a job.
+BUILTIN_FOLDER = Path(__file__).with_name("builtin")
 LOCAL_FOLDER = Path(__file__).parents[2] / "tasks_local"
 
 
@@ -124,7 +125,7 @@ class TaskSpec:
 
 def available_tasks() -> list[str]:
     """Names of the tasks that flaretune ships, sorted."""
-    return sorted(file.stem for file in Path(__file__).parent.glob("*.toml"))
+    return sorted(file.stem for file in BUILTIN_FOLDER.glob("*.toml"))
 
 
 def local_tasks() -> list[str]:
@@ -246,7 +247,7 @@ def task_file(name_or_file: str | Path) -> Path:
     if name in local:
         return LOCAL_FOLDER / f"{name}.toml"
     if name in shipped:
-        return Path(__file__).parent / f"{name}.toml"
+        return BUILTIN_FOLDER / f"{name}.toml"
     names = sorted({*shipped, *local})
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""

@@ -1,0 +1,40 @@
+"""What the server of a FedBPT job keeps besides its results: the sites' answers, and the search distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flaretune.methods.fedbpt.distribution import Distribution
+
+
+def keep_answers(
+    folder: Path,
+    round_number: int,
+    sites: Sequence[str],
+    means: np.ndarray,
+    fitness: np.ndarray,
+    square_sums: np.ndarray,
+) -> None:
+    """Keep a round's answers: the server's CMA-ES is deterministic, so replayed they bring back its state."""
+    (folder / "rounds").mkdir(parents=True, exist_ok=True)
+    file = folder / "rounds" / f"round_{round_number:04d}.npz"
+    _write_arrays(file, sites=np.array(sites), means=means, fitness=fitness, sigma_square_sums=square_sums)
+
+
+def keep_distribution(folder: Path, distribution: Distribution) -> None:
+    """Keep the search distribution after the last update."""
+    _write_arrays(
+        folder / "distribution.npz",
+        mean=distribution.mean,
+        sigma=np.array(distribution.sigma),
+        covariance=distribution.covariance_matrix(),
+    )
+
+
+def _write_arrays(file: Path, **arrays: np.ndarray) -> None:
+    partial = file.with_name(f"{file.stem}.partial.npz")
+    np.savez(partial, **arrays)
+    partial.replace(file)
