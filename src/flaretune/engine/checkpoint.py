@@ -1,4 +1,4 @@
-"""What a server needs to go on after it was stopped: kept after every round, outside the job's own folder."""
+"""What a server needs to go on after it was stopped: written after every round, outside the job's own folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flaretune.errors import UserError
 
 log = logging.getLogger("flaretune.server")
 
-FORMAT = "flaretune-checkpoint-1"
+FORMAT = "flaretune-checkpoint-2"
 STATE, ARRAYS, ARTIFACT = "state.json", "arrays.safetensors", "artifact"
 KEPT = 2  # so that one is left if the newest is damaged
 
@@ -31,7 +31,7 @@ class Checkpoint:
     """The state of a run after a round.
 
     Attributes:
-        run: name of the run, by which sites find what they have kept of it.
+        run: name of the run, by which clients find what they have kept of it.
         round: the last round that is finished but for its evaluation.
         settings: what must be the same when it goes on, plain JSON values, by part.
         state: plain JSON values.

@@ -9,7 +9,7 @@ from flaretune.errors import UserError
 
 
 def draw_curve(summary: dict[str, Any], path: Path) -> None:
-    """Draw test and development accuracy by round, with the zero-shot accuracy and the prompt that was chosen.
+    """Draw the test and validation metric by round, with the zero-shot one and the prompt that was chosen.
 
     Args:
         summary: contents of a run's summary.json.
@@ -25,7 +25,7 @@ def draw_curve(summary: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for key, label, style in (("accuracy", "test", "o-"), ("dev_accuracy", "development (chooses the round)", ".--")):
+    for key, label, style in (("accuracy", "test", "o-"), ("validation_accuracy", "validation (chooses the round)", ".--")):
         points = [(r["round"], r[key]) for r in summary["rounds"] if r[key] is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label)
@@ -38,8 +38,8 @@ def draw_curve(summary: dict[str, Any], path: Path) -> None:
         )  # fmt: skip
     axes.set(
         xlabel="round",
-        ylabel=summary["metric"],
-        title=f"{summary['method']}, {summary['task']}, {len(summary['sites'])} sites",
+        ylabel=summary["metric_title"],
+        title=f"{summary['method']}, {summary['task']}, {len(summary['clients'])} clients",
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

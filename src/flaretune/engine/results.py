@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from flaretune.errors import UserError
+from flaretune.engine import errors
 from flaretune.engine.plot import draw_curve
-from flaretune.engine.records import closing_report, write_json
+from flaretune.engine.summary import closing_report, write_json
+from flaretune.errors import UserError
+from flaretune.methods.registry import METHODS
 
+RESULTS = "flaretune"  # folder of the job's results in the server's run folder
 SUMMARY = "summary.json"
 # What every summary holds, and reports and curves are made from.
 SUMMARY_KEYS = (
-    "zero_shot_accuracy", "test_accuracy", "dev_accuracy", "best_round", "queries", "example_forwards",
+    "zero_shot_accuracy", "test_accuracy", "validation_accuracy", "best_round", "queries", "example_forwards",
     "bytes_down_per_client_round", "bytes_up_per_client_round", "seconds", "method", "artifact", "artifact_kind",
-    "task", "metric", "sites", "rounds",
+    "task", "metric", "metric_title", "clients", "rounds",
 )  # fmt: skip
-_SITE_ERROR = re.compile(r"ERROR flaretune\.site: (.*)")
-_SERVER_ERROR = re.compile(
-    r"(round \d+: \d+ of \d+ sites gave .*|the sites do not agree on .*|--init_adapter: .*|--freeze_a 1: .*"
-    r"|tracking '.*|the results cannot be written: .*"
-    r"|--checkpoint .*: the run there .*|no checkpoint in .* can be used.*|--dp_noise \S+ needs .*)"
-)
-_ROUND = re.compile(r"\b(round +(\d+)/\d+  accuracy .*)")  # of RoundRecord.line
-
-RESULT_FILES = (SUMMARY, "best_prompt.safetensors", "config.json", "distribution.npz", "curve.png", "mlflow.db")
-RESULT_FOLDERS = ("rounds", "best_adapter", "last_adapter", "tb_events", "wandb")
+# What a job may leave, for the next one in the same folder to remove.
+LEFT = [SUMMARY, "config.json", "distribution.npz", "curve.png", "mlflow.db", "rounds", "tb_events", "wandb"]
+LEFT += [errors.FILE, *(name for method in METHODS.values() for name in (method.best, method.last) if name)]
 
 
 def forget_results(output: Path) -> None:
     """Remove an earlier run's results, so that nobody takes them for those of a run that fails."""
-    for name in RESULT_FILES:
-        (output / name).unlink(missing_ok=True)
-    for name in RESULT_FOLDERS:
-        shutil.rmtree(output / name, ignore_errors=True)
-    for summary in output.glob(f"workspace/*/server/*/flaretune/{SUMMARY}"):  # the simulator's, which clears it later
-        summary.unlink()
+    for name in LEFT:
+        _remove(output / name)
+    # the simulator's, which clears them later
+    for pattern in (f"workspace/*/server/*/{RESULTS}/{SUMMARY}", f"workspace/**/{errors.FILE}"):
+        for file in output.glob(pattern):
+            file.unlink()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def collect_results(job_folder: Path, output: Path) -> Path | None:
@@ -53,12 +54,12 @@ def collect_results(job_folder: Path, output: Path) -> Path | None:
     Returns:
         `output`, or None if the job left no results.
     """
-    found = next((path.parent for path in sorted(job_folder.rglob(f"flaretune/{SUMMARY}"))), None)
-    if found is None:
+    found = results_in(job_folder)
+    if not (found / SUMMARY).is_file():
         return None
     output.mkdir(parents=True, exist_ok=True)
-    for name in RESULT_FOLDERS:
-        shutil.rmtree(output / name, ignore_errors=True)
+    for folder in (path for path in (output / name for name in LEFT) if path.is_dir()):
+        shutil.rmtree(folder, ignore_errors=True)
     half_written = shutil.ignore_patterns("*.partial", "*.old")  # of a job that was told to stop
     shutil.copytree(found, output, dirs_exist_ok=True, ignore=half_written)
     events = found.parent / "tb_events"
@@ -69,6 +70,11 @@ def collect_results(job_folder: Path, output: Path) -> Path | None:
     write_json(summary, output / SUMMARY)
     draw_curve(summary, output / "curve.png")
     return output
+
+
+def results_in(job_folder: Path) -> Path:
+    """The folder of the results below a job's; the job's own where there are none."""
+    return next((path.parent for path in sorted(job_folder.rglob(f"{RESULTS}/{SUMMARY}"))), job_folder)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -96,33 +102,6 @@ def tell_results(output: Path) -> str:
     lines = [closing_report(summary, output / SUMMARY)]
     lines.append(f"{'curve':<25}{output / 'curve.png'}")
     lines.append(
-        f'{"try it":<25}python -m flaretune predict --{summary["artifact_kind"]} {quote(summary["artifact"])} "…"'
+        f'{"try it":<25}python -m flaretune predict --result {quote(summary["artifact"])} "…"'
     )
     return "\n".join(lines)
-
-
-def error_sentences(logs: Path) -> Iterator[tuple[str, str]]:
-    """(site, sentence) for what sites and server said was wrong, each once.
-
-    Args:
-        logs: a folder with a folder for each site and the server, in which their logs lie.
-    """
-    seen = set()
-    for log in sorted(logs.rglob("log*.txt")):
-        site = log.relative_to(logs).parts[0]
-        for sentence in sentences_in(log.read_text(encoding="utf-8", errors="replace")):
-            if (site, sentence) not in seen:
-                seen.add((site, sentence))
-                yield site, sentence
-
-
-def sentences_in(log: str) -> Iterator[str]:
-    """What the text of a log says was wrong."""
-    for line in log.splitlines():
-        for match in filter(None, (pattern.search(line) for pattern in (_SITE_ERROR, _SERVER_ERROR))):
-            yield match[1]
-
-
-def rounds_in(log: str) -> dict[int, str]:
-    """The progress lines (`RoundRecord.line`) in the text of a server's log, by round."""
-    return {int(match[2]): match[1] for match in _ROUND.finditer(log)}

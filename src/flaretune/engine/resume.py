@@ -1,4 +1,4 @@
-"""A run that outlives its job: found when a job begins, kept after every round."""
+"""A run that outlives its job: found when a job begins, saved after every round."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flaretune.errors import UserError
 from flaretune.engine.checkpoint import Checkpoint, check_settings, load_checkpoint, save_checkpoint
-from flaretune.engine.run_folder import RunFolder
 from flaretune.engine.records import RoundRecord
+from flaretune.engine.run_folder import RunFolder
+from flaretune.methods.base import Arrays, Resumed
 
 log = logging.getLogger("flaretune.server")
 
 
-class KeptRun:
-    """A run in a folder of checkpoints, or one that nobody keeps.
+class ResumableRun:
+    """A run in a folder of checkpoints, or one without any.
 
     Args:
-        folder: of the checkpoints; "" to keep nothing.
+        folder: of the checkpoints; "" for none.
         num_rounds: of the job.
 
     Attributes:
-        name: of the run, by which sites find what they have kept of it; "" if nothing is kept.
+        name: of the run, by which clients find what they have kept of it; "" without checkpoints.
         earlier: where the job goes on; None at the start of a run.
-        releases_before: the most noised answers that a site can have given in earlier jobs of the run.
+        releases_before: the most noised results that a client can have sent in earlier jobs of the run.
 
     Raises:
         UserError: the checkpoints there cannot be used, or are of a run with more rounds.
@@ -62,10 +61,10 @@ class KeptRun:
 
     @contextmanager
     def taking_up(self) -> Iterator[None]:
-        """While what is kept is read.
+        """While a checkpoint is read.
 
         Raises:
-            UserError: it is not what a run of this version keeps.
+            UserError: it is not what this version writes.
         """
         try:
             yield
@@ -81,14 +80,14 @@ class KeptRun:
         """Say with what the run is made.
 
         Args:
-            settings: what the sites agree on.
+            settings: what the clients agree on.
             server: options of the server that must stay the same.
-            shares: names of the sites in the order of their shares of a common data set.
+            shares: names of the clients in the order of their shares of a common data set.
 
         Raises:
             UserError: the earlier part of it was made with something else.
         """
-        model = {key: value for key, value in settings["model"].items() if key != "name"}  # differs from site to site
+        model = {key: value for key, value in settings["model"].items() if key != "name"}  # differs from client to client
         parts = {"options": settings["options"], "task": settings["task"], "model": model, "server": dict(server)}
         self._settings, self._shares = parts, list(shares)
         if self.earlier is None:
@@ -96,23 +95,38 @@ class KeptRun:
         check_settings(self._folder, self.earlier.settings, self._settings)
         if self.earlier.state["shares"] != self._shares:
             log.warning(
-                "the run had the sites %s and now has %s: shares of a common data set are other ones",
+                "the run had the clients %s and now has %s: shares of a common data set are other ones",
                 ", ".join(self.earlier.state["shares"]),
                 ", ".join(self._shares),
             )
         log.info("going on after round %d of the run in %s", self.after_round, self._folder)
 
-    def keep(self, record: RoundRecord, results: RunFolder, arrays: Mapping[str, np.ndarray], **more: Any) -> None:
-        """Keep the run after a round.
+    @property
+    def resumed(self) -> Resumed | None:
+        """What the method goes on from; None at the start of a run."""
+        e = self.earlier
+        return Resumed(e.arrays, e.state["method"], e.artifact) if e else None
+
+    def save(
+        self, record: RoundRecord, results: RunFolder, arrays: Arrays, method: Mapping[str, Any], **more: Any
+    ) -> None:
+        """Write a checkpoint after a round.
 
         Args:
             record: of the round, finished but for its evaluation.
             results: of the rounds before.
-            arrays: what the method goes on from; `more`, plain JSON values, is added to the state.
+            arrays, method: what the method goes on from (`Strategy.state`).
+            more: further plain JSON values.
         """
         if not self.name:
             return
-        state = {"results": results.state(), "record": asdict(record), "shares": self._shares, **more}
+        state = {
+            "results": results.state(),
+            "record": asdict(record),
+            "shares": self._shares,
+            "method": dict(method),
+            **more,
+        }
         checkpoint = Checkpoint(self.name, record.round, self._settings, state, dict(arrays), results.artifact)
         try:
             save_checkpoint(self._folder, checkpoint)

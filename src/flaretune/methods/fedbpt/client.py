@@ -1,37 +1,58 @@
-"""A FedBPT site: its data, the black box it asks, and what it does in each task of a job."""
+"""The client's side of FedBPT: a black box, texts, and a CMA-ES that searches the soft prompt."""
 
 from __future__ import annotations
 
+import logging
+import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flaretune.methods.fedbpt.answers import SearchAnswer
-from flaretune.methods.fedbpt.distribution import Distribution
-from flaretune.methods.fedbpt.local_search import local_search
-from flaretune.methods.fedbpt.objective import fitness_ratio, loss
-from flaretune.seeding import derive_seed
-from flaretune.tasks import calibration, metrics
-from flaretune.tasks.evaluation import (
-    Counters,
-    EvaluateAnswer,
-    Evaluation,
-    SetupAnswer,
-    count_right,
-    cross_entropy_sum,
+from flaretune.config.model_server import TOKEN_VARIABLE
+from flaretune.config.options import as_dict, build
+from flaretune.errors import UserError
+from flaretune.methods.base import (
+    Arrays,
+    Client,
+    ClientContext,
+    EvaluateResult,
+    FitRequest,
+    FitResult,
+    InitializeResult,
 )
-from flaretune.tasks.spec import TaskSpec
+from flaretune.methods.client_data import load_data, settings_of
+from flaretune.methods.fedbpt import distribution as wire
+from flaretune.methods.fedbpt.cma_es import within
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.local_search import limit_norm, local_search
+from flaretune.methods.fedbpt.objective import fitness_ratio, loss
+from flaretune.methods.message import unreadable
+from flaretune.model_server.client import open_remote_model
+from flaretune.models.prompt_settings import ModelFacts, PromptSettings
+from flaretune.seeding import derive_seed
+from flaretune.tasks import calibration
+from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
+
+if TYPE_CHECKING:
+    from flaretune.model_server.client import RemotePromptedModel
+    from flaretune.models.prompted import PromptedModel
+    from flaretune.privacy.release import Releases
+    from flaretune.tasks.spec import TaskSpec
+
+log = logging.getLogger("flaretune.client")
 
 
-class Asks(Protocol):
+class AsksModel(Protocol):
     """The black box, seen from here (`models.black_box.BlackBox` is one)."""
 
     example_forwards: int
 
     def label_logits(self, points: np.ndarray, texts: Any) -> np.ndarray:
-        """Points, float (λ, d) → label-word logits, float32 (λ, N, C)."""
+        """Search points, float (λ, d) → label-word logits, float32 (λ, N, C)."""
 
 
 @dataclass(frozen=True)
@@ -42,111 +63,126 @@ class Labelled:
     labels: np.ndarray
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """How a site searches; the options of the same names in `config.FedBPTConfig`."""
-
-    local_iter: int
-    popsize: int
-    local_seeds: str
-    loss_type: str
-    bound: float
-    intrinsic_dim: int
-    seed: int
-    calibrate: str = "none"
-
-
-class FedBPTSite:
-    """What a site answers to the server's tasks. Knows neither NVFlare nor how the model is run.
+class FedBPTClient(Client):
+    """A client of FedBPT; see `Client`. Does not know how the model is run.
 
     Args:
-        name: of the site.
-        spec: the task, for its metric.
-        black_box: answers with label-word logits.
+        config: its options.
+        name: of the client.
+        spec: the task.
+        facts: of the model.
+        black_box: gives label-word logits.
         train: what fitness is computed on.
-        dev: what prompts are compared on; may be empty.
-        test: what accuracy is reported on; None at a site that does not evaluate.
-        perturbed: makes T̃ anew from a seed, or None to search without perturbation (paper, §3.4).
-        settings: how to search.
+        validation: what rounds are compared on; may be empty.
+        test: what accuracy is reported on; None at a client that does not evaluate.
+        perturbed: makes T̃ anew from a seed (paper, §3.4).
+        zero_shot: gives the logits of the model and the template alone on the test texts, float (N, C).
     """
 
     def __init__(
         self,
+        config: FedBPTConfig,
         name: str,
         spec: TaskSpec,
-        black_box: Asks,
+        facts: ModelFacts,
+        black_box: AsksModel,
         train: Labelled,
-        dev: Labelled,
+        validation: Labelled,
         test: Labelled | None,
-        perturbed,
-        settings: SearchSettings,
+        perturbed: Callable[[int], Any],
+        zero_shot: Callable[[], np.ndarray],
     ):
         self.spec = spec
+        self._config = config
         self._name = name
+        self._facts = facts
         self._black_box = black_box
-        self._train = train
-        self._dev = dev
-        self._test = test
+        self._train, self._validation, self._test = train, validation, test
         self._perturbed = perturbed
-        self._settings = settings
+        self._zero_shot = zero_shot
         self._offset = np.zeros(spec.n_classes)
 
     def calibrate(self, prior: np.ndarray | None) -> None:
-        """Divide a prior of the classes, float (C,), out of all answers from now on; None for none."""
         self._offset = np.zeros(self.spec.n_classes) if prior is None else calibration.offset(prior)
 
-    def setup(self, agreement: dict[str, Any], zero_shot_logits: np.ndarray | None) -> SetupAnswer:
-        """Evaluate the initial prompt, and report what the sites of a job must agree on."""
-        zero_shot = None
-        if zero_shot_logits is not None:
-            zero_shot = count_right(self.spec, zero_shot_logits, self._test.labels)
-        start = np.zeros(self._settings.intrinsic_dim)
-        answer = self.evaluate(start)
-        mass = self._mass(start) if self._settings.calibrate == "batch" else None
-        return SetupAnswer(agreement, len(self._train.labels), zero_shot, answer.evaluation, answer.counters, mass)
-
-    def search(
-        self, distribution: Distribution, round_number: int, evaluate: bool, norm_limit: float | None = None
-    ) -> SearchAnswer:
-        """Search from the server's distribution for a round (paper, Algorithm 1).
-
-        Args:
-            distribution: where to start.
-            round_number: the first is 1.
-            evaluate: whether to evaluate its mean first.
-            norm_limit: the longest that a searched vector may be; None for no limit.
-        """
-        started = time.monotonic()
-        evaluation = self.evaluate(distribution.mean).evaluation if evaluate else None
-        forwards = self._black_box.example_forwards
-        s = self._settings
-        result = local_search(
-            distribution,
-            self._objective(round_number),
-            generations=s.local_iter,
-            popsize=s.popsize,
-            seed=self._search_seed(round_number),
-            bound=s.bound,
-            norm_limit=norm_limit,
+    def initialize(self) -> InitializeResult:
+        zero_shot = None if self._test is None else count_correct(self.spec, self._zero_shot(), self._test.labels)
+        start = np.zeros(self._config.intrinsic_dim)
+        evaluated = self.evaluate({"mean": start})
+        return InitializeResult(
+            settings=settings_of(self._config, self.spec, self._facts.kind, self._facts.hidden_size),
+            n_train=len(self._train.labels),
+            zero_shot=zero_shot,
+            evaluation=evaluated.evaluation,
+            counters=evaluated.counters,
+            mass=self._mass(start) if self._config.calibrate == "batch" else None,
+            dtype=self._facts.dtype,
         )
-        counters = Counters(result.queries, self._black_box.example_forwards - forwards, time.monotonic() - started)
-        return SearchAnswer(result, len(self._train.labels), counters, evaluation)
 
-    def evaluate(self, point: np.ndarray) -> EvaluateAnswer:
-        """Count right answers of a point's prompt, float (d,), on development and test data."""
+    def fit(self, request: FitRequest) -> FitResult:
+        """Search from the server's distribution for a round (paper, Algorithm 1)."""
+        started = time.monotonic()
+        distribution = self._start_of(request)
+        evaluation = self._evaluation(distribution.mean) if request.evaluate else None
+        forwards = self._black_box.example_forwards
+        c = self._config
+        found = local_search(
+            distribution,
+            self._objective(request.round),
+            generations=c.local_iter,
+            popsize=c.popsize,
+            seed=derive_seed(c.seed, "search", request.round),  # the same directions at all clients
+            bound=c.bound,
+            norm_limit=request.numbers.get("norm_limit"),
+        )
+        arrays = {
+            "mean": found.mean.astype(np.float32),
+            "fitness": np.array([found.fitness]),
+            "sigma_square_sum": np.array([found.sigma_square_sum]),
+        }
+        forwards = self._black_box.example_forwards - forwards
+        counters = Counters(found.queries, forwards, time.monotonic() - started)
+        return FitResult(arrays, {"n_train": len(self._train.labels)}, counters, evaluation)
+
+    def evaluate(self, arrays: Arrays) -> EvaluateResult:
         started, forwards = time.monotonic(), self._black_box.example_forwards
-        dev_counts, dev_loss = self._evaluate_on(point, self._dev)
-        test_counts = None if self._test is None else self._evaluate_on(point, self._test)[0]
-        evaluation = Evaluation(dev_counts, dev_loss, len(self._dev.labels), test_counts)
-        counters = Counters(1, self._black_box.example_forwards - forwards, time.monotonic() - started)
-        return EvaluateAnswer(evaluation, counters)
+        evaluation = self._evaluation(np.asarray(arrays["mean"], dtype=np.float64))
+        forwards = self._black_box.example_forwards - forwards
+        return EvaluateResult(evaluation, Counters(1, forwards, time.monotonic() - started))
 
-    def _objective(self, round_number: int):
-        s = self._settings
+    def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
+        """The noised mean, and nothing else of the search.
 
-        def on(data: Labelled):
+        Fitness would rank the clients, and one number of noise as large as this ranks nothing: it is not sent, and the
+        server gives all clients the same weight. The sum of squared step sizes is that of a search that keeps its
+        first one.
+        """
+        start = self._start_of(request)
+        z = releases.release({"mean": start.mean}, {"mean": result.arrays["mean"]})["mean"]
+        z = limit_norm(within(z, self._config.bound)[None], request.numbers.get("norm_limit"))[0]
+        arrays = {
+            "mean": z.astype(np.float32),
+            "fitness": np.zeros(1),
+            "sigma_square_sum": np.array([self._config.local_iter * start.sigma**2]),
+        }
+        return arrays, {"n_train": 0}, result.counters.queries
+
+    def _start_of(self, request: FitRequest) -> wire.Distribution:
+        limit = request.numbers.get("norm_limit")
+        try:
+            if limit is not None and limit <= 0:
+                raise ValueError(f"'norm_limit' is {limit:g}, expected a positive number")
+            return wire.unpack(request.arrays)
+        except ValueError as error:
+            raise unreadable(error) from error
+
+    def _objective(self, round_number: int) -> Callable[[np.ndarray], np.ndarray]:
+        """Search points, float (λ, d) → F_k, float64 (λ,)."""
+        c = self._config
+
+        def on(data: Labelled) -> Callable[[np.ndarray], np.ndarray]:
             return lambda points: loss(
-                s.loss_type,
+                c.loss_type,
                 self._black_box.label_logits(points, data.texts) + self._offset,
                 data.labels,
                 self.spec.metric,
@@ -154,24 +190,91 @@ class FedBPTSite:
             )
 
         plain = on(self._train)
-        if self._perturbed is None:
+        if not c.perturb:
             return plain
-        seed = derive_seed(s.seed, "perturb", round_number, self._name)
+        seed = derive_seed(c.seed, "perturb", round_number, self._name)
         perturbed = on(Labelled(self._perturbed(seed), self._train.labels))
         return lambda points: fitness_ratio(plain(points), perturbed(points))
 
-    def _search_seed(self, round_number: int) -> int:
-        labels = {"fixed": (), "round": (round_number,), "site": (round_number, self._name)}[self._settings.local_seeds]
-        return derive_seed(self._settings.seed, "search", *labels)
-
     def _mass(self, point: np.ndarray) -> np.ndarray:
-        """Summed probabilities of the classes over this site's texts but the test data, float64 (C,)."""
-        texts = [data.texts for data in (self._train, self._dev) if len(data.labels)]
+        """Summed probabilities of the classes over this client's texts but the test data, float64 (C,)."""
+        texts = [data.texts for data in (self._train, self._validation) if len(data.labels)]
         return sum(calibration.mass(self._black_box.label_logits(point[None], some)[0]) for some in texts)
+
+    def _evaluation(self, point: np.ndarray) -> Evaluation:
+        """Counts of a search point's prompt, float (d,), on validation and test data."""
+        validation, loss_sum = self._evaluate_on(point, self._validation)
+        test = None if self._test is None else self._evaluate_on(point, self._test)[0]
+        return Evaluation(validation, loss_sum, len(self._validation.labels), test)
 
     def _evaluate_on(self, point: np.ndarray, data: Labelled) -> tuple[np.ndarray, float]:
         """Counts of the metric and summed cross entropy."""
         if len(data.labels) == 0:
-            return metrics.count(self.spec.metric, data.labels, data.labels, self.spec.positive_class), 0.0
+            return count_correct(self.spec, np.zeros((0, self.spec.n_classes)), data.labels), 0.0
         logits = self._black_box.label_logits(point[None], data.texts)[0] + self._offset
-        return count_right(self.spec, logits, data.labels), cross_entropy_sum(logits, data.labels)
+        return count_correct(self.spec, logits, data.labels), cross_entropy_sum(logits, data.labels)
+
+
+def open_client(config: FedBPTConfig, context: ClientContext) -> FedBPTClient:
+    """Load data, and the model or find the model server that has it.
+
+    Raises:
+        UserError: whatever the user can correct.
+    """
+    spec, data = load_data(config, context)
+    prompted = _open_model(config, spec)
+    return FedBPTClient(
+        config,
+        context.name,
+        spec,
+        prompted.facts,
+        prompted.black_box,
+        Labelled(prompted.register(data.train), data.train.labels),
+        Labelled(prompted.register(data.dev), data.dev.labels),
+        None if data.test is None else Labelled(prompted.register(data.test), data.test.labels),
+        partial(prompted.register_perturbed, data.train, config.perturb_rate),
+        lambda: prompted.zero_shot_logits(data.test),
+    )
+
+
+def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemotePromptedModel:
+    """The model in this process, or that of a server, where this process needs neither torch nor weights."""
+    settings = build(PromptSettings, as_dict(config))
+    if config.lm != "local":
+        return open_remote_model(
+            config.lm,
+            _token(config),
+            spec,
+            config.model_name,
+            config.dtype,
+            settings,
+            answer_seconds=config.lm_timeout,
+        )
+    # torch and transformers take seconds to import: only now that NVFlare knows this process
+    from flaretune.models.prompted import open_prompted_model
+
+    return open_prompted_model(
+        spec,
+        config.model_name,
+        settings,
+        dtype=config.dtype,
+        device=config.device,
+        batch_size=config.batch_size,
+        cache_mb=config.cache_mb,
+    )
+
+
+def _token(config: FedBPTConfig) -> str:
+    """The model server's token, which is read at the client and is no part of the job.
+
+    Raises:
+        UserError: what the reference names is not there.
+    """
+    if not config.lm_token:
+        return os.environ.get(TOKEN_VARIABLE, "")
+    from nvflare.fuel.utils.secret_utils import resolve_secret_refs
+
+    try:
+        return resolve_secret_refs(config.lm_token)
+    except ValueError as error:
+        raise UserError(f"--lm_token: {error}") from error

@@ -1,4 +1,4 @@
-"""What the server of a FedBPT job keeps besides its results: the sites' answers, and the search distribution."""
+"""What the server of a FedBPT job records besides its results: the clients' results, and the search distribution."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from flaretune.methods.fedbpt.distribution import Distribution
 
 
-def keep_answers(
+def keep_results(
     folder: Path,
     round_number: int,
-    sites: Sequence[str],
+    clients: Sequence[str],
     means: np.ndarray,
     fitness: np.ndarray,
     square_sums: np.ndarray,
 ) -> None:
-    """Keep a round's answers: the server's CMA-ES is deterministic, so replayed they bring back its state."""
+    """Record what the clients of a round sent: the server's CMA-ES is deterministic, and can be replayed."""
     (folder / "rounds").mkdir(parents=True, exist_ok=True)
     file = folder / "rounds" / f"round_{round_number:04d}.npz"
-    _write_arrays(file, sites=np.array(sites), means=means, fitness=fitness, sigma_square_sums=square_sums)
+    _write_arrays(file, clients=np.array(clients), means=means, fitness=fitness, sigma_square_sums=square_sums)
 
 
 def keep_distribution(folder: Path, distribution: Distribution) -> None:
-    """Keep the search distribution after the last update."""
+    """Record the search distribution after the last update."""
     _write_arrays(
         folder / "distribution.npz",
         mean=distribution.mean,

@@ -1,35 +1,43 @@
-"""An LP-FL site: its data, the model it trains, and what it does in each task of a job."""
+"""The client's side of LP-FL: its texts, the model that it trains, and its soft labels."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flaretune.config.options import as_dict, build
 from flaretune.data.encode import Encoded
+from flaretune.data.load import load_texts
 from flaretune.errors import UserError
-from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+from flaretune.methods.base import (
+    Arrays,
+    Client,
+    ClientContext,
+    EvaluateResult,
+    FitRequest,
+    FitResult,
+    InitializeResult,
+)
+from flaretune.methods.client_data import load_data, settings_of
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
-from flaretune.models.tuned import TunedModel
+from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
 from flaretune.seeding import derive_seed
 from flaretune.tasks import calibration
-from flaretune.tasks.evaluation import (
-    Counters,
-    EvaluateAnswer,
-    Evaluation,
-    SetupAnswer,
-    count_right,
-    cross_entropy_sum,
-)
+from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
 
-log = logging.getLogger("flaretune.site")
+if TYPE_CHECKING:
+    from flaretune.privacy.release import Releases
+
+log = logging.getLogger("flaretune.client")
 
 
 @dataclass(frozen=True)
@@ -41,151 +49,135 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class SiteTexts:
-    """What a site works with.
+class ClientTexts:
+    """What a client works with.
 
     Attributes:
         train: T_k, what it is given labels of.
-        dev: what rounds are compared on; may be empty.
-        test: what accuracy is reported on; None at a site that does not evaluate.
+        validation: what rounds are compared on; may be empty.
+        test: what accuracy is reported on; None at a client that does not evaluate.
         pool: U_k, encoded texts without labels.
         truth: hidden class ids of the pool, int64, for reporting; None where nobody knows them.
     """
 
     train: Labelled
-    dev: Labelled
+    validation: Labelled
     test: Labelled | None
     pool: Sequence[Encoded]
     truth: np.ndarray | None
 
 
-@dataclass(frozen=True)
-class LearnSettings(TrainSettings):
-    """How a site learns; the options of these names in `config.LPFLConfig`."""
-
-    soft_labels: str
-    soft_weight: float
-    seed: int
-    calibrate: str = "none"
-
-
-class LPFLSite:
-    """What a site answers to the server's tasks. Knows nothing of NVFlare.
+class LPFLClient(Client):
+    """A client of LP-FL; see `Client`.
 
     Args:
-        name: of the site.
+        config: its options.
+        context: where it is.
         tuned: the model that it trains.
         texts: its data.
-        settings: how it learns.
-        soft_settings: how its pool is labelled.
-        states: where the pool's states are kept for whoever takes over.
     """
 
-    def __init__(
-        self,
-        name: str,
-        tuned: TunedModel,
-        texts: SiteTexts,
-        settings: LearnSettings,
-        soft_settings: SoftLabelSettings,
-        states: KeptStates,
-    ):
-        self._name = name
-        self._model = tuned.label_model
-        self._parameters = tuned.parameters
-        self._initial = tuned.initial
+    def __init__(self, config: LPFLConfig, context: ClientContext, tuned: TunedModel, texts: ClientTexts):
+        self._config, self._context, self._tuned, self._texts = config, context, tuned, texts
+        self._model, self._parameters = tuned.label_model, tuned.parameters
         self._spec = tuned.label_model.spec
-        self._texts = texts
-        self._settings = settings
-        self._states = states
-        n_pool = len(texts.pool) if settings.soft_labels == "on" else 0
-        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings, name)
+        self._states = KeptStates(context.state_folder)
+        n_pool = len(texts.pool) if config.soft_labels == "on" else 0
+        soft_settings = build(SoftLabelSettings, as_dict(config))
+        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings, context.name)
         self._pool_digest = _digest(texts.pool)
+        if context.takes_over:
+            self._take_over()
 
     def calibrate(self, prior: np.ndarray | None) -> None:
-        """Divide a prior of the classes, float (C,), out of all answers from now on; None for none."""
         self._model.calibrate(prior)
 
-    def setup(self, agreement: dict[str, Any], after_round: int = 0) -> LPFLSetupAnswer:
+    def initialize(self) -> InitializeResult:
         """Begin a job: evaluate the pretrained model, which a new adapter leaves as it is.
 
-        Args:
-            agreement: what the sites of a job must agree on.
-            after_round: of the run that the job goes on with; 0 for a new one.
-
         Raises:
-            UserError: the job goes on, and what this site has kept of it is damaged.
+            UserError: the job resumes a run, and what this client has kept of it is damaged.
         """
+        after_round = self._context.after_round
         self._states.clear(after_round)  # of an earlier job in this folder
         if after_round:
             self._restore(after_round)
-        if self._settings.soft_labels == "on" and not len(self._texts.pool):
-            log.warning("this site has no unlabelled texts: it learns from its labelled ones alone")
-        answer = self._timed_evaluation()
-        evaluation = answer.evaluation
-        n_train = len(self._texts.train.labels)
-        mass = self._mass() if self._settings.calibrate == "batch" else None
-        setup = SetupAnswer(agreement, n_train, evaluation.test, evaluation, answer.counters, mass)
-        return LPFLSetupAnswer(setup, self._initial)
-
-    def train(self, arrays: Mapping[str, np.ndarray], round_number: int, evaluate: bool) -> TrainAnswer:
-        """A round (spec: "A round", steps 2 to 5): take over the global model, label, train, answer.
-
-        Args:
-            arrays: of the global model; empty for the initial one.
-            round_number: the first is 1. From the second on, texts are labelled by the received model.
-            evaluate: whether to evaluate the received model first.
-
-        Raises:
-            FloatingPointError: the model's answers or the loss are not finite.
-        """
-        started, forwards = time.monotonic(), self._model.example_forwards
-        self._parameters.load(arrays)
-        evaluation = self._evaluation() if evaluate else None
-        if evaluate:
-            forwards = self._model.example_forwards
-        if round_number > 1:
-            self._label_texts(round_number)
-        data = self._training_set()
-        seed = derive_seed(self._settings.seed, "train", round_number, self._name)
-        loss, steps = local_train(self._model, self._parameters.trained(), data, self._settings, seed)
-        counters = Counters(steps, self._model.example_forwards - forwards, time.monotonic() - started)
-        n_soft = len(self._pool.indices)
-        return TrainAnswer(
-            arrays=self._parameters.arrays(),
-            labelled=len(self._texts.train.labels),
-            soft_labelled=n_soft,
-            soft_labels_right=self._pool.agreement(self._texts.truth)[0] if n_soft and self._knows_truth() else None,
-            loss=loss,
-            counters=counters,
-            evaluation=evaluation,
+        if self._config.soft_labels == "on" and not len(self._texts.pool):
+            log.warning("this client has no unlabelled texts: it learns from its labelled ones alone")
+        evaluated, tuned = self._timed_evaluation(), self._tuned
+        shapes = {
+            "adapter": tuned.adapter_config or {},
+            "initial": {name: list(values.shape) for name, values in tuned.initial.items()},
+            "parameters": {name: list(shape) for name, shape in self._parameters.shapes().items()},
+        }
+        return InitializeResult(
+            settings=settings_of(self._config, self._spec, tuned.pretrained.kind, tuned.hidden_size, **shapes),
+            n_train=len(self._texts.train.labels),
+            zero_shot=evaluated.evaluation.test,
+            evaluation=evaluated.evaluation,
+            counters=evaluated.counters,
+            mass=self._mass() if self._config.calibrate == "batch" else None,
+            dtype=tuned.dtype,
+            arrays=tuned.initial,
         )
 
-    def evaluate(self, arrays: Mapping[str, np.ndarray]) -> EvaluateAnswer:
-        """Count the global model's right answers on development and test data.
+    def fit(self, request: FitRequest) -> FitResult:
+        """A round (spec: "A round", steps 2 to 5): take over the global model, label, train, report.
+
+        From the second round on, texts are labelled by the received model.
 
         Raises:
-            UserError: arrays are missing, for which this site's own, which it may have to protect, would stand.
+            FloatingPointError: the model's logits or the loss are not finite.
+        """
+        started, forwards = time.monotonic(), self._model.example_forwards
+        self._parameters.load(request.arrays)
+        evaluation = self._evaluation() if request.evaluate else None
+        if request.evaluate:
+            forwards = self._model.example_forwards
+        if request.round > 1:
+            self._label_texts(request.round)
+        data = self._training_set()
+        seed = derive_seed(self._config.seed, "train", request.round, self._context.name)
+        settings = build(TrainSettings, as_dict(self._config))
+        loss, steps = local_train(self._model, self._parameters.trained(), data, settings, seed)
+        counters = Counters(steps, self._model.example_forwards - forwards, time.monotonic() - started)
+        n_soft, truth = len(self._pool.indices), self._texts.truth
+        numbers = {"labelled": len(self._texts.train.labels), "soft_labelled": n_soft, "loss": loss}
+        if n_soft and truth is not None:
+            numbers["soft_labels_correct"] = self._pool.agreement(truth)[0]
+        return FitResult(self._parameters.arrays(), numbers, counters, evaluation)
+
+    def evaluate(self, arrays: Arrays) -> EvaluateResult:
+        """See `Client.evaluate`.
+
+        Raises:
+            UserError: arrays are missing, for which this client's own, which it may have to protect, would stand.
         """
         if set(arrays) != set(self._parameters.shapes()):
             raise UserError("the server's message does not have the arrays that are trained here")
         self._parameters.load(arrays)
         return self._timed_evaluation()
 
-    def take_over(self) -> None:
-        """Go on where another process of this site stopped."""
+    def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
+        """The noised adapter, and nothing else: every client counts as one text, for the same weight in the average."""
+        arrays = releases.release(request.arrays, result.arrays)
+        noised = {name: values.astype(np.float32) for name, values in arrays.items()}
+        return noised, {"labelled": 1, "soft_labelled": 0, "loss": 0.0}, 0
+
+    def _take_over(self) -> None:
+        """Go on where another process of this client stopped."""
         state = self._states.load()
         if state is not None:
             self._take(state)
 
     def _restore(self, after_round: int) -> None:
         """Go on after a round of an earlier job; the first that labels texts is the second."""
-        if self._settings.soft_labels == "off" or not len(self._texts.pool) or after_round < 2:
+        if self._config.soft_labels == "off" or not len(self._texts.pool) or after_round < 2:
             return
         state = self._states.load(after_round)
         if state is None:
             log.warning(
-                "the job goes on after round %d, and this site has no soft labels of that run: it labels texts anew",
+                "the job goes on after round %d, and this client has no soft labels of that run: it labels texts anew",
                 after_round,
             )
         else:
@@ -193,19 +185,16 @@ class LPFLSite:
 
     def _take(self, state: dict[str, np.ndarray]) -> None:
         texts = state.pop("texts", None)
-        if not np.array_equal(texts, self._pool_digest):  # with other sites, shares of a common data set are others
-            log.warning("the soft labels that this site has kept are those of other texts: it labels texts anew")
+        if not np.array_equal(texts, self._pool_digest):  # with other clients, shares of a common data set are others
+            log.warning("the soft labels that this client has kept are those of other texts: it labels texts anew")
             return
         try:
             self._pool.restore(state)
         except ValueError as error:
             raise UserError(
-                f"the soft labels that this site has kept are not those of this run ({error}): start anew with another "
+                f"the soft labels that this client has kept are not those of this run ({error}): start anew with another "
                 "--checkpoint"
             ) from error
-
-    def _knows_truth(self) -> bool:
-        return self._texts.truth is not None
 
     def _label_texts(self, round_number: int) -> None:
         wanted = self._pool.wanted()
@@ -223,30 +212,30 @@ class LPFLSite:
         return TrainingSet(
             [*train.texts, *(self._texts.pool[i] for i in soft)],
             np.concatenate([np.eye(self._spec.n_classes)[train.labels], self._pool.labels]),
-            np.concatenate([np.ones(len(train.labels)), np.full(len(soft), self._settings.soft_weight)]),
+            np.concatenate([np.ones(len(train.labels)), np.full(len(soft), self._config.soft_weight)]),
         )
 
     def _mass(self) -> np.ndarray:
-        """Summed probabilities of the classes over this site's texts but the test data, float64 (C,)."""
+        """Summed probabilities of the classes over this client's texts but the test data, float64 (C,)."""
         return calibration.mass(
-            self._model.answers([*self._texts.train.texts, *self._texts.dev.texts, *self._texts.pool])
+            self._model.answers([*self._texts.train.texts, *self._texts.validation.texts, *self._texts.pool])
         )
 
-    def _timed_evaluation(self) -> EvaluateAnswer:
+    def _timed_evaluation(self) -> EvaluateResult:
         started, forwards = time.monotonic(), self._model.example_forwards
         evaluation = self._evaluation()
-        return EvaluateAnswer(
+        return EvaluateResult(
             evaluation, Counters(0, self._model.example_forwards - forwards, time.monotonic() - started)
         )
 
     def _evaluation(self) -> Evaluation:
-        dev, test = self._texts.dev, self._texts.test
-        dev_logits = self._model.answers(dev.texts)
+        validation, test = self._texts.validation, self._texts.test
+        logits = self._model.answers(validation.texts)
         return Evaluation(
-            dev=count_right(self._spec, dev_logits, dev.labels),
-            dev_loss_sum=cross_entropy_sum(dev_logits, dev.labels) if len(dev.labels) else 0.0,
-            dev_size=len(dev.labels),
-            test=None if test is None else count_right(self._spec, self._model.answers(test.texts), test.labels),
+            validation=count_correct(self._spec, logits, validation.labels),
+            validation_loss_sum=cross_entropy_sum(logits, validation.labels) if len(validation.labels) else 0.0,
+            n_validation=len(validation.labels),
+            test=None if test is None else count_correct(self._spec, self._model.answers(test.texts), test.labels),
         )
 
 
@@ -256,3 +245,33 @@ def _digest(texts: Sequence[Encoded]) -> np.ndarray:
     for text in texts:
         digest.update(len(text.ids).to_bytes(8, "little") + text.ids.astype("<i8").tobytes())
     return np.frombuffer(digest.digest(), dtype=np.uint8)
+
+
+def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
+    """Load data and model.
+
+    Raises:
+        UserError: whatever the user can correct.
+    """
+    # drawn even where soft labels are off, so that the test data of a client's own file is the same; and of a common
+    # data set even where this client has a file of its own, so that it tests on no text that others train on
+    wanted = 0 if config.unlabelled_path and config.data_path else config.unlabelled
+    spec, data = load_data(config, context, unlabelled=wanted)
+    tuned = open_tuned_model(
+        spec,
+        config.model_name,
+        build(TuneSettings, as_dict(config)),
+        dtype=config.dtype,
+        device=config.device,
+        batch_size=config.batch_size,
+    )
+    pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
+    encode = tuned.label_model.encode
+    texts = ClientTexts(
+        Labelled(encode(data.train.texts), data.train.labels),
+        Labelled(encode(data.dev.texts), data.dev.labels),
+        None if data.test is None else Labelled(encode(data.test.texts), data.test.labels),
+        encode(pool.texts) if config.soft_labels == "on" else [],
+        pool.truth,
+    )
+    return LPFLClient(config, context, tuned, texts)

@@ -1,4 +1,4 @@
-"""What the server does in a round: recombine the sites' distributions with a CMA-ES of its own (paper, §3.3)."""
+"""What the server does in a round: recombine the clients' distributions with a CMA-ES of its own (paper, §3.3)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.cma_es import start_strategy, within
 
 
-class GlobalSearch:
-    """The server's CMA-ES, whose population are the means that the sites found.
+class ServerSearch:
+    """The server's CMA-ES, whose population are the means that the clients found.
 
     Args:
         dim: d, the intrinsic dimension.
         sigma0: the initial step size.
-        local_popsize: λ of the sites.
+        local_popsize: λ of the clients.
         seed: of the server's CMA-ES, which draws points only to keep pycma's order of calls.
         bound: see `start_strategy`.
-        sigma_floor: the sites' step size never falls below this; 0 switches the floor off.
         norm_limit: the longest that a searched vector may be, which grows by 1 a round, the first included; None for
             no limit.
         norm_limit_upper: it stops growing when the mean is this long.
@@ -38,14 +37,12 @@ class GlobalSearch:
         local_popsize: int,
         seed: int,
         bound: float = 0.0,
-        sigma_floor: float = 0.0,
         norm_limit: float | None = None,
         norm_limit_upper: float = 0.0,
         equal_weights: bool = False,
     ):
         self._seed = seed
         self._bound = bound
-        self._sigma_floor = sigma_floor
         self._local_parents = RecombinationWeights(local_popsize).mu  # μ_λ
         self._local_sigma = float(sigma0)
         self._start = Distribution(np.zeros(dim), float(sigma0))
@@ -58,7 +55,7 @@ class GlobalSearch:
 
     @property
     def distribution(self) -> Distribution:
-        """What the sites start the next round from."""
+        """What the clients start the next round from."""
         if self._strategy is None:
             return self._start
         # copies: pycma goes on changing its own arrays
@@ -66,7 +63,7 @@ class GlobalSearch:
         return Distribution(np.array(mean), self._local_sigma, np.array(covariance))
 
     def update(self, means: np.ndarray, fitness: np.ndarray, sigma_square_sums: np.ndarray) -> Distribution:
-        """Recombine the answers of the M sites that gave one, and return the new distribution.
+        """Recombine what the M clients found, and return the new distribution.
 
         Args:
             means: m_k, float64, shape (M, d), M ≥ 1; in an order that does not depend on who was first.
@@ -87,7 +84,7 @@ class GlobalSearch:
             strategy.ask()  # tell wants it; the points are not used
             points = within(np.asarray(means, dtype=np.float64), self._bound)
             strategy.tell(list(points), np.asarray(fitness, dtype=np.float64).tolist())
-        self._local_sigma = max(self._local_sigma * strategy.sigma / pooled_sigma, self._sigma_floor)
+        self._local_sigma *= strategy.sigma / pooled_sigma
         self._grow_norm_limit()
         return self.distribution
 
@@ -96,12 +93,12 @@ class GlobalSearch:
             self.norm_limit += 1
 
     def _strategy_for(self, parents: int) -> cma.CMAEvolutionStrategy:
-        """The server's strategy, set to recombine as many means as there are answers."""
+        """The server's strategy, set to recombine as many means as there are."""
         if parents != self._parents:
             fresh = start_strategy(self._start, parents, self._seed, self._bound, parents)
             if self._strategy is None:
                 self._strategy = fresh
-            else:  # weights and learning rates follow the number of answers; everything learned stays
+            else:  # weights and learning rates follow the number of clients; everything learned stays
                 self._strategy.sp = fresh.sp
                 self._strategy.adapt_sigma.initialize_settings(self._strategy, reset=True)
             self._parents = parents

@@ -1,4 +1,4 @@
-"""What an LP-FL job starts from: an earlier run's adapter, or what its sites have drawn."""
+"""What an LP-FL job starts from: an earlier run's adapter, or what its clients have drawn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def most_common(drawn: Sequence[Arrays]) -> Arrays:
-    """Of arrays that M sites have drawn from the job's seed, those that most have, to the bit."""
+    """Of arrays that M clients have drawn from the job's seed, those that most have, to the bit."""
     bits = [tuple(arrays[name].tobytes() for name in sorted(arrays)) for arrays in drawn]
     return drawn[bits.index(Counter(bits).most_common(1)[0][0])]
 
@@ -28,7 +28,7 @@ def adapter_to_go_on_from(
 
     Args:
         folder: the adapter's.
-        settings: what the sites of this job agree on.
+        settings: what the clients of this job agree on.
         initial: the new adapter that they would start from; empty where every parameter is trained.
 
     Raises:
@@ -59,7 +59,7 @@ def _fitting_arrays(
 
     Args:
         earlier: the adapter, of `folder`.
-        settings: what the sites of this job agree on.
+        settings: what the clients of this job agree on.
         initial: the new adapter that they would start from; empty where every parameter is trained.
 
     Raises:
@@ -72,12 +72,12 @@ def _fitting_arrays(
         name = next(name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name))
         raise UserError(
             f"{folder} does not fit this job: {name} has the shape {theirs.get(name)} there and {ours.get(name)} at "
-            "the sites; start from an adapter of the same model, rank and target modules"
+            "the clients; start from an adapter of the same model, rank and target modules"
         )
     told, before = (config.get("lora_alpha") for config in (settings["adapter"], earlier.adapter_config or {}))
     if told != before:
         raise UserError(
-            f"{folder} does not fit this job: it was trained with --lora_alpha {before} and the sites were told "
+            f"{folder} does not fit this job: it was trained with --lora_alpha {before} and the clients were told "
             f"{told}, by which it would be scaled otherwise; give them the same"
         )
     return earlier.arrays
