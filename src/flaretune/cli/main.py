@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measure.cli import add_bench
+
 from flaretune.cli.console import add_manners, parse, printable, progress, run, seconds
-from flaretune.config.options import add_flags, build
+from flaretune.cli.tasks import add_tasks
 from flaretune.config.model_server import GROUPS as SERVICE_GROUPS
 from flaretune.config.model_server import TOKEN_VARIABLE, ServiceConfig
+from flaretune.config.options import add_flags, build
 from flaretune.config.shared import SiteConfig
 from flaretune.errors import UserError
-from flaretune.cli.tasks import add_tasks
 
 if TYPE_CHECKING:
     from flaretune.methods.classifier import Classifier
