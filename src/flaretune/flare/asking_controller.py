@@ -11,12 +11,12 @@ import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.workflows.model_controller import ModelController
 
+from flaretune.engine.resume import KeptRun
 from flaretune.flare import messages
 from flaretune.flare.fixes import communicator as communicator_fix
 from flaretune.flare.job_sites import LateSites, disagreement, natural_order
 from flaretune.flare.progress import TOPIC, Progress
 from flaretune.flare.wire_meter import WireMeter
-from flaretune.engine.resume import KeptRun
 from flaretune.tasks.evaluation import SetupAnswer
 
 log = logging.getLogger("flaretune.server")
@@ -138,7 +138,7 @@ class AskingController(ModelController):
         if counters.releases > most:
             raise ValueError(f"'releases' is {counters.releases}, and it can have given {most} noised answers")
         if evaluation and self._reference:  # a setup answer has been checked by its own settings
-            messages.check_few_shots(self._reference[1].settings, dev_loss=evaluation.dev_size)
+            messages.check_few_shots(self._reference[1].settings, dev_loss=evaluation.n_validation)
 
     def _is_gone(self, site: str) -> bool:
         """Whether NVFlare takes a site for dead, for which it would wait half a minute in every task."""

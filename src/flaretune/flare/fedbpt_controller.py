@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.aggregation.registry import find_rule
 from flaretune.config.options import build
-from flaretune.methods.fedbpt.answers import SearchAnswer
-from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
-from flaretune.methods.fedbpt.bounded import Answers, bounded
-from flaretune.methods.fedbpt.global_update import GlobalSearch
-from flaretune.methods.fedbpt.objective import FITNESS_RANGE
+from flaretune.engine.records import SearchRecord
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.job_sites import note_limited
 from flaretune.flare.rounds_controller import RoundsController
-from flaretune.engine.records import SearchRecord
+from flaretune.methods.fedbpt.answers import SearchAnswer
+from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.methods.fedbpt.history import keep_answers, keep_distribution
+from flaretune.methods.fedbpt.limited_results import RoundResults, limit_results
+from flaretune.methods.fedbpt.objective import FITNESS_RANGE
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 log = logging.getLogger("flaretune.server")
@@ -40,7 +41,7 @@ class FedBPTController(RoundsController):
         sigma_floor: the sites' step size never falls below this; 0 for no floor.
         round_timeout: seconds after which a task goes on without the sites that have not answered.
         setup_timeout: the same for the first task, in which sites load model and data.
-        aggregation: how the sites' answers are bounded before CMA-ES recombines them (`fedbpt.bounded`).
+        aggregation: how the sites' answers are bounded before CMA-ES recombines them (`aggregation`).
         checkpoint: folder that the run is kept in after every round; "" for none.
 
     Raises:
@@ -82,7 +83,7 @@ class FedBPTController(RoundsController):
             return
         self.open_folder(setup, BEST_PROMPT, "prompt", seed=self.seed)
         self._settings = next(iter(setup.values())).settings
-        options, n_counts = self._settings["options"], self.n_counts()
+        options, spec = self._settings["options"], self._settings["task"]
         dim = options["intrinsic_dim"]
         search = GlobalSearch(
             dim=dim,
@@ -115,7 +116,7 @@ class FedBPTController(RoundsController):
             read = partial(
                 fedbpt_messages.read_search_answer,
                 dim=dim,
-                n_counts=None if evaluated else n_counts,
+                task=None if evaluated else spec,
                 fitness_range=FITNESS_RANGE[options["loss_type"]],
                 settings=self._settings,
             )
@@ -133,7 +134,7 @@ class FedBPTController(RoundsController):
 
         started = time.monotonic()
         task = fedbpt_messages.evaluate_task(self.shares, search.distribution.mean)
-        read = partial(messages.read_evaluate_answer, n_counts=n_counts)
+        read = partial(messages.read_evaluate_answer, task=spec)
         last = self.ask(messages.EVALUATE, task, self.num_rounds, read)
         if last is None:
             return
@@ -158,8 +159,9 @@ class FedBPTController(RoundsController):
         self._answered.append(sites)
         self._answers |= dict(zip(_names(round_number), values, strict=True))
         keep_answers(self.results_folder(), round_number, sites, *values)
-        answers, limited = bounded(self.aggregation, search.distribution.mean, Answers(*values))
-        distribution = search.update(answers.means, answers.fitness, answers.sigma_square_sums)
+        rule, results = find_rule(self.aggregation), RoundResults(*values)
+        results, limited = limit_results(rule, search.distribution.mean, results)
+        distribution = search.update(results.means, results.fitness, results.sigma_square_sums)
         keep_distribution(self.results_folder(), distribution)
         return [site for site, is_limited in zip(sites, limited, strict=True) if is_limited]
 

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from flaretune.methods.fedbpt import distribution as wire
-from flaretune.methods.fedbpt.answers import SearchAnswer
-from flaretune.methods.fedbpt.distribution import Distribution
-from flaretune.methods.fedbpt.local_search import LocalResult
 from flaretune.flare.messages import (
+    Task,
     check_few_shots,
     counter_fields,
     evaluation_arrays,
@@ -30,6 +27,10 @@ from flaretune.flare.messages import (
     read_number,
     reader,
 )
+from flaretune.methods.fedbpt import distribution as wire
+from flaretune.methods.fedbpt.answers import SearchAnswer
+from flaretune.methods.fedbpt.distribution import Distribution
+from flaretune.methods.fedbpt.local_search import LocalResult
 from flaretune.tasks.evaluation import HUGE, Counters
 
 SEARCH = "search"
@@ -76,7 +77,7 @@ def search_answer(answer: SearchAnswer) -> FLModel:
 def read_search_answer(
     model: FLModel,
     dim: int,
-    n_counts: int | None,
+    task: Task | None,
     fitness_range: tuple[float, float] = (-HUGE, HUGE),
     settings: Mapping[str, Any] | None = None,
 ) -> SearchAnswer:
@@ -85,7 +86,7 @@ def read_search_answer(
     Args:
         model: the message.
         dim: d.
-        n_counts: how many counts the metric has, where an evaluation was asked for; None where it was not.
+        task: of the settings, where an evaluation was asked for; None where it was not.
         fitness_range: the least and the greatest value that the loss can have.
         settings: what the sites agree on, from which the number of questions and the bound of a mean follow; None to
             take any.
@@ -108,7 +109,7 @@ def read_search_answer(
         bound, farthest = settings["options"]["bound"], float(np.abs(mean).max())
         if 0 < bound * (1 + FLOAT32_ERROR) < farthest:
             raise ValueError(f"'mean' has a number of size {farthest:g}, beyond --bound {bound:g}")
-    evaluation = None if n_counts is None else read_evaluation(model.params, n_counts)
+    evaluation = None if task is None else read_evaluation(model.params, task)
     result = LocalResult(mean, fitness, square_sum, counters.queries)
     return SearchAnswer(result, n_train, counters, evaluation)
 

@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
+from flaretune.aggregation.average import federated_average
+from flaretune.aggregation.pieces import coordinate_median
+from flaretune.aggregation.registry import find_rule
 from flaretune.config.options import build
+from flaretune.engine.records import TrainRecord
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.job_sites import note_limited
-from flaretune.flare.lpfl_average import combine
 from flaretune.flare.lpfl_start import adapter_to_go_on_from, most_common
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
-from flaretune.methods.lpfl.bounded import coordinate_median
-from flaretune.engine.records import TrainRecord
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 log = logging.getLogger("flaretune.server")
@@ -33,7 +34,7 @@ class LPFLController(RoundsController):
     """Runs the rounds of LP-FL (see `RoundsController`): FedAvg (arXiv 1602.05629) of what the sites have trained.
 
     NVFlare's own `FedAvg` adds results up as they arrive, so that equal seeds need not give equal bits, and takes every
-    result that it can add; here answers are checked first, and `lpfl_average` combines them. Averaging A and B each is
+    result that it can add; here answers are checked first, and `aggregation` combines them. Averaging A and B each is
     not averaging their product B·A, which is what the model adds to its weights; with A frozen and the same everywhere
     it is: mean(B_k)·A = mean(B_k·A) (FFA-LoRA, arXiv 2403.12313).
 
@@ -43,7 +44,7 @@ class LPFLController(RoundsController):
         round_timeout: seconds after which a task goes on without the sites that have not answered.
         setup_timeout: the same for the first task, in which sites load model and data.
         init_adapter: adapter folder on the server to go on from; "" for a new adapter.
-        aggregation: how the sites' adapters are combined (`lpfl_average`).
+        aggregation: how the sites' adapters are combined (`aggregation`).
         checkpoint: folder that the run is kept in after every round; "" for none.
 
     Raises:
@@ -96,7 +97,7 @@ class LPFLController(RoundsController):
             arrays = self.kept.earlier.arrays
         if evaluated:
             self._evaluated(record, arrays, {site: a.evaluation for site, a in setup.items()})
-        n_counts = self.n_counts()
+        spec = self._settings["task"]
 
         for round_number in range(record.round + 1, self.num_rounds + 1):
             started = time.monotonic()
@@ -104,7 +105,7 @@ class LPFLController(RoundsController):
             read = partial(
                 lpfl_messages.read_train_answer,
                 shapes=shapes,
-                n_counts=None if evaluated else n_counts,
+                task=None if evaluated else spec,
                 settings=self._settings,
             )
             trained = self.ask(lpfl_messages.TRAIN, task, round_number, read)
@@ -113,7 +114,13 @@ class LPFLController(RoundsController):
                 return
             if not evaluated:
                 self._evaluated(record, arrays, {site: a.evaluation for site, a in trained.items()})
-            arrays, limited = combine(self.aggregation, arrays, trained, round_number)
+            arrays, is_limited = federated_average(
+                find_rule(self.aggregation),
+                arrays,
+                [a.arrays for a in trained.values()],
+                [a.labelled + a.soft_labelled for a in trained.values()],
+            )
+            limited = [site for site, above in zip(trained, is_limited, strict=True) if above]
             counters = {site: a.counters for site, a in trained.items()}
             record = self._new_record(round_number, trained, counters, started)
             note_limited(record, limited, self.aggregation)
@@ -123,9 +130,7 @@ class LPFLController(RoundsController):
 
         started = time.monotonic()
         task = lpfl_messages.evaluate_task(self.shares, arrays)
-        last = self.ask(
-            messages.EVALUATE, task, self.num_rounds, partial(messages.read_evaluate_answer, n_counts=n_counts)
-        )
+        last = self.ask(messages.EVALUATE, task, self.num_rounds, partial(messages.read_evaluate_answer, task=spec))
         if last is None:
             return
         self.finish_last(record, {site: a.counters for site, a in last.items()}, started)
@@ -146,7 +151,7 @@ class LPFLController(RoundsController):
         """
         initial = [answer.initial for answer in answers.values()]
         self._whole = dict(initial[0])
-        if self.aggregation != "plain":  # equal seeds give equal ones: then this is the first site's too
+        if find_rule(self.aggregation).name != "mean":  # equal seeds give equal ones: then this is the first site's too
             self._whole = coordinate_median(initial)
         frozen = sorted(set(self._whole) - set(self._settings["parameters"]))
         if self.init_adapter:

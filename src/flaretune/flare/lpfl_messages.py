@@ -16,6 +16,7 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from flaretune.config.shared import SiteConfig
 from flaretune.errors import shown
 from flaretune.flare.messages import (
+    Task,
     check_few_shots,
     counter_fields,
     evaluation_arrays,
@@ -77,14 +78,14 @@ def train_answer(answer: TrainAnswer) -> FLModel:
 
 @reader
 def read_train_answer(
-    model: FLModel, shapes: Shapes, n_counts: int | None, settings: Mapping[str, Any] | None = None
+    model: FLModel, shapes: Shapes, task: Task | None, settings: Mapping[str, Any] | None = None
 ) -> TrainAnswer:
     """Read what a site has trained.
 
     Args:
         model: the message.
         shapes: of the arrays that travel.
-        n_counts: how many counts the metric has, where an evaluation was asked for; None where it was not.
+        task: of the settings, where an evaluation was asked for; None where it was not.
         settings: what the sites agree on, from which the most labelled texts follow; None to take any number.
 
     Raises:
@@ -106,7 +107,7 @@ def read_train_answer(
         soft_labels_right=right,
         loss=read_number(meta, "loss", at_least=0),
         counters=read_counters(meta),
-        evaluation=None if n_counts is None else read_evaluation(model.params, n_counts),
+        evaluation=None if task is None else read_evaluation(model.params, task),
     )
 
 

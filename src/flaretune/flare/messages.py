@@ -21,9 +21,9 @@ from nvflare.app_common.abstract.fl_model import FLModel
 from flaretune.config.options import build, check_values
 from flaretune.config.shared import NUMBER_FORMATS, SiteConfig
 from flaretune.errors import shown
-from flaretune.tasks import metrics
 from flaretune.methods.artifact_parts import check_model, read_task
 from flaretune.tasks.evaluation import HUGE, Counters, EvaluateAnswer, Evaluation, SetupAnswer
+from flaretune.tasks.metrics.registry import find_metric
 
 SCHEMA = 3
 SETUP, EVALUATE = "setup", "evaluate"
@@ -31,6 +31,7 @@ _META = "flaretune"
 MOST = 2**53  # of anything that is counted: a float64 holds every whole number until then
 MOST_MEMORY_MB = 2**24  # of a process, in MiB: 16 TiB
 Read = TypeVar("Read", bound=Callable)
+Task = Mapping[str, Any]  # as the sites agree on it: its metric and classes say what counts there are
 
 
 def reader(read: Read) -> Read:
@@ -114,19 +115,15 @@ def read_setup_answer(model: FLModel, config: type[SiteConfig] | None = None) ->
     settings = meta.get("settings")
     if not isinstance(settings, dict):
         raise ValueError("'settings' is missing")
-    n_counts = len(np.atleast_1d(model.params.get("dev")))
     if config is not None:
         check_settings(settings, config)
-        nothing = np.zeros(0, dtype=np.int64)
-        n_counts = len(metrics.count(settings["task"]["metric"], nothing, nothing, 0))
-    zero_shot = read_counts(model.params, "zero_shot", n_counts) if "zero_shot" in model.params else None
-    if zero_shot is not None:
-        metrics.check_possible(zero_shot)
-    evaluation = read_evaluation(model.params, n_counts)
-    mass = read_mass(model.params, len(settings["task"]["label_values"])) if "mass" in model.params else None
+    task = settings["task"]
+    zero_shot = read_counts(model.params, "zero_shot", task) if "zero_shot" in model.params else None
+    evaluation = read_evaluation(model.params, task)
+    mass = read_mass(model.params, len(task["label_values"])) if "mass" in model.params else None
     n_train = read_natural(meta, "n_train")
     if config is not None:
-        check_few_shots(settings, n_train=n_train, dev_loss=evaluation.dev_size)
+        check_few_shots(settings, n_train=n_train, dev_loss=evaluation.n_validation)
     dtype = meta.get("dtype")
     if dtype not in (None, *NUMBER_FORMATS):
         raise ValueError(f"'dtype' is {shown(dtype)}, expected one of {', '.join(NUMBER_FORMATS)}")
@@ -170,8 +167,8 @@ def evaluate_answer(answer: EvaluateAnswer) -> FLModel:
 
 
 @reader
-def read_evaluate_answer(model: FLModel, n_counts: int) -> EvaluateAnswer:
-    return EvaluateAnswer(read_evaluation(model.params, n_counts), read_counters(read_meta(model)))
+def read_evaluate_answer(model: FLModel, task: Task) -> EvaluateAnswer:
+    return EvaluateAnswer(read_evaluation(model.params, task), read_counters(read_meta(model)))
 
 
 # ---- fields ----
@@ -203,11 +200,14 @@ def read_array(params: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> 
     return values
 
 
-def read_counts(params: Mapping[str, Any], name: str, n_counts: int) -> np.ndarray:
-    values = np.asarray(params.get(name))
+def read_counts(params: Mapping[str, Any], name: str, task: Task, n_examples: int | None = None) -> np.ndarray:
+    metric, values = find_metric(task["metric"]), np.asarray(params.get(name))
+    n_counts = metric.n_counts(len(task["label_values"]))
     if values.dtype.kind not in "iu" or values.shape != (n_counts,) or np.any((values < 0) | (values > MOST)):
         raise ValueError(f"array {name!r} is not a vector of {n_counts} counts")
-    return values.astype(np.int64)
+    counts = values.astype(np.int64)
+    metric.check_possible(counts, n_examples)
+    return counts
 
 
 def read_mass(params: Mapping[str, Any], n_classes: int) -> np.ndarray:
@@ -219,24 +219,21 @@ def read_mass(params: Mapping[str, Any], n_classes: int) -> np.ndarray:
 
 def evaluation_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
     arrays = {
-        "dev": evaluation.dev,
-        "dev_loss": np.array([evaluation.dev_loss_sum, evaluation.dev_size], dtype=np.float64),
+        "dev": evaluation.validation,
+        "dev_loss": np.array([evaluation.validation_loss_sum, evaluation.n_validation], dtype=np.float64),
     }
     if evaluation.test is not None:
         arrays["test"] = evaluation.test
     return arrays
 
 
-def read_evaluation(params: Mapping[str, Any], n_counts: int) -> Evaluation:
+def read_evaluation(params: Mapping[str, Any], task: Task) -> Evaluation:
     loss_sum, size = (float(value) for value in read_array(params, "dev_loss", (2,)))
     if not (0 <= loss_sum <= HUGE and 0 <= size <= MOST):
         raise ValueError(f"'dev_loss' is [{loss_sum:g}, {size:g}], expected numbers of at least 0, and none so large")
-    dev = read_counts(params, "dev", n_counts)
-    metrics.check_possible(dev, int(size))
-    test = read_counts(params, "test", n_counts) if "test" in params else None
-    if test is not None:
-        metrics.check_possible(test)
-    return Evaluation(dev, loss_sum, int(size), test)
+    validation = read_counts(params, "dev", task, int(size))
+    test = read_counts(params, "test", task) if "test" in params else None
+    return Evaluation(validation, loss_sum, int(size), test)
 
 
 def counter_fields(counters: Counters) -> dict[str, Any]:

@@ -13,19 +13,21 @@ import numpy as np
 from nvflare.apis.analytix import AnalyticsDataType
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo, send_analytic_dxo
 
+from flaretune.aggregation.limits import FACTOR
+from flaretune.aggregation.registry import find_rule
 from flaretune.config.options import as_dict, build
 from flaretune.config.shared import ServerConfig
-from flaretune.errors import UserError
-from flaretune.flare.fixes import simulator as simulator_fix
-from flaretune.flare.asking_controller import AskingController
-from flaretune.flare.job_sites import warn_of_other_formats
-from flaretune.privacy.accountant import account, sentence
+from flaretune.engine.records import RoundRecord, scalars
 from flaretune.engine.resume import KeptRun
 from flaretune.engine.run_folder import RunFolder
-from flaretune.engine.records import RoundRecord, scalars
-from flaretune.aggregation.limits import FACTOR, shrinkage
-from flaretune.tasks import calibration, metrics
-from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, hold_to_the_others, peak_memory_mb
+from flaretune.errors import UserError
+from flaretune.flare.asking_controller import AskingController
+from flaretune.flare.fixes import simulator as simulator_fix
+from flaretune.flare.job_sites import warn_of_other_formats
+from flaretune.privacy.accountant import account, sentence
+from flaretune.tasks import calibration
+from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, limit_evaluations, peak_memory_mb
+from flaretune.tasks.metrics.registry import find_metric
 
 log = logging.getLogger("flaretune.server")
 Record = TypeVar("Record", bound=RoundRecord)
@@ -102,8 +104,8 @@ class RoundsController(AskingController):
             earlier = self.kept.earlier.state.get("prior")
             self.prior = None if earlier is None else np.array(earlier)
         elif masses:
-            if self.aggregation != "plain":  # whose sum is a site's number of texts
-                masses = list(np.array(masses) * shrinkage(np.sum(masses, axis=1), down_to=FACTOR)[:, None])
+            n_texts = np.sum(masses, axis=1)  # (M,)
+            masses = list(np.array(masses) * find_rule(self.aggregation).limit_sizes(n_texts, down_to=FACTOR)[:, None])
             self.prior = calibration.prior(masses)
             log.info("the model's mean probabilities of the classes: %s", ", ".join(f"{p:.3f}" for p in self.prior))
 
@@ -186,13 +188,13 @@ class RoundsController(AskingController):
             save: writes the artifact, given what is known of it; called if it is the best so far.
             more: further entries of the summary.
         """
-        weighed = (evaluations if self.aggregation == "plain" else hold_to_the_others(evaluations)).values()
-        dev_size = sum(e.dev_size for e in weighed)
+        weighed = limit_evaluations(evaluations, find_rule(self.aggregation)).values()
+        n_validation = sum(e.n_validation for e in weighed)
         record.accuracy = self.metric([e.test for e in evaluations.values()])
-        record.dev_accuracy = self.metric([e.dev for e in weighed])
-        record.dev_loss = sum(e.dev_loss_sum for e in weighed) / dev_size if dev_size else None
+        record.dev_accuracy = self.metric([e.validation for e in weighed])
+        record.dev_loss = sum(e.validation_loss_sum for e in weighed) / n_validation if n_validation else None
         record.site_accuracy = {
-            site: value for site, e in evaluations.items() if (value := self.metric([e.dev])) is not None
+            site: value for site, e in evaluations.items() if (value := self.metric([e.validation])) is not None
         }
         is_best = self.folder.keep_round(record, save, dtypes=dict(self.dtypes), **more)
         self._show(record)
@@ -221,10 +223,4 @@ class RoundsController(AskingController):
     def metric(self, counts: Sequence[np.ndarray | None]) -> float | None:
         """The task's metric of counts added up, those of sites without test data left out; None without examples."""
         counts = [c for c in counts if c is not None]
-        if not counts or not np.sum(counts):
-            return None
-        return metrics.value(self._metric_name, np.sum(counts, axis=0))
-
-    def n_counts(self) -> int:
-        """How many counts the task's metric has."""
-        return len(metrics.count(self._metric_name, np.zeros(0, int), np.zeros(0, int), 0))
+        return find_metric(self._metric_name).value(np.sum(counts, axis=0)) if counts else None

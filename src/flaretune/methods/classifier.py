@@ -9,19 +9,20 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.config.options import build
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
+from flaretune.methods.artifact_parts import saved_prior
 from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.models.progress import Progress, in_silence
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, open_prompted_model
 from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
-from flaretune.tasks import calibration, metrics
-from flaretune.methods.artifact_parts import saved_prior
+from flaretune.tasks import calibration
+from flaretune.tasks.metrics.registry import find_metric
 from flaretune.tasks.spec import Kind, TaskSpec
 
 Settings = TypeVar("Settings")
@@ -32,14 +33,14 @@ class Score:
     """How well predictions agree with labels.
 
     Attributes:
-        metric: the task's.
-        value: of the metric, in [0, 1].
+        metric: the task's, by its name.
+        value: of the metric, in [0, 1]; None where it has none, as F1 of a class that neither occurs nor is predicted.
         n: number of texts.
         n_by_class, correct_by_class: texts of each class, and those of them that were predicted right.
     """
 
     metric: str
-    value: float
+    value: float | None
     n: int
     n_by_class: tuple[int, ...]
     correct_by_class: tuple[int, ...]
@@ -256,7 +257,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def score(spec: TaskSpec, probabilities: np.ndarray, labels: np.ndarray) -> Score:
     """Compare probabilities, float (N, C), with class ids, int (N,)."""
     predictions = probabilities.argmax(axis=-1)
-    value = metrics.value(spec.metric, metrics.count(spec.metric, predictions, labels, spec.positive_class))
+    metric = find_metric(spec.metric)
+    value = metric.value(metric.count(predictions, labels, spec.positive_class, spec.n_classes))
     n_by_class = np.bincount(labels, minlength=spec.n_classes)
     correct = np.bincount(labels[predictions == labels], minlength=spec.n_classes)
     return Score(spec.metric, value, len(labels), tuple(n_by_class.tolist()), tuple(correct.tolist()))

@@ -20,7 +20,7 @@ def private_counters(releases: int, queries: int = 0) -> Counters:
 def private_evaluation(evaluation: Evaluation, public_test: bool) -> Evaluation:
     """Without development texts, which are the site's; counts on test texts stay where these are public."""
     test = evaluation.test if public_test else None
-    return Evaluation(np.zeros_like(evaluation.dev), 0.0, 0, test)
+    return Evaluation(np.zeros_like(evaluation.validation), 0.0, 0, test)
 
 
 def private_setup(answer: SetupAnswer, public_test: bool, releases: int) -> SetupAnswer:

@@ -13,13 +13,13 @@ from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.local_search import local_search
 from flaretune.methods.fedbpt.objective import fitness_ratio, loss
 from flaretune.seeding import derive_seed
-from flaretune.tasks import calibration, metrics
+from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import (
     Counters,
     EvaluateAnswer,
     Evaluation,
     SetupAnswer,
-    count_right,
+    count_correct,
     cross_entropy_sum,
 )
 from flaretune.tasks.spec import TaskSpec
@@ -99,7 +99,7 @@ class FedBPTSite:
         """Evaluate the initial prompt, and report what the sites of a job must agree on."""
         zero_shot = None
         if zero_shot_logits is not None:
-            zero_shot = count_right(self.spec, zero_shot_logits, self._test.labels)
+            zero_shot = count_correct(self.spec, zero_shot_logits, self._test.labels)
         start = np.zeros(self._settings.intrinsic_dim)
         answer = self.evaluate(start)
         mass = self._mass(start) if self._settings.calibrate == "batch" else None
@@ -172,6 +172,6 @@ class FedBPTSite:
     def _evaluate_on(self, point: np.ndarray, data: Labelled) -> tuple[np.ndarray, float]:
         """Counts of the metric and summed cross entropy."""
         if len(data.labels) == 0:
-            return metrics.count(self.spec.metric, data.labels, data.labels, self.spec.positive_class), 0.0
+            return count_correct(self.spec, np.zeros((0, self.spec.n_classes)), data.labels), 0.0
         logits = self._black_box.label_logits(point[None], data.texts)[0] + self._offset
-        return count_right(self.spec, logits, data.labels), cross_entropy_sum(logits, data.labels)
+        return count_correct(self.spec, logits, data.labels), cross_entropy_sum(logits, data.labels)

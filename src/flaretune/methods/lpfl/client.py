@@ -25,7 +25,7 @@ from flaretune.tasks.evaluation import (
     EvaluateAnswer,
     Evaluation,
     SetupAnswer,
-    count_right,
+    count_correct,
     cross_entropy_sum,
 )
 
@@ -243,10 +243,10 @@ class LPFLSite:
         dev, test = self._texts.dev, self._texts.test
         dev_logits = self._model.answers(dev.texts)
         return Evaluation(
-            dev=count_right(self._spec, dev_logits, dev.labels),
-            dev_loss_sum=cross_entropy_sum(dev_logits, dev.labels) if len(dev.labels) else 0.0,
-            dev_size=len(dev.labels),
-            test=None if test is None else count_right(self._spec, self._model.answers(test.texts), test.labels),
+            validation=count_correct(self._spec, dev_logits, dev.labels),
+            validation_loss_sum=cross_entropy_sum(dev_logits, dev.labels) if len(dev.labels) else 0.0,
+            n_validation=len(dev.labels),
+            test=None if test is None else count_correct(self._spec, self._model.answers(test.texts), test.labels),
         )
 
 
