@@ -138,6 +138,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Print the metric of a prompt or an adapter on a labelled file, and what is right of each class."""
     from flaretune.data.load import load_file
     from flaretune.methods.classifier import score
+    from flaretune.tasks.metrics.registry import value_text
 
     spec = _task(args)
     examples = load_file(spec, args.data)
@@ -160,7 +161,7 @@ def evaluate(args: argparse.Namespace) -> None:
                 words, spec.label_values, result.correct_by_class, result.n_by_class, strict=True
             )
         )
-        print(f"{name.replace('_', '-'):<10} {result.metric} {result.value:.4f}   right: {by_class}")
+        print(f"{name.replace('_', '-'):<10} {value_text(result.metric, result.value)}   right: {by_class}")
 
 
 def plot(args: argparse.Namespace) -> None:
