@@ -14,7 +14,8 @@ from flaretune.models.load import load_pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
 from flaretune.authoring.check import check_task
-from flaretune.methods.classifier import score, softmax
+from flaretune.methods.classifier import score
+from flaretune.softmax import softmax
 from flaretune.tasks.spec import load_task
 from tests.models_for_tests import save_tiny_model
 from tests.authoring.tickets import BODIES, SUBJECTS, WORDS, write_task

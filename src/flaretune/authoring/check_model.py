@@ -19,7 +19,8 @@ from flaretune.models.prompted import open_prompted_model
 from flaretune.models.verbalizer import look_up
 from flaretune.authoring.checking import Checking, Rows
 from flaretune.authoring.report import LabelWord, Lengths, ModelReport, Report
-from flaretune.methods.classifier import score, softmax
+from flaretune.methods.classifier import score
+from flaretune.softmax import softmax
 from flaretune.tasks.checks import alternatives, label_key
 from flaretune.tasks.spec import Draft, Source, TaskSpec, Wording
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from flaretune.files import atomic_write
 from flaretune.privacy.accountant import sentence
 
 PACKAGES = ("flaretune", "nvflare", "torch", "transformers", "peft", "cma", "numpy")
@@ -166,9 +166,7 @@ def summary(
 
 def write_json(value: Any, path: Path) -> None:
     """Write a JSON file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    atomic_write(path, json.dumps(value, indent=2) + "\n")
 
 
 def versions() -> dict[str, str]:

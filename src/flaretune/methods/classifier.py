@@ -1,30 +1,24 @@
-"""Using what a job has found, a prompt or an adapter: its model opened again, and asked about texts."""
+"""What a job has left, opened again with its model to classify texts: `load_classifier`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.config.options import build
 from flaretune.data.load import Examples
-from flaretune.errors import UserError
-from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt
-from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter
+from flaretune.errors import UserError, shown
+from flaretune.methods.fedbpt import artifact as fedbpt
+from flaretune.methods.lpfl import artifact as lpfl
 from flaretune.models.progress import Progress, in_silence
-from flaretune.models.prompt_settings import PromptSettings
-from flaretune.models.prompted import PromptedModel, open_prompted_model
-from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
-from flaretune.tasks import calibration, metrics
-from flaretune.methods.artifact_parts import saved_prior
+from flaretune.tasks import metrics
 from flaretune.tasks.spec import Kind, TaskSpec
-
-Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class Classifier(Protocol):
     """A model with what a job has found for it.
 
     In bfloat16 the logits depend a little on what else is in a batch (differences between two of them by 0.04 on a
-    270M-parameter model), so that of some hundred texts one or two may be labelled otherwise than at a site.
+    270M-parameter model), so that of some hundred texts one or two may be labelled otherwise than at a client.
     """
 
     @property
@@ -79,178 +73,97 @@ class Classifier(Protocol):
 
 
 @dataclass(frozen=True)
-class PromptClassifier:
-    """A `Classifier`: a black box, a search point, float32, shape (d,), and what its logits are shifted by, (C,)."""
+class Loader:
+    """How the results of a method are told from others', read and opened.
 
-    prompted: PromptedModel
-    point: np.ndarray
-    offset: np.ndarray
+    Attributes:
+        format: what a result says of its own format.
+        noun: what it is called.
+        file: the name under which a job leaves it, for messages.
+        read: reads and checks it, without its model.
+        module: has `open_saved`, and needs torch: imported with the model only.
+    """
 
-    @property
-    def spec(self) -> TaskSpec:
-        return self.prompted.spec
+    format: str
+    noun: str
+    file: str
+    read: Callable[[Path], Any]
+    module: str
 
-    @property
-    def kind(self) -> Kind:
-        return self.prompted.pretrained.kind
 
-    def probabilities(self, texts: Sequence[Mapping[str, str]], progress: Progress = in_silence) -> np.ndarray:
-        if not texts:
-            return np.empty((0, self.spec.n_classes))
-        encoded = [self.prompted.encoder.encode(columns) for columns in texts]
-        registered = self.prompted.black_box.register(encoded, reuse=False)
-        return softmax(self.prompted.black_box.label_logits(self.point[None], registered, progress)[0] + self.offset)
-
-    def zero_shot(self, examples: Examples) -> np.ndarray:
-        return softmax(self.prompted.zero_shot_logits(examples))
+LOADERS = (
+    Loader(
+        fedbpt.FORMAT, "prompt", "best_prompt.safetensors", fedbpt.load_prompt, "flaretune.methods.fedbpt.classifier"
+    ),
+    Loader(lpfl.FORMAT, "adapter", "the folder best_adapter", lpfl.load_adapter, "flaretune.methods.lpfl.classifier"),
+)
 
 
 @dataclass(frozen=True)
-class TunedClassifier:
-    """A `Classifier`: a tuned model with the trained parameters in it; `untrained` are those it had before.
+class Saved:
+    """What a job has left, read and checked, its model not loaded yet."""
 
-    `prior`, float64 (C,), is what its answers are divided by, but those of the model alone.
-    """
-
-    tuned: TunedModel
-    untrained: Mapping[str, np.ndarray]
-    prior: np.ndarray
+    path: Path
+    loader: Loader
+    artifact: Any
 
     @property
     def spec(self) -> TaskSpec:
-        return self.tuned.label_model.spec
+        """The task, with a source that stands for none."""
+        return self.artifact.spec
 
-    @property
-    def kind(self) -> Kind:
-        return self.tuned.pretrained.kind
-
-    def probabilities(self, texts: Sequence[Mapping[str, str]], progress: Progress = in_silence) -> np.ndarray:
-        model = self.tuned.label_model
-        return softmax(model.answers(model.encode(texts), progress))
-
-    def zero_shot(self, examples: Examples) -> np.ndarray:
-        parameters = self.tuned.parameters
-        trained = parameters.arrays()
-        # a frozen A, which is not among them, may stay: before training B is zero, and so is their product
-        parameters.load({name: self.untrained[name] for name in trained})
-        self.tuned.label_model.calibrate(None)
-        try:
-            return self.probabilities(examples.texts)
-        finally:
-            parameters.load(trained)
-            self.tuned.label_model.calibrate(self.prior)
+    def open(self, model_name: str | None = None, dtype: str = "auto", device: str = "auto") -> Classifier:
+        """Load the model; see `load_classifier`."""
+        name = model_name or self.artifact.model["name"]
+        return import_module(self.loader.module).open_saved(self.artifact, self.path, name, dtype, device)
 
 
-def open_prompt(
-    path: str | Path, model_name: str | None = None, dtype: str = "auto", device: str = "auto"
-) -> PromptClassifier:
-    """Open a prompt file with its model, task and settings.
+def load_saved(path: str | Path) -> Saved:
+    """Read what a job has left, a file or a folder, without its model.
+
+    Raises:
+        UserError: it is not there, is no result of a job, or was damaged or edited.
+    """
+    path = Path(path).expanduser()
+    names = " or ".join(loader.file for loader in LOADERS)
+    if not path.exists():
+        old = path.with_name(path.name + ".old")
+        before = f"{old} is the one before, left when a save was cut off" if old.exists() else f"a job leaves {names}"
+        raise UserError(f"--result {path}: there is no such file or folder; {before}")
+    try:
+        found = _format_of(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"--result {path}: no result of a job, or a damaged one ({error}); give {names}") from error
+    for loader in LOADERS:
+        if loader.format == found:
+            return Saved(path, loader, loader.read(path))
+    known = " or ".join(repr(loader.format) for loader in LOADERS)
+    raise UserError(f"--result {path}: its format is {shown(found)}, not {known}; give {names}")
+
+
+def load_classifier(
+    path: str | Path, model_name: str | None = None, *, dtype: str = "auto", device: str = "auto"
+) -> Classifier:
+    """Open whatever a job has left, with its model, task and settings.
 
     Args:
-        path: the file.
-        model_name: hub id or folder of the model it was found with; default what the file says, which is the
-            place at the site that reported it.
-        dtype: see the option ``--dtype``. Sites choose theirs, so the file holds none.
-        device: see the option ``--device``.
+        path: the file or folder, such as best_prompt.safetensors or best_adapter.
+        model_name: hub id or folder of the model it was found with; default what the result says, which is the place
+            at the client that reported it.
+        dtype, device: the options of these names; clients choose theirs, so a result holds none.
 
     Raises:
-        UserError: the file is no prompt, or the model cannot be loaded or is not the one it was found with.
+        UserError: see `load_saved`; or the model cannot be loaded, or is not the one it was found with.
     """
-    artifact = load_prompt(path)
-    settings = _settings(FedBPTConfig, PromptSettings, artifact.options, path)
-    name = model_name or artifact.model["name"]
-    prompted = open_prompted_model(artifact.spec, name, settings, dtype=dtype, device=device)
-    _check_model(name, prompted.pretrained.kind, prompted.black_box.hidden_size, artifact.model, "prompt")
-    return PromptClassifier(prompted, artifact.point, calibration.offset(_prior(artifact, path)))
+    return load_saved(path).open(model_name, dtype, device)
 
 
-def open_adapter(
-    folder: str | Path, model_name: str | None = None, dtype: str = "auto", device: str = "auto"
-) -> TunedClassifier:
-    """Open an adapter folder, or that of a model whose every parameter was trained, with its model, task and settings.
-
-    Args:
-        folder: the folder.
-        model_name, dtype, device: as for `open_prompt`.
-
-    Raises:
-        UserError: the folder is no adapter, or the model cannot be loaded or is not the one it was trained on.
-    """
-    artifact = load_adapter(folder)
-    # how a site saves memory and where it has unlabelled texts is not in the folder, and of no use here
-    options = {**artifact.options, "gradient_checkpointing": 0, "soft_labels": "off"}
-    settings = _settings(LPFLConfig, TuneSettings, options, folder)
-    name = model_name or artifact.model["name"]
-    try:
-        tuned = open_tuned_model(artifact.spec, name, settings, dtype=dtype, device=device)
-    except UserError as error:  # may be about an option that only the folder holds
-        raise UserError(f"{folder}: {error}") from error
-    _check_model(name, tuned.pretrained.kind, tuned.hidden_size, artifact.model, "adapter")
-    untrained = tuned.initial or tuned.parameters.arrays()
-    _check_arrays(name, untrained, artifact.arrays, folder)
-    tuned.parameters.load(artifact.arrays)
-    prior = _prior(artifact, folder)
-    tuned.label_model.calibrate(prior)
-    return TunedClassifier(tuned, untrained, prior)
-
-
-def _prior(artifact: PromptArtifact | AdapterArtifact, place: str | Path) -> np.ndarray:
-    """What a saved result's answers are to be divided by, float64 (C,)."""
-    n_classes = artifact.spec.n_classes
-    try:
-        saved = saved_prior(artifact.result, n_classes)
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
-    return np.ones(n_classes) if saved is None else saved
-
-
-def _settings(config: type, settings: type[Settings], options: Mapping[str, Any], place: str | Path) -> Settings:
-    """Those of a saved result's options that its model is opened with, after all have been checked."""
-    try:
-        build(config, options)
-        return build(settings, options)
-    except TypeError as error:
-        raise UserError(f"{place} was written by another version of flaretune ({error}); use that one") from error
-
-
-def _check_model(name: str, kind: Kind, hidden_size: int, wanted: Mapping[str, Any], what: str) -> None:
-    """Whether a model is of the kind and size that a prompt or an adapter was found with.
-
-    Raises:
-        UserError: says what differs.
-    """
-    for key, value in {"kind": kind, "hidden_size": hidden_size}.items():
-        if value != wanted[key]:
-            raise UserError(
-                f"--model_name {name}: its {key.replace('_', ' ')} is {value}, but the {what} was found with "
-                f"{wanted['name']}, where it is {wanted[key]}; give that model"
-            )
-
-
-def _check_arrays(
-    name: str, there: Mapping[str, np.ndarray], saved: Mapping[str, np.ndarray], folder: str | Path
-) -> None:
-    """Whether a model has just the parameters that were saved.
-
-    Raises:
-        UserError: names the first that differs.
-    """
-    for parameter in sorted({*there, *saved}):
-        mine, theirs = (
-            f"of shape {arrays[parameter].shape}" if parameter in arrays else "absent" for arrays in (there, saved)
-        )
-        if mine != theirs:
-            raise UserError(
-                f"--model_name {name}: {parameter} is {mine} in this model and {theirs} in {folder}; give the model "
-                "that it was trained on"
-            )
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Along the last axis, in float64."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    powers = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+def _format_of(path: Path) -> Any:
+    """What a file's metadata or a folder's description has as ``format``."""
+    if path.is_dir():
+        return json.loads((path / lpfl.DESCRIPTION).read_text(encoding="utf-8"))["format"]
+    with safe_open(path, framework="numpy") as file:
+        return (file.metadata() or {}).get("format")
 
 
 def score(spec: TaskSpec, probabilities: np.ndarray, labels: np.ndarray) -> Score:
