@@ -10,7 +10,8 @@ from flaretune.config.options import add_flags, build
 from flaretune.config.shared import SiteConfig
 
 if TYPE_CHECKING:
-    from flaretune.methods.classifier import Classifier, Saved
+    from flaretune.methods.classifier import Classifier
+    from flaretune.methods.registry import Saved
 
 PLACE_OPTIONS = ("dtype", "device")  # of SiteConfig: how the model is run here
 OLD_FLAGS = ("prompt", "adapter")  # of version 0.1, taken for one release
@@ -37,7 +38,7 @@ def add_result_flags(parser: argparse.ArgumentParser) -> None:
 
 def read_result(args: argparse.Namespace) -> Saved:
     """What the flags name, without its model, so that what is wrong with texts can be said at once."""
-    from flaretune.methods.classifier import load_saved
+    from flaretune.methods.registry import load_saved
 
     for name in OLD_FLAGS:
         if (path := getattr(args, name)) is not None:
