@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig, norm_limits
 from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.flare import fedbpt_messages
 from flaretune.flare.fedbpt_client import set_up
@@ -34,9 +34,7 @@ def config(model_and_data, **changes) -> FedBPTConfig:
         "k_shot": 24,
         "local_iter": 6,
         "local_popsize": 6,
-        "local_seeds": "round",
         "eval_clients": "all",
-        "zero_lm_bias": 0,
         "seed": 11,
     }
     return FedBPTConfig(**{**options, **changes})
@@ -46,8 +44,7 @@ def federate(site_config: FedBPTConfig, rounds: int) -> tuple[list[float], np.nd
     """Test accuracy at the start and after each round, and the final mean; every message as it would travel."""
     sites = [set_up(site_config, name, SITES) for name in SITES]
     accuracy = [_accuracy([answer.evaluation for _, answer in sites])]
-    limits = {"norm_limit": site_config.prompt_norm_threshold} if site_config.norm_prompt else {}
-    limits["norm_limit_upper"] = site_config.prompt_norm_threshold_upper
+    limits = dict(zip(("norm_limit", "norm_limit_upper"), norm_limits(site_config.max_norm) or (), strict=False))
     search = GlobalSearch(site_config.intrinsic_dim, site_config.sigma, site_config.popsize, seed=1, **limits)
     for round_number in range(1, rounds + 1):
         task = fedbpt_messages.search_task(
@@ -79,7 +76,7 @@ def test_accuracy_rises_from_chance_to_clearly_above(model_and_data, mode):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"perturb": 1}, {"iid": 0, "alpha_dir": 0.8}, {"loss_type": "hinge"}, {"local_seeds": "site", "norm_prompt": 1}],
+    [{"perturb": 1}, {"iid": 0, "alpha_dir": 0.8}, {"loss_type": "hinge"}, {"max_norm": "15:20"}],
 )
 def test_it_learns_with_the_other_options_too(model_and_data, changes):
     accuracy, _ = federate(config(model_and_data, **changes), rounds=10)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.config.options import to_argv
-from flaretune.config.client_flags import parse_site_flags
+from flaretune.config.client_flags import read_client_config
+from flaretune.config.flags import to_argv
 from flaretune.errors import UserError
 from flaretune.flare import fedbpt_client
 from flaretune.flare.fedbpt_client import set_up
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 from tests.tasks_for_tests import review_task
@@ -103,13 +103,6 @@ def test_missing_column_and_long_label_word(folders, tmp_path):
         set_up(config(folders, task_file=str(task)), "site-1", SITES)
 
 
-def test_llama_causal_0_is_refused_for_llama_and_means_nothing_to_others(folders, tmp_path):
-    assert set_up(config(folders, llama_causal=0), "site-1", SITES)[1].n_train > 0
-    llama = str(save_tiny_model("llama", tmp_path / "llama"))
-    with pytest.raises(UserError, match="--llama_causal 0: LLaMA answers as a causal"):
-        set_up(config(folders, model_name=llama, llama_causal=0), "site-1", SITES)
-
-
 @pytest.mark.parametrize("reference", ["", "${secret:file:PLACE}", "${secret:MY_TOKEN}"])
 def test_the_service_s_token_is_read_at_the_site(reference, tmp_path, monkeypatch):
     """By NVFlare's secret references; neither the job nor what is agreed on holds it."""
@@ -117,24 +110,26 @@ def test_the_service_s_token_is_read_at_the_site(reference, tmp_path, monkeypatc
     monkeypatch.setenv("FLARETUNE_LM_TOKEN" if not reference else "MY_TOKEN", "s3cret")
     place = reference.replace("PLACE", str(tmp_path / "token"))
     (tmp_path / "flaretune.toml").write_text(
-        f'lm = "http://127.0.0.1:1"\nlm_timeout = 7\nlm_token = "{place}"\n', encoding="utf-8"
+        f'model_server = "http://127.0.0.1:1"\nmodel_server_timeout = 7\nmodel_server_token = "{place}"\n',
+        encoding="utf-8",
     )
-    got, sentences = parse_site_flags(FedBPTConfig, [], tmp_path / "flaretune.toml")
+    got, sentences = read_client_config(FedBPTConfig, [], tmp_path / "flaretune.toml")
     asked = []
     monkeypatch.setattr(fedbpt_client, "open_remote_model", lambda url, token, *_, **more: asked.append((token, more)))
     fedbpt_client._open_model(got, review_task())
     assert asked == [("s3cret", {"answer_seconds": 7})]
-    assert "lm_token" in FedBPTConfig.local_options
+    assert "model_server_token" in FedBPTConfig.client_options
     assert "s3cret" not in " ".join([*sentences, *to_argv(got)])
 
 
 def test_a_token_in_the_clear_is_refused_and_not_repeated(monkeypatch):
-    with pytest.raises(UserError, match="--lm_token: must be a secret reference") as refused:
-        FedBPTConfig(lm="http://127.0.0.1:1", lm_token="s3cret")
+    with pytest.raises(UserError, match="--model_server_token: must be a secret reference") as refused:
+        FedBPTConfig(model_server="http://127.0.0.1:1", model_server_token="s3cret")
     assert "s3cret" not in str(refused.value)
     monkeypatch.delenv("NOT_THERE", raising=False)
-    with pytest.raises(UserError, match=r"--lm_token: .*'NOT_THERE' is not set on this site"):
-        fedbpt_client._open_model(FedBPTConfig(lm="http://127.0.0.1:1", lm_token="${secret:NOT_THERE}"), review_task())
+    with pytest.raises(UserError, match=r"--model_server_token: .*'NOT_THERE' is not set on this site"):
+        absent = FedBPTConfig(model_server="http://127.0.0.1:1", model_server_token="${secret:NOT_THERE}")
+        fedbpt_client._open_model(absent, review_task())
 
 
 @pytest.mark.parametrize(

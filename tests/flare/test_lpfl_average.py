@@ -11,7 +11,7 @@ from tests.flare.sending import COUNTERS
 
 
 def average(answers: dict[str, TrainAnswer], round_number: int) -> dict[str, np.ndarray]:
-    return combine("plain", {}, answers, round_number)[0]
+    return combine("mean", {}, answers, round_number)[0]
 
 
 def trained(sizes: dict[str, tuple[int, int]], seed: int = 5) -> dict[str, TrainAnswer]:
@@ -107,7 +107,7 @@ def flat(arrays) -> np.ndarray:
 
 def test_honest_sites_are_averaged_as_before_to_the_bit():
     start, answers = ten_sites(0)
-    plain, clipped = (combine(aggregation, start, answers, 2) for aggregation in ("plain", "clipped"))
+    plain, clipped = (combine(aggregation, start, answers, 2) for aggregation in ("mean", "clipped"))
     assert plain[1] == clipped[1] == []
     for name in start:
         assert plain[0][name].tobytes() == clipped[0][name].tobytes()
@@ -130,7 +130,7 @@ def test_liars_move_the_clipped_average_no_further_than_is_said(n_liars):
     by_liars = np.linalg.norm(expected - flat(start) - alone * texts[n_liars:].sum() / texts.sum())
     # FACTOR / (M + FACTOR − 1) lengths each, were all the same; the honest ones differ by less than a fifth
     assert by_liars < n_liars * 2 / 11 * lengths[4] * 1.2
-    plain, _ = combine("plain", start, answers, 2)
+    plain, _ = combine("mean", start, answers, 2)
     assert np.linalg.norm(flat(plain) - flat(start)) > 300 * lengths[4]
 
 

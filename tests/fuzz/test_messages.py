@@ -1,19 +1,19 @@
 """What a site may tell the server, and a server its sites: every reader of messages, with fields that do not belong."""
 
 import copy
-from dataclasses import fields
 
 import numpy as np
 import pytest
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.flare import fedbpt_messages, lpfl_messages, messages
 from flaretune.methods.fedbpt.answers import SearchAnswer
+from flaretune.config.options import defaults
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.local_search import LocalResult
-from flaretune.flare import fedbpt_messages, lpfl_messages, messages
 from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.model_server.protocol import Ask, ask_message, named, read_ask, read_logits
 from flaretune.tasks.evaluation import EvaluateAnswer, SetupAnswer
 from flaretune.tasks.spec import load_task, task_table
@@ -100,7 +100,7 @@ def test_readers_of_messages(name):
 @pytest.mark.parametrize("config", [FedBPTConfig, LPFLConfig])
 def test_settings_of_a_site(config):
     """What has passed can be used as the controllers do: as options, a task, and a model."""
-    options = {item.name: item.default for item in fields(config) if item.name not in config.local_options}
+    options = {name: value for name, value in defaults(config).items() if name not in config.client_options}
     task = {"name": "sst2", **{key: value for key, value in task_table(load_task("sst2")).items() if key != "source"}}
     settings = {
         **INITIAL,

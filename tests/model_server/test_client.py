@@ -171,7 +171,7 @@ def test_nobody_there_and_no_token(free_port):
 def test_an_answer_that_does_not_come_in_time():
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
         service = Service(f"http://127.0.0.1:{silent.getsockname()[1]}", "token", patience=0, answer_seconds=0.2)
-        with pytest.raises(UserError, match=r"no answer within 0\.2 seconds; .* --lm_timeout"):
+        with pytest.raises(UserError, match=r"no answer within 0\.2 seconds; .* --model_server_timeout"):
             service.ask(Ask(named({}), None, None))
 
 

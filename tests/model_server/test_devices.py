@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from flaretune.config.model_server import ServiceConfig
+from flaretune.model_server import answering, server
 from flaretune.models import load
-from flaretune.model_server import answering
-from flaretune.model_server import server
 
 
 @pytest.mark.parametrize(
@@ -45,7 +44,7 @@ def test_its_number_format_is_one_for_all_of_its_devices(monkeypatch):
 
 
 def test_logits_that_are_no_numbers_are_sent_too():
-    """`--lm local` has a sentence for them; an answer that fails would be asked for again and again."""
+    """`--model_server local` has a sentence for them; an answer that fails would be asked for again and again."""
     api = server.AskAPI(ServiceConfig(model_name="m"), "token", ["cpu"])
     response = api.encode_response(answering.Answer(200, {"logits": [[[float("nan"), 1.0]]]}))
     assert response.status_code == 200

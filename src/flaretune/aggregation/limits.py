@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-# plain: as published. clipped: as published, after each site is held to the others. median: coordinate by coordinate,
+# mean: as published. clipped: as published, after each site is held to the others. median: coordinate by coordinate,
 # whatever a site claims of its fitness or the number of its texts.
-AGGREGATIONS = ("plain", "clipped", "median")
+AGGREGATIONS = ("mean", "clipped", "median")
 # Honest sites of the demo are at most 1.32 times as far from the start of a round as their lower median.
 FACTOR = 2.0
 

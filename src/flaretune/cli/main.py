@@ -17,19 +17,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measure.cli import add_bench
+
 from flaretune.cli.console import add_manners, parse, printable, progress, run, seconds
-from flaretune.config.options import add_flags, build
-from flaretune.config.model_server import GROUPS as SERVICE_GROUPS
-from flaretune.config.model_server import TOKEN_VARIABLE, ServiceConfig
-from flaretune.config.shared import SiteConfig
-from flaretune.errors import UserError
 from flaretune.cli.tasks import add_tasks
+from flaretune.config.client import ClientConfig
+from flaretune.config.flags import add_flags
+from flaretune.config.groups import GROUPS
+from flaretune.config.model_server import TOKEN_VARIABLE, ServiceConfig
+from flaretune.config.old_names import renew
+from flaretune.config.options import build
+from flaretune.errors import UserError
 
 if TYPE_CHECKING:
     from flaretune.methods.classifier import Classifier
     from flaretune.tasks.spec import TaskSpec
 
-PLACE_OPTIONS = ("dtype", "device")  # of SiteConfig: how the model is run here
+PLACE_OPTIONS = ("dtype", "device")  # of ClientConfig: how the model is run here
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,8 +89,8 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--once", action="store_true", help="look once")
     command.add_argument("--json", action="store_true", help="print a JSON object a look")
 
-    command = add("serve", serve, "load a model once for all FedBPT clients on this machine, which ask it with --lm")
-    add_flags(command, ServiceConfig, groups=SERVICE_GROUPS)
+    command = add("serve", serve, "load a model once for all FedBPT clients, which ask it with --model_server")
+    add_flags(command, ServiceConfig, groups=GROUPS)
 
     add_bench(add("bench", None, "measure speed, messages and memory on this machine"))
 
@@ -106,7 +109,7 @@ def _add_result_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the model that it was found with: hub id or folder (default: where it was then)",
     )
-    add_flags(parser, SiteConfig, only=PLACE_OPTIONS)
+    add_flags(parser, ClientConfig, only=PLACE_OPTIONS)
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -183,7 +186,10 @@ def serve(args: argparse.Namespace) -> None:
     """Run the language-model service until it is told to stop; ends the process."""
     from flaretune.model_server.server import serve as run_service
 
-    config = build(ServiceConfig, vars(args))
+    options, sentences = renew(vars(args), ServiceConfig)
+    for sentence in sentences:
+        print(f"warning: {sentence}", file=sys.stderr)
+    config = build(ServiceConfig, options)
     token = os.environ.get(TOKEN_VARIABLE)
     if not token:
         token = secrets.token_urlsafe(24)
@@ -217,7 +223,7 @@ def _task(args: argparse.Namespace) -> TaskSpec:
 def _open(args: argparse.Namespace) -> Classifier:
     from flaretune.methods.classifier import open_adapter, open_prompt
 
-    site = build(SiteConfig, {name: value for name, value in vars(args).items() if name in PLACE_OPTIONS})
+    site = build(ClientConfig, {name: value for name, value in vars(args).items() if name in PLACE_OPTIONS})
     if args.prompt is not None:
         return open_prompt(args.prompt, args.model_name, site.dtype, site.device)
     return open_adapter(args.adapter, args.model_name, site.dtype, site.device)

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 from nvflare.fuel.utils.secret_utils import resolve_secret_refs
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.config.options import as_dict, build
 from flaretune.config.model_server import TOKEN_VARIABLE
+from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
-from flaretune.methods.fedbpt.private import private_search
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.site_script import Handler, load_data, open_releases, read_task, run_script, settings_of
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.private import private_search
+from flaretune.model_server.client import RemotePromptedModel, open_remote_model
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.privacy.answers import private_evaluate, private_setup
 from flaretune.privacy.release import Releases
-from flaretune.model_server.client import RemotePromptedModel, open_remote_model
 
 if TYPE_CHECKING:
     from nvflare.app_common.abstract.fl_model import FLModel
@@ -125,14 +125,8 @@ def open_site(
     Raises:
         UserError: whatever the user can correct.
     """
-    if config.num_users and config.num_users != len(sites):
-        log.warning(
-            "--num_users %d, but the job has %d sites: the data is shared out over those", config.num_users, len(sites)
-        )
     spec, data = load_data(config, name, sites)
     prompted = _open_model(config, spec)
-    if not config.llama_causal and prompted.facts.model_type == "llama":
-        raise UserError("--llama_causal 0: LLaMA answers as a causal language model only; leave the option at 1")
     return site_on(config, name, spec, data, prompted), prompted, data
 
 
@@ -157,15 +151,15 @@ def site_on(
 def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemotePromptedModel:
     """The model in this process, or that of a service, where this process needs neither torch nor weights."""
     settings = build(PromptSettings, as_dict(config))
-    if config.lm != "local":
+    if config.model_server != "local":
         return open_remote_model(
-            config.lm,
+            config.model_server,
             _token(config),
             spec,
             config.model_name,
             config.dtype,
             settings,
-            answer_seconds=config.lm_timeout,
+            answer_seconds=config.model_server_timeout,
         )
     # torch and transformers take seconds to import: only now that NVFlare knows this process
     from flaretune.models.prompted import open_prompted_model
@@ -187,9 +181,9 @@ def _token(config: FedBPTConfig) -> str:
     Raises:
         UserError: what the reference names is not there.
     """
-    if not config.lm_token:
+    if not config.model_server_token:
         return os.environ.get(TOKEN_VARIABLE, "")
     try:
-        return resolve_secret_refs(config.lm_token)
+        return resolve_secret_refs(config.model_server_token)
     except ValueError as error:
-        raise UserError(f"--lm_token: {error}") from error
+        raise UserError(f"--model_server_token: {error}") from error

@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
-from flaretune.config.options import build
-from flaretune.methods.fedbpt.answers import SearchAnswer
-from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
-from flaretune.methods.fedbpt.bounded import Answers, bounded
-from flaretune.methods.fedbpt.global_update import GlobalSearch
-from flaretune.methods.fedbpt.objective import FITNESS_RANGE
+from flaretune.config.arguments import takes_options
+from flaretune.config.options import as_dict
+from flaretune.engine.records import SearchRecord
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.job_sites import note_limited
 from flaretune.flare.rounds_controller import RoundsController
-from flaretune.engine.records import SearchRecord
+from flaretune.methods.fedbpt.answers import SearchAnswer
+from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
+from flaretune.methods.fedbpt.bounded import Answers, bounded
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig, norm_limits
+from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.methods.fedbpt.history import keep_answers, keep_distribution
+from flaretune.methods.fedbpt.objective import FITNESS_RANGE
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 log = logging.getLogger("flaretune.server")
@@ -37,7 +38,6 @@ class FedBPTController(RoundsController):
         num_rounds: rounds.
         seed: of the server's CMA-ES.
         covariance: form in which the covariance travels: full, diagonal or identity.
-        sigma_floor: the sites' step size never falls below this; 0 for no floor.
         round_timeout: seconds after which a task goes on without the sites that have not answered.
         setup_timeout: the same for the first task, in which sites load model and data.
         aggregation: how the sites' answers are bounded before CMA-ES recombines them (`fedbpt.bounded`).
@@ -47,29 +47,10 @@ class FedBPTController(RoundsController):
         UserError: an argument is out of its range.
     """
 
-    def __init__(
-        self,
-        min_clients: int = FedBPTServerConfig.min_clients,
-        num_rounds: int = FedBPTServerConfig.num_rounds,
-        seed: int = 42,
-        covariance: str = FedBPTServerConfig.covariance,
-        sigma_floor: float = FedBPTServerConfig.sigma_floor,
-        round_timeout: int = FedBPTServerConfig.round_timeout,
-        setup_timeout: int = FedBPTServerConfig.setup_timeout,
-        aggregation: str = FedBPTServerConfig.aggregation,
-        checkpoint: str = FedBPTServerConfig.checkpoint,
-    ):
+    @takes_options(FedBPTServerConfig, seed=42)
+    def __init__(self, config: FedBPTServerConfig, seed: int):
         super().__init__(FedBPTServerConfig)
-        self.min_clients = min_clients
-        self.num_rounds = num_rounds
-        self.seed = seed
-        self.covariance = covariance
-        self.sigma_floor = sigma_floor
-        self.round_timeout = round_timeout
-        self.setup_timeout = setup_timeout
-        self.aggregation = aggregation
-        self.checkpoint = checkpoint
-        build(FedBPTServerConfig, vars(self))  # checks the values
+        vars(self).update(as_dict(config), seed=seed)
         # of all rounds: the sites that answered, and what they did
         self._answered: list[list[str]] = []
         self._answers: dict[str, np.ndarray] = {}
@@ -83,19 +64,18 @@ class FedBPTController(RoundsController):
         self.open_folder(setup, BEST_PROMPT, "prompt", seed=self.seed)
         self._settings = next(iter(setup.values())).settings
         options, n_counts = self._settings["options"], self.n_counts()
-        dim = options["intrinsic_dim"]
+        dim, limits = options["intrinsic_dim"], norm_limits(options["max_norm"])
         search = GlobalSearch(
             dim=dim,
             sigma0=options["sigma"],
             local_popsize=self._settings["popsize"],
             seed=self.seed,
             bound=options["bound"],
-            sigma_floor=self.sigma_floor,
-            norm_limit=options["prompt_norm_threshold"] if options["norm_prompt"] else None,
-            norm_limit_upper=options["prompt_norm_threshold_upper"],
+            norm_limit=limits and limits[0],
+            norm_limit_upper=limits[1] if limits else 0.0,
             equal_weights=bool(options["dp_noise"]),  # sites then do not tell their fitness
         )
-        server = {name: getattr(self, name) for name in ("seed", "covariance", "sigma_floor", "aggregation")}
+        server = {name: getattr(self, name) for name in ("seed", "covariance", "aggregation")}
         record = self.go_on(SearchRecord, server)
         self.calibrate(setup)
         evaluated = record is None and self.prior is None  # in the setup, before a prior was known

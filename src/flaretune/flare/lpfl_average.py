@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from nvflare.app_common.aggregators.weighted_aggregation_helper import WeightedAggregationHelper
 
+from flaretune.aggregation.limits import FACTOR, shrinkage
 from flaretune.methods.lpfl.answers import TrainAnswer
 from flaretune.methods.lpfl.bounded import clip_updates, coordinate_median
-from flaretune.aggregation.limits import FACTOR, shrinkage
 
 
 def combine(
@@ -34,7 +34,7 @@ def combine(
     """
     texts = {site: float(answer.labelled + answer.soft_labelled) for site, answer in trained.items()}
     arrays = {site: answer.arrays for site, answer in trained.items()}
-    if aggregation == "plain":
+    if aggregation == "mean":
         return average(arrays, texts, round_number), []
     clipped, shorter = clip_updates(start, list(arrays.values()))
     fewer = shrinkage(np.array(list(texts.values())), down_to=FACTOR)

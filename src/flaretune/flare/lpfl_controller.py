@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
-from flaretune.config.options import build
+from flaretune.config.arguments import takes_options
+from flaretune.config.options import as_dict
+from flaretune.engine.records import TrainRecord
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.job_sites import note_limited
@@ -21,7 +22,7 @@ from flaretune.flare.rounds_controller import RoundsController
 from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
 from flaretune.methods.lpfl.bounded import coordinate_median
-from flaretune.engine.records import TrainRecord
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 log = logging.getLogger("flaretune.server")
@@ -50,25 +51,10 @@ class LPFLController(RoundsController):
         UserError: an argument is out of its range, or there is no such adapter.
     """
 
-    def __init__(
-        self,
-        min_clients: int = LPFLServerConfig.min_clients,
-        num_rounds: int = LPFLServerConfig.num_rounds,
-        round_timeout: int = LPFLServerConfig.round_timeout,
-        setup_timeout: int = LPFLServerConfig.setup_timeout,
-        init_adapter: str = LPFLServerConfig.init_adapter,
-        aggregation: str = LPFLServerConfig.aggregation,
-        checkpoint: str = LPFLServerConfig.checkpoint,
-    ):
+    @takes_options(LPFLServerConfig)
+    def __init__(self, config: LPFLServerConfig):
         super().__init__(LPFLServerConfig)
-        self.min_clients = min_clients
-        self.num_rounds = num_rounds
-        self.round_timeout = round_timeout
-        self.setup_timeout = setup_timeout
-        self.init_adapter = init_adapter
-        self.aggregation = aggregation
-        self.checkpoint = checkpoint
-        build(LPFLServerConfig, vars(self))  # checks the values
+        vars(self).update(as_dict(config))
 
     def run_rounds(self) -> None:
         """Set the sites up, then train round by round; see `RoundsController.run_rounds`."""
@@ -146,7 +132,7 @@ class LPFLController(RoundsController):
         """
         initial = [answer.initial for answer in answers.values()]
         self._whole = dict(initial[0])
-        if self.aggregation != "plain":  # equal seeds give equal ones: then this is the first site's too
+        if self.aggregation != "mean":  # equal seeds give equal ones: then this is the first site's too
             self._whole = coordinate_median(initial)
         frozen = sorted(set(self._whole) - set(self._settings["parameters"]))
         if self.init_adapter:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from flaretune.config.shared import SiteConfig
+from flaretune.config.client import ClientConfig
 from flaretune.errors import shown
 from flaretune.flare.messages import (
     check_few_shots,
@@ -45,7 +45,7 @@ def lpfl_setup_answer(answer: LPFLSetupAnswer) -> FLModel:
 
 
 @reader
-def read_lpfl_setup_answer(model: FLModel, config: type[SiteConfig] | None = None) -> LPFLSetupAnswer:
+def read_lpfl_setup_answer(model: FLModel, config: type[ClientConfig] | None = None) -> LPFLSetupAnswer:
     """Read what a site tells when it is set up; see `read_setup_answer`."""
     setup = read_setup_answer(model, config)
     if config is not None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flaretune.config.job import CARRIED
-from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
-from flaretune.config.options import as_dict
+from flaretune.config.options import as_dict, changed
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.lpfl_controller import LPFLController
 from flaretune.flare.recipe import FlaretuneRecipe
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 
 
 class LPFLRecipe(FlaretuneRecipe):
@@ -49,7 +48,7 @@ class LPFLRecipe(FlaretuneRecipe):
     ):
         server_config = server_config or LPFLServerConfig()
         if server_config.init_adapter and Path(server_config.init_adapter).exists():  # on this machine, as in SimEnv
-            server_config = replace(server_config, init_adapter=str(Path(server_config.init_adapter).absolute()))
+            server_config = changed(server_config, init_adapter=str(Path(server_config.init_adapter).absolute()))
         controller = LPFLController(**as_dict(server_config))
         tasks = (messages.SETUP, lpfl_messages.TRAIN, messages.EVALUATE)
         super().__init__(site_config, controller, tasks, name=name, per_site=per_site, code=code)

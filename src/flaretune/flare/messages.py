@@ -12,17 +12,17 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any, TypeVar
 
 import numpy as np
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from flaretune.config.options import build, check_values
-from flaretune.config.shared import NUMBER_FORMATS, SiteConfig
+from flaretune.config.client import ClientConfig
+from flaretune.config.model import NUMBER_FORMATS
+from flaretune.config.options import build, check_values, defaults
 from flaretune.errors import shown
-from flaretune.tasks import metrics
 from flaretune.methods.artifact_parts import check_model, read_task
+from flaretune.tasks import metrics
 from flaretune.tasks.evaluation import HUGE, Counters, EvaluateAnswer, Evaluation, SetupAnswer
 
 SCHEMA = 3
@@ -100,7 +100,7 @@ def setup_answer(answer: SetupAnswer) -> FLModel:
 
 
 @reader
-def read_setup_answer(model: FLModel, config: type[SiteConfig] | None = None) -> SetupAnswer:
+def read_setup_answer(model: FLModel, config: type[ClientConfig] | None = None) -> SetupAnswer:
     """Read what a site tells when it is set up.
 
     Args:
@@ -145,7 +145,7 @@ def check_few_shots(settings: Mapping[str, Any], **sizes: int) -> None:
             raise ValueError(f"{name!r} tells of {size} texts, and --k_shot gives a site {most} at the most")
 
 
-def check_settings(settings: Mapping[str, Any], config: type[SiteConfig]) -> None:
+def check_settings(settings: Mapping[str, Any], config: type[ClientConfig]) -> None:
     """Check that a site's settings are such as a site of this method has, before anything is done by them.
 
     Raises:
@@ -155,7 +155,7 @@ def check_settings(settings: Mapping[str, Any], config: type[SiteConfig]) -> Non
     if settings["method"] != config.method:
         raise ValueError(f"it is a site of {shown(settings['method'])}, and the job is one of {config.method}")
     options = settings["options"]
-    wanted = {item.name for item in fields(config)} - set(config.local_options)
+    wanted = set(defaults(config)) - set(config.client_options)
     if set(options) != wanted:
         raise ValueError(f"its options differ from those of {config.method} in {sorted(set(options) ^ wanted)[:5]}")
     check_values(config, options)

@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ from nvflare.recipe.run import Run
 from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
-from flaretune.config.job import CARRIED, CODE, check_name
-from flaretune.config.options import as_dict, build, to_argv
-from flaretune.config.shared import PATHS, SiteConfig
+from flaretune.config.client import PATHS, ClientConfig
 from flaretune.config.client_flags import refuse_own_data
+from flaretune.config.flags import to_argv
+from flaretune.config.job import CARRIED, CODE, check_name
+from flaretune.config.options import as_dict, build, changed
 from flaretune.errors import UserError
 from flaretune.flare.environment import variable
 from flaretune.flare.rounds_controller import RoundsController
@@ -64,7 +64,7 @@ class FlaretuneRecipe(Recipe):
 
     def __init__(
         self,
-        site_config: SiteConfig,
+        site_config: ClientConfig,
         controller: RoundsController,
         tasks: Sequence[str],
         *,
@@ -90,7 +90,7 @@ class FlaretuneRecipe(Recipe):
         else:
             job.set_app_packages([flaretune.__name__])  # or NVFlare would copy the modules of its components
         self._site_config = site_config
-        self._site_configs: dict[str, SiteConfig] = {}
+        self._site_configs: dict[str, ClientConfig] = {}
         if per_site:
             self.set_per_site_config({site: dict(options) for site, options in per_site.items()})
 
@@ -127,27 +127,27 @@ class FlaretuneRecipe(Recipe):
         for site, config in self._site_configs.items():
             self._add_site(site, config)
 
-    def _add_site(self, site: str | None, config: SiteConfig) -> None:
+    def _add_site(self, site: str | None, config: ClientConfig) -> None:
         """Add the client app of one site, or of all where `site` is None."""
         load_task(config.task)  # what is wrong with it is said now, and not at every site
         if not config.task_file and config.task_name in local_tasks():
-            config = replace(config, task_file=str(task_file(config.task_name)))
+            config = changed(config, task_file=str(task_file(config.task_name)))
         if config.task_file and not (config.dataset or config.data_path):
-            config = replace(config, dataset=data_beside(config.task_file))  # relative to where it lies now
+            config = changed(config, dataset=data_beside(config.task_file))  # relative to where it lies now
         here = {name: value for name in PATHS if (value := getattr(config, name, ""))}
-        config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
+        config = changed(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         target = site or ALL_SITES
         if config.task_file:
             file = Path(config.task_file)
             self._job.add_file_to(str(file), target, app_folder_type="config")
-            config = replace(config, task_file=f"config/{file.name}")  # seen from the site's working folder
+            config = changed(config, task_file=f"config/{file.name}")  # seen from the site's working folder
         self._job.to(self._executor(config), target, tasks=self._tasks)
         if self._transfer:
             self._job.to(dict(self._transfer), target)
         if self._carries_code:
             self._job.add_file_to(str(self._code_folder()), target)
 
-    def _executor(self, config: SiteConfig) -> Executor:
+    def _executor(self, config: ClientConfig) -> Executor:
         """What starts a site's script with its options."""
         if not self._carries_code:
             return SiteExecutor(self._script, to_argv(config))

@@ -13,17 +13,17 @@ import numpy as np
 from nvflare.apis.analytix import AnalyticsDataType
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo, send_analytic_dxo
 
+from flaretune.aggregation.limits import FACTOR, shrinkage
 from flaretune.config.options import as_dict, build
-from flaretune.config.shared import ServerConfig
-from flaretune.errors import UserError
-from flaretune.flare.fixes import simulator as simulator_fix
-from flaretune.flare.asking_controller import AskingController
-from flaretune.flare.job_sites import warn_of_other_formats
-from flaretune.privacy.accountant import account, sentence
+from flaretune.config.server import ServerConfig
+from flaretune.engine.records import RoundRecord, scalars
 from flaretune.engine.resume import KeptRun
 from flaretune.engine.run_folder import RunFolder
-from flaretune.engine.records import RoundRecord, scalars
-from flaretune.aggregation.limits import FACTOR, shrinkage
+from flaretune.errors import UserError
+from flaretune.flare.asking_controller import AskingController
+from flaretune.flare.fixes import simulator as simulator_fix
+from flaretune.flare.job_sites import warn_of_other_formats
+from flaretune.privacy.accountant import account, sentence
 from flaretune.tasks import calibration, metrics
 from flaretune.tasks.evaluation import Counters, Evaluation, SetupAnswer, hold_to_the_others, peak_memory_mb
 
@@ -102,7 +102,7 @@ class RoundsController(AskingController):
             earlier = self.kept.earlier.state.get("prior")
             self.prior = None if earlier is None else np.array(earlier)
         elif masses:
-            if self.aggregation != "plain":  # whose sum is a site's number of texts
+            if self.aggregation != "mean":  # whose sum is a site's number of texts
                 masses = list(np.array(masses) * shrinkage(np.sum(masses, axis=1), down_to=FACTOR)[:, None])
             self.prior = calibration.prior(masses)
             log.info("the model's mean probabilities of the classes: %s", ", ".join(f"{p:.3f}" for p in self.prior))
@@ -186,7 +186,7 @@ class RoundsController(AskingController):
             save: writes the artifact, given what is known of it; called if it is the best so far.
             more: further entries of the summary.
         """
-        weighed = (evaluations if self.aggregation == "plain" else hold_to_the_others(evaluations)).values()
+        weighed = (evaluations if self.aggregation == "mean" else hold_to_the_others(evaluations)).values()
         dev_size = sum(e.dev_size for e in weighed)
         record.accuracy = self.metric([e.test for e in evaluations.values()])
         record.dev_accuracy = self.metric([e.dev for e in weighed])

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flaretune.config.client import ClientConfig
+from flaretune.config.client_flags import read_client_config
 from flaretune.config.options import as_dict, build
-from flaretune.config.shared import SiteConfig
-from flaretune.config.client_flags import parse_site_flags
 from flaretune.errors import UserError, lack_of_memory
 from flaretune.flare import messages
 from flaretune.privacy.release import PrivacySettings, Releases
@@ -42,8 +42,8 @@ class HasHandlers(Protocol):
 
 
 def run_script(
-    config: type[SiteConfig],
-    tasks: Callable[[SiteConfig], HasHandlers],
+    config: type[ClientConfig],
+    tasks: Callable[[ClientConfig], HasHandlers],
     argv: Sequence[str] | None = None,
 ) -> None:
     """Run a site's script: never returns, exits with 0 at the end of the job and with 1 after one clear sentence.
@@ -59,7 +59,7 @@ def run_script(
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("flaretune").setLevel(logging.INFO)
     try:
-        options, sentences = parse_site_flags(config, sys.argv[1:] if argv is None else argv, SITE_FILE)
+        options, sentences = read_client_config(config, sys.argv[1:] if argv is None else argv, SITE_FILE)
         for sentence in sentences:
             log.warning(sentence)
         _serve(tasks(options), options.inline_arrays)
@@ -113,14 +113,14 @@ def read_task(reader: Callable[[FLModel], Any], task: FLModel) -> Any:
         ) from error
 
 
-def state_folder(config: SiteConfig, task: FLModel, name: str) -> Path:
+def state_folder(config: ClientConfig, task: FLModel, name: str) -> Path:
     """Where this site keeps what its next process needs: with the job, or, if the server keeps the run, beyond it."""
     run, _ = read_task(messages.read_run, task)
     beyond = Path(config.state_dir).expanduser() if config.state_dir else WORKSPACE / "flaretune_runs"
     return (beyond / run if run else STATES) / name
 
 
-def open_releases(config: SiteConfig, task: FLModel, name: str) -> Releases | None:
+def open_releases(config: ClientConfig, task: FLModel, name: str) -> Releases | None:
     """What noises and counts this site's answers; None where they are not noised.
 
     Raises:
@@ -131,7 +131,7 @@ def open_releases(config: SiteConfig, task: FLModel, name: str) -> Releases | No
     )
 
 
-def settings_of(config: SiteConfig, spec: TaskSpec, kind: Kind, hidden_size: int) -> dict[str, Any]:
+def settings_of(config: ClientConfig, spec: TaskSpec, kind: Kind, hidden_size: int) -> dict[str, Any]:
     """What the sites of a job must agree on, for the setup answer; plain JSON values without paths of data.
 
     Args:
@@ -145,13 +145,13 @@ def settings_of(config: SiteConfig, spec: TaskSpec, kind: Kind, hidden_size: int
     task = {key: value for key, value in task_table(spec).items() if key != "source"}
     return {
         "method": config.method,
-        "options": {name: value for name, value in as_dict(config).items() if name not in config.local_options},
+        "options": {name: value for name, value in as_dict(config).items() if name not in config.client_options},
         "task": {"name": spec.name, **task},
         "model": {"name": config.model_name, "kind": kind, "hidden_size": hidden_size},
     }
 
 
-def load_data(config: SiteConfig, name: str, sites: Sequence[str], unlabelled: int = 0) -> tuple[TaskSpec, SiteData]:
+def load_data(config: ClientConfig, name: str, sites: Sequence[str], unlabelled: int = 0) -> tuple[TaskSpec, SiteData]:
     """The task, and this site's examples of it.
 
     Args:

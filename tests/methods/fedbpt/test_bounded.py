@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from flaretune.aggregation.limits import AGGREGATIONS
 from flaretune.methods.fedbpt.bounded import Answers, bounded
 from flaretune.methods.fedbpt.global_update import GlobalSearch
-from flaretune.aggregation.limits import AGGREGATIONS
 
 D, SITES = 60, 10
 # pycma's weights of ten points, all recombined by rank: log(10.5) − log(rank), so that they add up to one
@@ -42,7 +42,7 @@ def moved(search: GlobalSearch, answers: Answers) -> np.ndarray:
 def test_honest_answers_stay_as_they_are_to_the_bit(n_sites):
     start, answers = round_of(3)
     answers = Answers(answers.means[:n_sites], answers.fitness[:n_sites], answers.sigma_square_sums[:n_sites])
-    for aggregation in ("plain", "clipped"):
+    for aggregation in ("mean", "clipped"):
         got, limited = bounded(aggregation, start, answers)
         assert not limited.any()
         for name in ("means", "fitness", "sigma_square_sums"):
@@ -86,7 +86,7 @@ def test_liars_that_stay_below_the_limit_move_the_mean_no_further_than_is_said(n
 def test_without_a_bound_one_liar_takes_the_mean_away(n_liars):
     """What the bound is for; an honest mean is some 3 away."""
     start, answers = round_of(5, n_liars)
-    got, limited = bounded("plain", start, answers)
+    got, limited = bounded("mean", start, answers)
     assert not limited.any()
     assert np.linalg.norm(moved(searched_from(start), got) - start) > 1e5
 

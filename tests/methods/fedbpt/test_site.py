@@ -5,6 +5,7 @@ import pytest
 
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.client import FedBPTSite, Labelled, SearchSettings
+from flaretune.methods.fedbpt.cma_es import start_strategy
 from flaretune.seeding import derive_seed
 from tests.tasks_for_tests import review_task
 
@@ -27,11 +28,10 @@ class FirstCoordinate:
         return logits
 
 
-def a_site(black_box, perturbed=None, **changes):
+def a_site(black_box, perturbed=None, name="site-1", **changes):
     options = {
         "local_iter": 3,
         "popsize": 5,
-        "local_seeds": "fixed",
         "loss_type": "ce",
         "bound": 0.0,
         "intrinsic_dim": 3,
@@ -39,7 +39,7 @@ def a_site(black_box, perturbed=None, **changes):
     }
     data = Labelled((4, 0.0), LABELS)
     settings = SearchSettings(**{**options, **changes})
-    return FedBPTSite("site-1", review_task(), black_box, data, data, data, perturbed, settings)
+    return FedBPTSite(name, review_task(), black_box, data, data, data, perturbed, settings)
 
 
 def test_evaluation_counts_right_answers_and_sums_the_loss():
@@ -86,19 +86,18 @@ def test_fitness_divides_by_the_loss_on_texts_perturbed_anew_each_round():
     assert seeds == [derive_seed(5, "perturb", 7, "site-1"), derive_seed(5, "perturb", 8, "site-1")]
 
 
-@pytest.mark.parametrize(("local_seeds", "same_round", "same_site"), [("fixed", 1, 1), ("round", 0, 1), ("site", 0, 0)])
-def test_local_seeds(local_seeds, same_round, same_site):
-    def first_points(name, round_number):
+def test_every_round_has_directions_of_its_own_the_same_at_all_sites():
+    """Whose numbers are those of earlier versions with --local_seeds round: equal seeds, equal runs."""
+    asked = {}
+    for name, number in (("site-1", 1), ("site-1", 2), ("site-2", 1)):
         black_box = FirstCoordinate()
-        site = a_site(black_box, local_seeds=local_seeds)
-        site._name = name
-        site.search(Distribution(np.zeros(3), 1.0), round_number, evaluate=False)
-        return black_box.asked[0][0]
-
-    reference = first_points("site-1", 1)
-    assert np.array_equal(reference, first_points("site-1", 1))
-    assert np.array_equal(reference, first_points("site-1", 2)) == bool(same_round)
-    assert np.array_equal(reference, first_points("site-2", 1)) == bool(same_site)
+        start = Distribution(np.zeros(3), 1.0)
+        a_site(black_box, name=name).search(start, number, evaluate=False)
+        asked[name, number] = black_box.asked[0][0]
+        strategy = start_strategy(start, 5, derive_seed(5, "search", number), 0.0)
+        np.testing.assert_array_equal(asked[name, number], strategy.ask())
+    assert np.array_equal(asked["site-1", 1], asked["site-2", 1])
+    assert not np.array_equal(asked["site-1", 1], asked["site-1", 2])
 
 
 @pytest.mark.parametrize("limit", [2.0, 3.5])

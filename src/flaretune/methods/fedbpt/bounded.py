@@ -27,7 +27,7 @@ class Answers:
 def bounded(aggregation: str, start: np.ndarray, answers: Answers) -> tuple[Answers, np.ndarray]:
     """Hold each answer to what the others say.
 
-    ``plain`` changes nothing. ``clipped`` looks at how far a mean is from the start of the round, and at S_k: a site
+    ``mean`` changes nothing. ``clipped`` looks at how far a mean is from the start of the round, and at S_k: a site
     that is above `robust.FACTOR` times the lower median of either is held to that median, and whatever fitness it
     claims, it is ranked last. The others stay as they are, to the bit. CMA-ES moves its mean by Σ w_r (m_r − m) over
     the ranks r, so that a site moves it by w_M medians if it was held, and else by w_1 · FACTOR medians at the most
@@ -46,7 +46,7 @@ def bounded(aggregation: str, start: np.ndarray, answers: Answers) -> tuple[Answ
     Returns:
         What the server is to recombine; and which sites were far above the others, bool, shape (M,).
     """
-    if aggregation == "plain":
+    if aggregation == "mean":
         return answers, np.zeros(len(answers.means), dtype=bool)
     steps = answers.means - start  # (M, d)
     shorter = shrinkage(np.linalg.norm(steps, axis=1), down_to=1)

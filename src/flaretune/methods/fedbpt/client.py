@@ -48,7 +48,6 @@ class SearchSettings:
 
     local_iter: int
     popsize: int
-    local_seeds: str
     loss_type: str
     bound: float
     intrinsic_dim: int
@@ -161,8 +160,7 @@ class FedBPTSite:
         return lambda points: fitness_ratio(plain(points), perturbed(points))
 
     def _search_seed(self, round_number: int) -> int:
-        labels = {"fixed": (), "round": (round_number,), "site": (round_number, self._name)}[self._settings.local_seeds]
-        return derive_seed(self._settings.seed, "search", *labels)
+        return derive_seed(self._settings.seed, "search", round_number)
 
     def _mass(self, point: np.ndarray) -> np.ndarray:
         """Summed probabilities of the classes over this site's texts but the test data, float64 (C,)."""

@@ -64,7 +64,6 @@ class LearnSettings(TrainSettings):
     """How a site learns; the options of these names in `config.LPFLConfig`."""
 
     soft_labels: str
-    soft_weight: float
     seed: int
     calibrate: str = "none"
 
@@ -99,7 +98,7 @@ class LPFLSite:
         self._settings = settings
         self._states = states
         n_pool = len(texts.pool) if settings.soft_labels == "on" else 0
-        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings, name)
+        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings)
         self._pool_digest = _digest(texts.pool)
 
     def calibrate(self, prior: np.ndarray | None) -> None:
@@ -223,7 +222,7 @@ class LPFLSite:
         return TrainingSet(
             [*train.texts, *(self._texts.pool[i] for i in soft)],
             np.concatenate([np.eye(self._spec.n_classes)[train.labels], self._pool.labels]),
-            np.concatenate([np.ones(len(train.labels)), np.full(len(soft), self._settings.soft_weight)]),
+            np.ones(len(train.labels) + len(soft)),
         )
 
     def _mass(self) -> np.ndarray:
