@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=0, metavar="N", help="of a run (default: the demo's)")
     parser.add_argument("--output", "--json", metavar="FILE", type=Path, help="keep the runs in this JSON file")
     add_manners(parser)
-    add_flags(parser, method.site, groups=GROUPS, short=True)
+    add_flags(parser, method.client, groups=GROUPS, short=True)
     asked = vars(parse(parser, argv))
     return command_line.run(lambda: run_all(asked["method"], asked), asked["debug"])
 
@@ -95,7 +95,7 @@ def run_all(method: str, asked: Mapping[str, Any]) -> int:
     check_output(file)
     kept = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {"runs": []}
     for seed in asked["seeds"]:
-        config = build(METHODS[method].site, {**options, "seed": seed})
+        config = build(METHODS[method].client, {**options, "seed": seed})
         if config.calibrate != "none":
             raise UserError(f"--calibrate {config.calibrate}: its prior comes from a job's set-up, left out here")
         about = {"method": method, "sites": asked["sites"], "rounds": rounds, "strength": asked["strength"]}
@@ -271,7 +271,7 @@ def table(runs: list[Mapping[str, Any]]) -> str:
                 keys = ("method", "attack", "sites", "aggregation", "attackers")
                 cells.append(_cell([run for run in runs if tuple(run[k] for k in keys) == chosen]))
             if any(cells):
-                name = f"{METHODS[method].site.method}, {attack}, {n_sites} sites"
+                name = f"{METHODS[method].client.method}, {attack}, {n_sites} sites"
                 lines.append(f"| {name} | {aggregation} | {' | '.join(cells)} |")
     note = (
         "Test accuracy of the round chosen by development data / after the last one; mean ± sample standard deviation."

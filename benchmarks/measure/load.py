@@ -7,14 +7,14 @@ from datetime import date
 from statistics import median
 from typing import Any
 
+from flaretune.engine.records import versions
+from flaretune.errors import UserError
 from measure.machine import machine
 from measure.simulated import JobRun, run_fedbpt
-from flaretune.errors import UserError
-from flaretune.engine.records import versions
 
 ROUNDS = 20
 # Next to nothing for the model to do, one model for all clients, so that a client's process is light.
-LIGHT = {"share_lm": 1, "local_iter": 1, "local_popsize": 2, "eval_clients": "first", "covariance": "full"}
+LIGHT = {"share_model": 1, "local_iter": 1, "local_popsize": 2, "eval_clients": "first", "covariance": "full"}
 
 
 def load(

@@ -1,22 +1,23 @@
 """The command lines of both methods' jobs, as far as nothing is started."""
 
 import signal
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from nvflare.fuel.utils.json_scanner import JsonScanner
 from nvflare.fuel.utils.wfconf import resolve_var_refs
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.config.job import JobConfig
-from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.config.options import build, to_argv
-from flaretune.config.client_flags import parse_site_flags
-from flaretune.errors import UserError
 from flaretune.cli import jobs as job_cli
 from flaretune.cli.jobs import FEDBPT, LPFL, main, parse, presets, read_preset
+from flaretune.config.client_flags import read_client_config
+from flaretune.config.flags import to_argv
+from flaretune.config.job import JobConfig
+from flaretune.config.options import build, options_of
+from flaretune.errors import UserError
 from flaretune.flare.stopping import Stopped
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 
 METHODS = [FEDBPT, LPFL]
 
@@ -38,7 +39,7 @@ def test_each_method_has_its_own_presets_and_script():
 def test_a_preset_s_options_are_taken_and_its_places_filled_in(method, name):
     options = read_preset(method, name)
     assert not [value for value in options.values() if isinstance(value, str) and "{" in value]
-    site, server = build(method.site, options), build(method.server, options)
+    site, server = build(method.client, options), build(method.server, options)
     assert server.num_rounds == options["num_rounds"]
     assert site.k_shot == options["k_shot"]
     assert parse(method, ["--preset", name]) == options
@@ -49,11 +50,11 @@ def test_a_job_for_other_machines_leaves_the_cache_folder_to_them(exporting, fla
     monkeypatch.setattr(job_cli, "EXPORTING", exporting)
     options = parse(FEDBPT, ["--preset", "demo", *flags])
     assert options["model_name"] == "{cache}/models/gemma-3-270m"
-    command = {"command": to_argv(build(FEDBPT.site, options))}
+    command = {"command": to_argv(build(FEDBPT.client, options))}
     resolve_var_refs(JsonScanner(command), {"app_script": "fedbpt_train.py"})  # as NVFlare reads a job's configuration
     monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path / "site"))
     (tmp_path / "flaretune.toml").write_text('dataset = "{cache}/data/reviews"\n', encoding="utf-8")
-    site, _ = parse_site_flags(FEDBPT.site, command["command"], tmp_path / "flaretune.toml")
+    site, _ = read_client_config(FEDBPT.client, command["command"], tmp_path / "flaretune.toml")
     assert site.model_name == str(tmp_path / "site" / "models" / "gemma-3-270m")
     assert site.dataset == str(tmp_path / "site" / "data" / "reviews")
 
@@ -87,11 +88,42 @@ def test_a_preset_with_the_other_method_s_options_is_refused(tmp_path):
 
 
 def test_published_options_without_a_meaning_are_fedbpt_s_alone(capsys):
-    assert parse(FEDBPT, ["--parallel"]) == {"parallel": ""}
+    assert parse(FEDBPT, ["--parallel"]) == {}
+    assert capsys.readouterr().err.startswith("warning: --parallel has no effect: ")
     with pytest.raises(SystemExit) as stop:
         parse(LPFL, ["--parallel"])
     assert stop.value.code == 2
     assert "unrecognized arguments: --parallel" in capsys.readouterr().err
+
+
+def test_a_command_line_of_an_earlier_version_is_taken_with_a_line_for_each_old_name(capsys, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('aggregation = "plain"\nlocal_seeds = "round"\n', encoding="utf-8")
+    options = parse(FEDBPT, ["--preset", str(file), "--lm", "http://a:1", "--sites", "a.toml", "--verbose", "0"])
+    assert options == {"aggregation": "mean", "model_server": "http://a:1", "per_client": "a.toml"}
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 5
+    assert all(line.startswith("warning: ") for line in told)
+    assert "warning: --lm is now model_server; the old name is taken for one release" in told
+
+
+def test_all_that_is_wrong_with_a_job_s_options_is_told_at_once(capsys):
+    assert main(FEDBPT, ["--k_shot", "many", "--num_rounds", "0", "--env", "here"]) == 1
+    told = capsys.readouterr().err
+    assert told == (
+        "error: 3 options are wrong: (1) --env here: must be one of sim, poc, prod (2) --k_shot 'many': must be a "
+        "whole number (3) --num_rounds 0: must be at least 1\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tracking", "tracker"), [("none", ("none", "")), ("wandb", ("wandb", "")), ("mlflow=a", ("mlflow", "a"))]
+)
+def test_a_tracker_may_have_an_address(tracking, tracker):
+    assert JobConfig(tracking=tracking).tracker == tracker
+    for wrong in ("mlfow", "none=a", "mlflow="):
+        with pytest.raises(UserError, match=f"--tracking {wrong}: must be one of none, mlflow"):
+            JobConfig(tracking=wrong)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -110,9 +142,9 @@ def test_short_help_fits_a_screen_and_shows_the_main_options_alone(method, capsy
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) <= 60
-    for config in (job_cli.JobConfig, method.site, method.server):
-        for item in fields(config):
-            assert (f"--{item.name} " in text) == item.metadata["main"], item.name
+    for config in (job_cli.JobConfig, method.client, method.server):
+        for item in options_of(config):
+            assert (f"--{item.name} " in text) == item.main, item.name
     assert "--help_all" in text
 
 
@@ -124,9 +156,9 @@ def test_full_help_names_every_option_and_the_presets(method, capsys, monkeypatc
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert f"usage: {method.script} [--preset NAME]" in text
-    assert f"Run a job of {method.site.method}, or export it" in text
-    for config in (job_cli.JobConfig, method.site, method.server):
-        for item in fields(config):
+    assert f"Run a job of {method.client.method}, or export it" in text
+    for config in (job_cli.JobConfig, method.client, method.server):
+        for item in options_of(config):
             assert f"--{item.name} " in text
     assert f"options from a preset ({', '.join(presets(method))}) or a TOML file" in text
 
@@ -186,7 +218,7 @@ def test_a_job_is_named_after_the_method_and_gets_the_options(method, flags, sit
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", ".hidden", "/tmp/x", "a b", "x\ny", "-x", "ä", "x" * 101])
 @pytest.mark.parametrize("flag", ["--name", "--clients"])
-def test_names_of_jobs_and_sites_are_no_paths(flag, name, tmp_path, monkeypatch, capsys):
+def test_names_of_jobs_and_clients_are_no_paths(flag, name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(FEDBPT, [f"{flag}={name}", "--task_name", "sst2"]) == 1
     assert f"error: {flag} " in capsys.readouterr().err
@@ -196,7 +228,7 @@ def test_names_of_jobs_and_sites_are_no_paths(flag, name, tmp_path, monkeypatch,
 def test_names_of_sites_in_a_file_are_no_paths(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sites.toml").write_text('["../outside"]\nk_shot = 4\n', encoding="utf-8")
-    assert main(FEDBPT, ["--sites", "sites.toml", "--output", "out"]) == 1
+    assert main(FEDBPT, ["--per_client", "sites.toml", "--output", "out"]) == 1
     assert "error: site '../outside': must be a name" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["sites.toml"]
 
@@ -267,7 +299,8 @@ def test_a_shared_model_is_on_the_gpus_that_the_job_was_given(gpu, device, monke
 
     monkeypatch.setattr(job_cli, "running_model_server", started)
     job, site, server = (
-        build(cls, {"model_name": "m", "gpu": gpu, "share_lm": 1}) for cls in (JobConfig, FEDBPT.site, FEDBPT.server)
+        build(cls, {"model_name": "m", "gpu": gpu, "share_model": 1})
+        for cls in (JobConfig, FEDBPT.client, FEDBPT.server)
     )
     with pytest.raises(Started, match=f"^{device}$"):
         job_cli.run(FEDBPT, job, site, server)

@@ -9,7 +9,7 @@ from flaretune.privacy.accountant import account
 from flaretune.engine.records import closing_report, scalars, summary
 from tests.engine.summaries import a_summary, a_training_summary, search_records, train_records
 
-OPTIONS = {"dp_noise": 1.0, "dp_clip": 2.0, "dp_delta": 1e-5}
+OPTIONS = {"dp_noise": 1.0, "dp_clip": 2.0}
 
 
 @pytest.mark.parametrize("values", [a_summary(), a_training_summary()])

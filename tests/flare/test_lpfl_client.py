@@ -194,7 +194,7 @@ def test_tasks_are_answered_and_only_what_is_trained_travels(folders, family, ch
 
 
 @pytest.mark.usefixtures("as_in_a_job")
-@pytest.mark.parametrize("changes", [{}, {"freeze_a": 1}, {"tuning": "full"}, {"lora_dropout": 0.3}])
+@pytest.mark.parametrize("changes", [{}, {"freeze_a": 1}, {"tuning": "full"}])
 def test_a_process_that_is_started_anew_answers_as_the_first_one_would(folders, changes):
     """As the simulator does with fewer threads than clients."""
     site_config = config(folders, **changes)

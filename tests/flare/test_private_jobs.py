@@ -30,7 +30,7 @@ from tests.privacy.test_release import NoNoise
 METHODS = ["FedBPT", "LP-FL"]
 DIM, CLIP = 6, 0.5
 SMALL = {
-    "FedBPT": {"n_prompt_tokens": 3, "intrinsic_dim": DIM, "local_iter": 2, "local_seeds": "site"},
+    "FedBPT": {"n_prompt_tokens": 3, "intrinsic_dim": DIM, "local_iter": 2},
     "LP-FL": {"lora_rank": 2, "local_epochs": 1, "local_steps": 2, "unlabelled": 12, "learning_rate": 0.1},
 }
 SITES = ["north", "south"]

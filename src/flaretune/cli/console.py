@@ -37,8 +37,13 @@ def add_command(
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """`parse_args`, which exits after a wrong flag (status 2) or a help text, whether anybody reads that or not."""
+    return leaving_well(lambda: parser.parse_args(argv))
+
+
+def leaving_well(parse: Callable[[], Item]) -> Item:
+    """What reads a command line, and may exit after a help text that nobody reads to its end."""
     try:
-        return parser.parse_args(argv)
+        return parse()
     except SystemExit as stop:
         status = stop.code
     raise SystemExit(run(lambda: status))

@@ -9,25 +9,27 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaretune.cli import console as command_line
 from flaretune.cache import in_cache
+from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, printable
-from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.client import PATHS, ClientConfig
+from flaretune.config.files import read_client_tables, read_options
+from flaretune.config.flags import add_flags, read_flags
+from flaretune.config.groups import GROUPS
 from flaretune.config.job import CARRIED, JobConfig
-from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
-from flaretune.config.options import add_flags, as_dict, build
 from flaretune.config.model_server import ServiceConfig
-from flaretune.config.shared import GROUPS, PATHS, ServerConfig, SiteConfig
-from flaretune.errors import UserError
-from flaretune.engine.results import collect_results, error_sentences, forget_results, read_summary, tell_results
+from flaretune.config.options import as_dict, build, build_all, changed
+from flaretune.config.server import ServerConfig
 from flaretune.engine.records import write_json
-from flaretune.config.retired_options import add_retired_flags, answer_retired
-from flaretune.model_server.launch import running_model_server
-from flaretune.config.toml_file import read_toml
+from flaretune.engine.results import collect_results, error_sentences, forget_results, read_summary, tell_results
+from flaretune.errors import UserError
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
+from flaretune.model_server.launch import running_service
 
 EXPORTING = "--export" in sys.argv  # looked up before NVFlare takes it
 with warnings.catch_warnings():
@@ -51,14 +53,19 @@ METHODS = Path(__file__).parents[1] / "methods"
 class Method:
     """A method, as this command line sees it."""
 
-    site: type[SiteConfig]
+    client: type[ClientConfig]
     server: type[ServerConfig]
     recipe: type[FlaretuneRecipe]
 
     @property
+    def configs(self) -> tuple[type[JobConfig], type[ClientConfig], type[ServerConfig]]:
+        """What its jobs' command line takes."""
+        return JobConfig, self.client, self.server
+
+    @property
     def script(self) -> str:
         """File name of its jobs' script."""
-        return self.site.script().replace("_train", "_job")
+        return self.client.script().replace("_train", "_job")
 
 
 FEDBPT = Method(FedBPTConfig, FedBPTServerConfig, FedBPTRecipe)
@@ -73,14 +80,11 @@ def main(method: Method, argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
 
     def command() -> int:
-        given = parse(method, argv)
-        for sentence in answer_retired(given):
-            print(f"warning: {sentence}", file=sys.stderr)
-        job = build(JobConfig, {"name": method.script.removesuffix("_job.py"), **given})
-        site, server = build(method.site, given), build(method.server, given)
+        given = {"name": method.script.removesuffix("_job.py"), **parse(method, argv)}
+        job, client, server = build_all(given, JobConfig, method.client, method.server)
         try:
             with stoppable():
-                return run(method, job, site, server, "--quiet" in argv)
+                return run(method, job, client, server, "--quiet" in argv)
         except Stopped as stop:
             print(f"error: {stop}", file=sys.stderr)
             return stop.status
@@ -88,26 +92,32 @@ def main(method: Method, argv: Sequence[str] | None = None) -> int:
     return command_line.run(command, debug="--debug" in argv)
 
 
+def warn(sentences: Sequence[str]) -> None:
+    """Tell of old names, and of options that have no effect."""
+    for sentence in sentences:
+        print(f"warning: {printable(sentence)}", file=sys.stderr)
+
+
 def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
-    """Options by name: the preset's, overridden by the flags that were given."""
+    """Options by name: the preset's, overridden by the flags that were given. Old names are warned of."""
     parser = argparse.ArgumentParser(
         prog=method.script,
         usage="%(prog)s [--preset NAME] [--option value ...]\n       [--export --export-dir FOLDER]",
         allow_abbrev=False,
-        description=f"Run a job of {method.site.method}, or export it with --export --export-dir FOLDER.",
+        description=f"Run a job of {method.client.method}, or export it with --export --export-dir FOLDER.",
     )
     known = ", ".join(presets(method))
     parser.add_argument("--preset", metavar="NAME", help=f"options from a preset ({known}) or a TOML file")
     add_manners(parser)
-    add_flags(parser, JobConfig, method.site, method.server, groups=GROUPS, short=True)
-    if method.site.takes_published_flags:
-        add_retired_flags(parser)
-    flags = vars(command_line.parse(parser, argv))
+    add_flags(parser, *method.configs, groups=GROUPS, short=True)
+    flags, sentences = command_line.leaving_well(lambda: read_flags(parser, argv, *method.configs))
     preset = flags.pop("preset", None)
     for manner in ("quiet", "debug"):  # of this command line, not of the job
         del flags[manner]
     is_here = not EXPORTING and flags.get("env") != "prod"
-    return {**(read_preset(method, preset, is_here) if preset else {}), **flags}
+    options = read_preset(method, preset, is_here) if preset else {}
+    warn(sentences)
+    return {**options, **flags}
 
 
 def presets(method: Method) -> list[str]:
@@ -118,10 +128,12 @@ def presets(method: Method) -> list[str]:
 def read_preset(method: Method, name: str, is_here: bool = True) -> dict[str, Any]:
     """Options of a shipped preset or of a user's TOML file; ``{cache}`` in texts is the cache folder.
 
+    Old names are warned of.
+
     Args:
         method: whose preset.
         name: of the preset, or the file.
-        is_here: whether the job runs on this machine; if not, each site has a cache folder of its own for its paths.
+        is_here: whether the job runs on this machine; if not, each client has a cache folder of its own for its paths.
 
     Raises:
         UserError: there is no such preset, or it holds an option that does not exist.
@@ -130,7 +142,8 @@ def read_preset(method: Method, name: str, is_here: bool = True) -> dict[str, An
     if not path.is_file():
         known = ", ".join(presets(method))
         raise UserError(f"--preset {name}: there is no such preset; there are {known}, or give a .toml file")
-    options = read_toml(path, JobConfig, method.site, method.server)
+    options, sentences = read_options(path, *method.configs)
+    warn(sentences)
     texts = [k for k, v in options.items() if isinstance(v, str) and (is_here or k not in PATHS)]
     return {**options, **{k: in_cache(options[k]) for k in texts}}
 
@@ -139,55 +152,62 @@ def _preset_folder(method: Method) -> Path:
     return METHODS / method.script.removesuffix("_job.py") / "presets"
 
 
-def run(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig, quiet: bool = False) -> int:
-    """Run or export the job, with a model server for its clients if they share one; returns the exit status."""
-    if not job.share_lm:
+def run(method: Method, job: JobConfig, site: ClientConfig, server: ServerConfig, quiet: bool = False) -> int:
+    """Run or export the job, with a service for its model if it shares one; returns the exit status."""
+    if not job.share_model:
         return run_job(method, job, site, server, quiet)
     if not isinstance(site, FedBPTConfig):
         raise UserError(
-            "--share_lm 1 is for FedBPT, which only asks the model; the sites of LP-FL each train their own"
+            "--share_model 1 is for FedBPT, which only asks the model; the clients of LP-FL each train their own"
         )
     if job.env == "prod" or EXPORTING:
         raise UserError(
-            "--share_lm 1 is for jobs that run on this machine; for others run `python -m flaretune serve` on each "
-            "machine and give --lm"
+            "--share_model 1 is for jobs that run on this machine; for others run `python -m flaretune serve` on each "
+            "machine and give --model_server"
         )
-    if site.lm != "local":
-        raise UserError(f"--share_lm 1 starts a service, and --lm {site.lm} names one; leave one of them out")
+    if site.model_server != "local":
+        raise UserError(
+            f"--share_model 1 starts a model server, and --model_server {site.model_server} names one; leave one of "
+            "them out"
+        )
     gpus = ",".join(f"cuda:{number}" for number in re.findall(r"\d+", job.gpu))  # NVFlare: 0,1 or [0],[1]
     service = build(ServiceConfig, {**as_dict(site), **({"device": gpus} if gpus else {})})
-    with running_model_server(service, _output(job) / "model_server.log") as url:
-        return run_job(method, job, replace(site, lm=url, device="auto", batch_size=0), server, quiet)
+    with running_service(service, _output(job) / "service.log") as url:
+        return run_job(method, job, changed(site, model_server=url, device="auto", batch_size=0), server, quiet)
 
 
 def _output(job: JobConfig) -> Path:
     return Path(job.output or f"runs/{job.name}")
 
 
-def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig, quiet: bool = False) -> int:
+def run_job(method: Method, job: JobConfig, site: ClientConfig, server: ServerConfig, quiet: bool = False) -> int:
     """Run or export the job, and collect its results, told of unless `quiet`; returns the exit status."""
     if job.code != CARRIED and job.env != "prod" and not EXPORTING:
         raise UserError(
             f"--code {job.code} is for a real federation, whose server and sites allow flaretune's classes: give "
             "--env prod or --export"
         )
+    per_client, sentences = read_client_tables(Path(job.per_client), method.client) if job.per_client else (None, [])
+    warn(sentences)
     clients = [name.strip() for name in job.clients.split(",") if name.strip()]
-    per_site = read_toml(Path(job.sites), tables_of=method.site) if job.sites else None
-    if clients and per_site and set(clients) != set(per_site):
-        raise UserError(f"--clients {job.clients} and {job.sites}, which has {', '.join(per_site)}, name other sites")
-    clients = clients or list(per_site or [])
+    if clients and per_client and set(clients) != set(per_client):
+        raise UserError(
+            f"--clients {job.clients} and {job.per_client}, which has {', '.join(per_client)}, name other clients"
+        )
+    clients = clients or list(per_client or [])
     n_clients = len(clients) or job.n_clients
     if job.env == "poc" and server.min_clients == 1:
-        server = replace(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
+        server = changed(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
     if server.checkpoint and job.env != "prod" and not EXPORTING:  # on this machine, whatever folder its server runs in
-        server = replace(server, checkpoint=str(Path(server.checkpoint).expanduser().absolute()))
+        server = changed(server, checkpoint=str(Path(server.checkpoint).expanduser().absolute()))
         if not site.state_dir:  # the simulator empties its sites' workspaces
-            site = replace(site, state_dir=f"{server.checkpoint}/sites")
-    recipe = method.recipe(site, server, name=job.name, per_site=per_site, code=job.code)
-    if job.tracking != "none":
+            site = changed(site, state_dir=f"{server.checkpoint}/sites")
+    recipe = method.recipe(site, server, name=job.name, per_site=per_client, code=job.code)
+    tracker, uri = job.tracker
+    if tracker != "none":
         if job.env != "prod" and not EXPORTING:  # its server runs here
-            check_tracker(job.tracking)
-        recipe.track(job.tracking, job.tracking_uri)
+            check_tracker(tracker)
+        recipe.track(tracker, uri)
     output = _output(job)
     if job.env != "prod":
         logging.getLogger("nvflare").setLevel(logging.WARNING)
@@ -200,7 +220,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
             num_clients=n_clients,
             num_threads=job.threads or None,
             gpu_config=job.gpu or None,
-            log_config=None if job.verbose else str(_silent_logs(output)) if quiet else LOG_CONFIG,
+            log_config=str(_silent_logs(output)) if quiet else LOG_CONFIG,
             workspace_root=str((output / "workspace").absolute()),
         )
     elif job.env == "poc":
@@ -212,7 +232,7 @@ def run_job(method: Method, job: JobConfig, site: SiteConfig, server: ServerConf
             result = recipe.execute(env)  # exits the process here if --export was given
             folder = _logs(job, env)
             if job.env != "sim":  # the simulator has ended, and ended well, when execute returns
-                downloaded = result.get_result(timeout=job.timeout, clean_up=False)
+                downloaded = result.get_result(clean_up=False)
                 status = str(result.get_status())
                 if downloaded is None or "FAILED" in status.upper() or "ABORT" in status.upper():
                     return _failed(f"the job ended as {status}", _logs(job, env))

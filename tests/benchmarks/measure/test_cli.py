@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-
-from flaretune.cli.main import main
 from measure import memory as bench_memory
 from measure import round as bench_round
 from measure.simulated import JobRun
+
+from flaretune.cli.main import main
 
 
 def test_wire_as_json_and_as_a_table(capsys, tmp_path):
@@ -62,11 +62,11 @@ def test_memory_runs_every_way_that_there_is(monkeypatch):
 
     def run(options):
         asked.append(options)
-        return run_of(options["n_clients"], options.get("share_lm", 0), options.get("threads", 0), 4.0)
+        return run_of(options["n_clients"], options.get("share_model", 0), options.get("threads", 0), 4.0)
 
     monkeypatch.setattr(bench_memory, "run_fedbpt", run)
     result = bench_memory.memory([1, 4])
-    ways = [(o["n_clients"], o.get("share_lm", 0), o.get("threads", 0)) for o in asked]
+    ways = [(o["n_clients"], o.get("share_model", 0), o.get("threads", 0)) for o in asked]
     assert ways == [(1, 0, 0), (1, 1, 0), (4, 0, 0), (4, 1, 0), (4, 1, 2)]
     assert all(o["preset"] == "demo" and o["num_rounds"] == result["rounds"] for o in asked)
     assert result["local"]["4"]["peak_mb"] == 4000

@@ -128,8 +128,8 @@ def test_equal_seeds_repeat_a_round_and_others_do_not(opened):
 
 def test_accumulated_gradients_are_those_of_the_whole_step(opened):
     results = []
-    for passes in (1, 3):
-        site, tuned = opened("llama", gradient_accumulation=passes, local_epochs=1, local_steps=0)
+    for batch_size in (0, 3):
+        site, tuned = opened("llama", batch_size=batch_size, local_epochs=1, local_steps=0)
         results.append((site.train({}, 1, evaluate=False), tuned))
     (one, _), (three, _) = results
     assert one.loss == pytest.approx(three.loss, rel=1e-5)

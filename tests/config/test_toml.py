@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flaretune.tasks.toml_lines import key_lines, line_of
+from flaretune.config.toml import key_lines, line_of
 
 TEXT = '''# a comment = 1
 a = 1
