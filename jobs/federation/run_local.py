@@ -30,8 +30,8 @@ from processes import MARK, end_all, members, run_commands, wait_for_end  # noqa
 
 from flaretune.cache import cache_dir  # noqa: E402
 from flaretune.cli.console import STOPPED, add_manners, parse, run  # noqa: E402
-from flaretune.errors import UserError  # noqa: E402
 from flaretune.engine.results import SUMMARY, error_sentences, read_summary  # noqa: E402
+from flaretune.errors import UserError  # noqa: E402
 
 GUIDE = Path(__file__).with_name("README.md")
 SERVER_NAME = "localhost"

@@ -17,13 +17,6 @@ from flaretune.cli.predict import add_predict
 from flaretune.cli.runs import add_plot, add_watch
 from flaretune.cli.serve import add_serve
 from flaretune.cli.tasks import add_tasks
-from flaretune.config.client import ClientConfig
-from flaretune.config.flags import add_flags
-from flaretune.config.groups import GROUPS
-from flaretune.config.model_server import TOKEN_VARIABLE, ServiceConfig
-from flaretune.config.old_names import renew
-from flaretune.config.options import build
-from flaretune.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from flaretune.cli.console import add_command, add_manners, printable
-from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.config.flags import add_flags
 from flaretune.config.options import build
 from flaretune.errors import UserError

@@ -14,7 +14,6 @@ from flaretune.config.client import PATHS, ClientConfig
 from flaretune.config.files import read_options
 from flaretune.config.flags import add_flags, read_flags
 from flaretune.config.groups import GROUPS
-from flaretune.config.methods import method_configs
 from flaretune.config.options import as_dict, build, check_values
 from flaretune.errors import UserError, shown
 
@@ -22,7 +21,10 @@ ClientKind = TypeVar("ClientKind", bound=ClientConfig)
 
 
 def read_client_config(
-    config: type[ClientKind], argv: Sequence[str], client_file: Path | None = None
+    config: type[ClientKind],
+    argv: Sequence[str],
+    client_file: Path | None = None,
+    methods: Sequence[type[ClientConfig]] = (),
 ) -> tuple[ClientKind, list[str]]:
     """Read the flags of a client's script, and what the client says for itself.
 
@@ -32,6 +34,7 @@ def read_client_config(
             which go before it, or both.
         client_file: a TOML file of the client's own options, which go before the job's; None or a file that is not
             there for none.
+        methods: those of all methods, which may stand in the client's file.
 
     Returns:
         The config, and sentences on where options come from, on old names and on what has no meaning any more.
@@ -53,7 +56,7 @@ def read_client_config(
     if written is not None:
         given = {**_from_json(config, written), **given}
     if client_file is not None and client_file.is_file():
-        own, more = _own_options(config, client_file)
+        own, more = _own_options(config, client_file, methods or (config,))
         if given.get("dp_public_test"):
             refuse_own_data({n: v for n, v in own.items() if v != given.get(n)}, f"{client_file}: ")
         given, left = _with_own(given, own)
@@ -106,9 +109,10 @@ def _with_own(given: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[st
     return {**given, **own}, sentences
 
 
-def _own_options(config: type[ClientConfig], file: Path) -> tuple[dict[str, Any], list[str]]:
+def _own_options(
+    config: type[ClientConfig], file: Path, methods: Sequence[type[ClientConfig]]
+) -> tuple[dict[str, Any], list[str]]:
     """Options of this method in a client's file, which is one for all; paths are taken from the folder it lies in."""
-    methods = [client for client, _ in method_configs().values()]
     own, sentences = read_options(file, *methods)
     allowed = dict.fromkeys(name for method in (config, *methods) for name in method.client_options)
     for name, value in own.items():

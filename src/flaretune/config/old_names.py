@@ -66,7 +66,10 @@ GONE: dict[str, dict[str, tuple[tuple[Any, ...] | None, str]]] = {
         ),
         "zero_lm_bias": ((1,), "the bias of a masked model's head is always set to zero, as BBT does; leave it out"),
     },
-    "FedBPTServerConfig": {"sigma_floor": ((0,), "the step size has no floor, which no run reached; leave it out")},
+    "FedBPTServerConfig": {
+        "sigma_floor": ((0,), "the step size has no floor, which no run reached; leave it out"),
+        "seed": (None, "the server takes the clients' seed; leave it out"),
+    },
     "LPFLConfig": {
         "soft_refresh": ((0,), "texts keep the labels they have joined with; leave it out"),
         "soft_temperature": ((1,), "soft labels are the model's probabilities; leave it out"),

@@ -145,6 +145,24 @@ def as_dict(config: Options) -> dict[str, Any]:
     return dict(config)
 
 
+def not_default(config: Options) -> dict[str, Any]:
+    """The options that have another value than their default."""
+    known = defaults(type(config))
+    return {name: value for name, value in as_dict(config).items() if value != known[name]}
+
+
+def split_options(given: Mapping[str, Any], *configs: type[Options]) -> list[Any]:
+    """A config of each class, from options by name that each must be one of at least one class's.
+
+    Raises:
+        OptionError: see `Options`; an option is of none.
+    """
+    known = [name for config in configs for name in config.model_fields]
+    if unknown := [name for name in given if name not in known]:
+        raise OptionError([f"{name!r} is no option; {near(name, known)}" for name in unknown])
+    return build_all(given, *configs)
+
+
 def changed(config: Config, **values: Any) -> Config:
     """The same options but for some values.
 

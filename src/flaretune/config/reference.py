@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from flaretune.config.client import ClientConfig
 from flaretune.config.groups import GROUPS
 from flaretune.config.job import JobConfig
-from flaretune.config.methods import method_configs
 from flaretune.config.model_server import ServiceConfig
 from flaretune.config.old_names import GONE, JOINED, RENAMED, RENAMED_VALUES
 from flaretune.config.options import Option, options_of
+from flaretune.config.server import ServerConfig
 
 INTRODUCTION = """\
 # Options
@@ -17,17 +20,20 @@ Made from the definitions in `src/flaretune/config/` and `src/flaretune/methods/
 Every option is a flag of the job scripts (`--k_shot 16`), a key of presets and of files of options by client
 (`k_shot = 16`), and an argument of the configs in Python (`k_shot=16`). Those of the server are keys of
 `config_fed_server.conf` too; those of the clients are flags in `app_config`, and a key in a client's own
-`local/flaretune.toml` where they have a †. The last column says who takes an option: FedBPT, LP-FL, both methods, the
+`local/flaretune.toml` where they have a †. The last column says who takes an option: FedBPT, LP-FL, every method, the
 job scripts, or the model server (`python -m flaretune serve`).
 """
 
 
-def options_markdown() -> str:
-    """A table for each group: option, default, values, what it does, and who takes it; then old names."""
+def options_markdown(methods: Sequence[tuple[type[ClientConfig], type[ServerConfig]]]) -> str:
+    """A table for each group: option, default, values, what it does, and who takes it; then old names.
+
+    Args:
+        methods: configs of clients and server of every method.
+    """
     taken: dict[str, list[str]] = {}
     items: dict[str, Option] = {}
     own: set[str] = set()
-    methods = method_configs().values()
     kinds = [("job", JobConfig), *((c.method, k) for c, server in methods for k in (c, server))]
     for who, config in (*kinds, ("model server", ServiceConfig)):
         for item in options_of(config):
@@ -74,7 +80,7 @@ def _values(item: Option) -> str:
 def _who(taken: list[str], methods: list[str]) -> str:
     both = [name for name in methods if name in taken]
     rest = [name for name in taken if name not in methods]
-    return ", ".join([*(["both methods"] if len(both) == len(methods) == 2 else both), *rest])
+    return ", ".join([*(["every method"] if len(both) == len(methods) else both), *rest])
 
 
 def _code(value: object) -> str:

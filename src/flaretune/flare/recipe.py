@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +23,7 @@ import flaretune
 from flaretune.config.client import PATHS, ClientConfig
 from flaretune.config.client_flags import refuse_own_data
 from flaretune.config.job import CARRIED, CODE, check_name
-from flaretune.config.options import as_dict, build, not_default, split_options
+from flaretune.config.options import as_dict, build, changed, not_default, split_options
 from flaretune.config.server import ServerConfig
 from flaretune.engine.codec import TASKS
 from flaretune.errors import UserError
@@ -151,16 +150,16 @@ class FlaretuneRecipe(Recipe):
         """Add the app of one client, or of all where `client` is None."""
         load_task(config.task)  # what is wrong with it is said now, and not at every client
         if not config.task_file and config.task_name in local_tasks():
-            config = replace(config, task_file=str(task_file(config.task_name)))
+            config = changed(config, task_file=str(task_file(config.task_name)))
         if config.task_file and not (config.dataset or config.data_path):
-            config = replace(config, dataset=data_beside(config.task_file))  # relative to where it lies now
+            config = changed(config, dataset=data_beside(config.task_file))  # relative to where it lies now
         here = {name: value for name in PATHS if (value := getattr(config, name, ""))}
-        config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
+        config = changed(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         target = client or ALL_SITES
         if config.task_file:
             file = Path(config.task_file)
             self._job.add_file_to(str(file), target, app_folder_type="config")
-            config = replace(config, task_file=f"config/{file.name}")  # seen from the client's working folder
+            config = changed(config, task_file=f"config/{file.name}")  # seen from the client's working folder
         self._job.to(self._executor(config), target, tasks=list(TASKS))
         if self._transfer:
             self._job.to(dict(self._transfer), target)

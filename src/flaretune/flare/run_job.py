@@ -21,7 +21,7 @@ from flaretune.engine.results import collect_results, forget_results, read_summa
 from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
 from flaretune.methods.base import Method
-from flaretune.model_server.launch import running_service
+from flaretune.model_server.launch import running_model_server
 
 EXPORTING = "--export" in sys.argv  # looked up before NVFlare takes it
 with warnings.catch_warnings():
@@ -101,7 +101,7 @@ def run_job(
         )
     gpus = ",".join(f"cuda:{number}" for number in re.findall(r"\d+", job.gpu))  # NVFlare: 0,1 or [0],[1]
     config = build(ServiceConfig, {**as_dict(client), **({"device": gpus} if gpus else {})})
-    with running_service(config, output_of(job) / "model_server.log") as url:
+    with running_model_server(config, output_of(job) / "model_server.log") as url:
         shared = changed(client, model_server=url, device="auto", batch_size=0)
         return _run(method, job, shared, server, per_client, quiet)
 

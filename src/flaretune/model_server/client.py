@@ -25,6 +25,7 @@ from flaretune.model_server.protocol import (
     texts_content,
 )
 from flaretune.model_server.token import TOKEN_VARIABLE
+from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.tasks.spec import TaskSpec
 
 CONNECT_SECONDS = 5

@@ -84,7 +84,7 @@ class LPFLClient(Client):
         self._states = KeptStates(context.state_folder)
         n_pool = len(texts.pool) if config.soft_labels == "on" else 0
         soft_settings = build(SoftLabelSettings, as_dict(config))
-        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings, context.name)
+        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings)
         self._pool_digest = _digest(texts.pool)
         if context.takes_over:
             self._take_over()
@@ -212,7 +212,7 @@ class LPFLClient(Client):
         return TrainingSet(
             [*train.texts, *(self._texts.pool[i] for i in soft)],
             np.concatenate([np.eye(self._spec.n_classes)[train.labels], self._pool.labels]),
-            np.concatenate([np.ones(len(train.labels)), np.full(len(soft), self._config.soft_weight)]),
+            np.ones(len(train.labels) + len(soft)),
         )
 
     def _mass(self) -> np.ndarray:
