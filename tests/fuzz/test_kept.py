@@ -122,7 +122,7 @@ def test_damaged_soft_labels(tmp_path):
 
 
 def test_damaged_counts_of_noised_answers(tmp_path):
-    settings = PrivacySettings(1.0, 1.0, 1e-5, 0.0)
+    settings = PrivacySettings(1.0, 1.0, 0.0)
 
     good = Releases(settings, tmp_path)
     for _ in range(7):

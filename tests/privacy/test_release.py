@@ -102,7 +102,7 @@ def test_a_damaged_count_is_refused(tmp_path, text):
 def test_a_site_s_limit(tmp_path):
     """Two answers are within the ε of two, a third is not, and neither is a run of three."""
     limit = epsilon(0.5, 1e-5, 2) + 0.01
-    releases = Releases(PrivacySettings(0.5, 2.0, 1e-5, limit), tmp_path)
+    releases = Releases(PrivacySettings(0.5, 2.0, limit), tmp_path)
     releases.check(2)
     with pytest.raises(UserError, match=r"--dp_epsilon .*: after 3 answers with --dp_noise 0.5 ε is "):
         releases.check(3)

@@ -25,7 +25,7 @@ class TrainSettings:
     local_steps: int
     learning_rate: float
     train_batch_size: int
-    batch_size: int = 0
+    batch_size: int
 
 
 @dataclass(frozen=True)
