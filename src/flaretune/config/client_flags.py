@@ -14,7 +14,7 @@ from flaretune.config.client import PATHS, ClientConfig
 from flaretune.config.files import read_options
 from flaretune.config.flags import add_flags, read_flags
 from flaretune.config.groups import GROUPS
-from flaretune.config.options import as_dict, build, check_values
+from flaretune.config.options import build, check_values
 from flaretune.errors import UserError, shown
 
 ClientKind = TypeVar("ClientKind", bound=ClientConfig)
@@ -30,8 +30,8 @@ def read_client_config(
 
     Args:
         config: the method's.
-        argv: the flags, which the job's author has written: a config as JSON (``--config``, see `to_json`), options,
-            which go before it, or both.
+        argv: the flags, which the job's author has written: a file of them (``--config``), options, which go
+            before it, or both.
         client_file: a TOML file of the client's own options, which go before the job's; None or a file that is not
             there for none.
         methods: those of all methods, which may stand in the client's file.
@@ -49,12 +49,12 @@ def read_client_config(
         description=f"The script of a {config.method} client. NVFlare starts it: put these flags into a job's "
         "app_config.",
     )
-    parser.add_argument("--config", metavar="JSON", help="options as a JSON object; flags go before them")
+    parser.add_argument("--config", metavar="FILE", help="options as a JSON object; flags go before them")
     add_flags(parser, config, groups=GROUPS, short=True)
     given, sentences = read_flags(parser, argv, config)
     written = given.pop("config")
     if written is not None:
-        given = {**_from_json(config, written), **given}
+        given = {**_from_file(config, written), **given}
     if client_file is not None and client_file.is_file():
         own, more = _own_options(config, client_file, methods or (config,))
         if given.get("dp_public_test"):
@@ -63,11 +63,6 @@ def read_client_config(
         sentences += [*more, *left, f"of this client's own {client_file}: {', '.join(own)}"]
     given |= {name: in_cache(given[name]) for name in PATHS if name in given}
     return build(config, given), sentences
-
-
-def to_json(config: ClientConfig) -> str:
-    """A whole config as a JSON object, for ``--config``."""
-    return json.dumps(as_dict(config), ensure_ascii=False)
 
 
 def refuse_own_data(own: Mapping[str, Any], place: str = "") -> None:
@@ -84,13 +79,15 @@ def refuse_own_data(own: Mapping[str, Any], place: str = "") -> None:
             )
 
 
-def _from_json(config: type[ClientConfig], text: str) -> dict[str, Any]:
+def _from_file(config: type[ClientConfig], file: str) -> dict[str, Any]:
     try:
-        values = json.loads(text)
+        values = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {file} cannot be read ({error.strerror}); give a file of options") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"--config {shown(text)} is not valid JSON: {error}") from error
+        raise UserError(f"--config {file} is not valid JSON: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"--config {shown(text)}: must be a JSON object of options")
+        raise UserError(f"--config {file}: must hold a JSON object of options, not {shown(values)}")
     check_values(config, values)
     return values
 

@@ -26,10 +26,11 @@ from flaretune.config.job import CARRIED, CODE, check_name
 from flaretune.config.options import as_dict, build, changed, not_default, split_options
 from flaretune.config.server import ServerConfig
 from flaretune.engine.codec import TASKS
+from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
 from flaretune.flare.controller import FlaretuneController
 from flaretune.flare.environment import variable
-from flaretune.flare.executor import ClientExecutor, script_arguments, script_file
+from flaretune.flare.executor import OPTIONS, ClientExecutor, script_arguments, script_file
 from flaretune.flare.tracking import RunTracking
 from flaretune.methods.base import Method
 from flaretune.methods.registry import find_method
@@ -160,20 +161,20 @@ class FlaretuneRecipe(Recipe):
             file = Path(config.task_file)
             self._job.add_file_to(str(file), target, app_folder_type="config")
             config = changed(config, task_file=f"config/{file.name}")  # seen from the client's working folder
-        self._job.to(self._executor(config), target, tasks=list(TASKS))
+        options = Path(tempfile.mkdtemp(dir=self._staging.name)) / Path(OPTIONS).name
+        write_json(not_default(config), options)
+        self._job.add_file_to(str(options), target, app_folder_type="config")
+        self._job.to(self._executor(), target, tasks=list(TASKS))
         if self._transfer:
             self._job.to(dict(self._transfer), target)
         if self._carries_code:
             self._job.add_file_to(str(self._code_folder()), target)
 
-    def _executor(self, config: ClientConfig) -> Executor:
-        """What starts a client's script with its options."""
-        options = not_default(config)
+    def _executor(self) -> Executor:
+        """What starts a client's script."""
         if not self._carries_code:
-            return ClientExecutor(self._method.name, options)
-        return ClientAPIExecutor(
-            **script_arguments(["python3", "-u", f"custom/{self._method.client_script}"], options)
-        )
+            return ClientExecutor(self._method.name)
+        return ClientAPIExecutor(**script_arguments(["python3", "-u", f"custom/{self._method.client_script}"]))
 
     def _code_folder(self) -> Path:
         """A folder with the code that a job carries, which lives as long as this recipe."""
