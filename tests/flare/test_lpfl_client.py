@@ -189,7 +189,7 @@ def test_tasks_are_answered_and_only_what_is_trained_travels(folders, family, ch
     task = lpfl_messages.evaluate_task(SITES, trained.arrays)
     evaluated = messages.read_evaluate_answer(ask(tasks, messages.EVALUATE, task), TASK)
     np.testing.assert_array_equal(evaluated.evaluation.test, again.evaluation.test)
-    np.testing.assert_array_equal(evaluated.evaluation.validation, again.evaluation.dev)
+    np.testing.assert_array_equal(evaluated.evaluation.validation, again.evaluation.validation)
     assert evaluated.evaluation.validation_loss_sum == again.evaluation.validation_loss_sum
 
 
