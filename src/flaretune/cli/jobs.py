@@ -47,7 +47,9 @@ def _run(method: Method, argv: Sequence[str]) -> int:
     given, sentences = parse(method, argv)
     warn(sentences)
     job, client, server = build_all({"name": method.name, **given}, *configs_of(method))
-    per_client, sentences = read_client_tables(Path(job.per_client), method.client_config) if job.per_client else ({}, [])
+    per_client, sentences = (
+        read_client_tables(Path(job.per_client), method.client_config) if job.per_client else ({}, [])
+    )
     warn(sentences)
     quiet = "--quiet" in argv
     try:

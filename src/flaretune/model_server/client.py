@@ -194,7 +194,9 @@ def open_remote_model(
         UserError: there is no token; see `Connection.send`.
     """
     if not token:
-        raise UserError(f"--model_server {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}")
+        raise UserError(
+            f"--model_server {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}"
+        )
     connection = Connection(url, token, patience, answer_seconds)
     return RemotePromptedModel(connection, named(black_box_content(model_name, dtype, spec, settings)), spec)
 
