@@ -12,7 +12,7 @@ import flaretune
 
 PACKAGE = Path(flaretune.__file__).parent
 # What a part may import from, besides itself, in the order of the flow: each from those before it.
-BASE = {"errors", "cache", "seeding", "files", "free_port", "softmax"}
+BASE = {"errors", "cache", "seeding", "files", "host", "softmax"}
 FLOW = [
     "aggregation",
     "config",
@@ -33,7 +33,7 @@ MAY_IMPORT = {part: {*BASE, *FLOW[:place]} for place, part in enumerate(FLOW)} |
     "cache": {"errors"},
     "seeding": set(),
     "files": {"errors"},
-    "free_port": set(),
+    "host": set(),
     "softmax": set(),
 }
 TRAINING_LIBRARIES = ("torch", "transformers", "peft")

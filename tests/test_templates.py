@@ -5,14 +5,14 @@ import inspect
 from pathlib import Path
 
 import pytest
-from pyhocon import ConfigFactory
-
-from flaretune.config.options import defaults
-from flaretune.errors import UserError
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
+from pyhocon import ConfigFactory
+
+from flaretune.config.options import defaults
+from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 

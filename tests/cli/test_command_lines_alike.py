@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flaretune.cli.main import make_parser
 from flaretune.cli.jobs import FEDBPT, LPFL, main
+from flaretune.cli.main import make_parser
 
 SCRIPTS: dict[str, Callable[[list[str]], int]] = {
     "fedbpt_job": lambda argv: main(FEDBPT, argv),

@@ -1,8 +1,8 @@
 import pytest
+from flaretune.config.methods import method_configs
 
 from flaretune.config.client_flags import read_client_config
 from flaretune.config.job import JobConfig
-from flaretune.config.methods import method_configs
 from flaretune.config.model_server import ServiceConfig
 from flaretune.config.old_names import GONE, JOINED, RENAMED, RENAMED_VALUES, renew
 from flaretune.config.options import defaults

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 import pytest
+from flaretune.config.methods import method_configs
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from flaretune.config.client_flags import read_client_config
 from flaretune.config.flags import add_flags, to_argv
 from flaretune.config.groups import GROUPS
 from flaretune.config.job import JobConfig
-from flaretune.config.methods import method_configs
 from flaretune.config.model_server import ServiceConfig
 from flaretune.config.options import as_dict, build, build_all, changed, check_values, defaults, options_of
 from flaretune.config.server import ServerConfig

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from flaretune.config.methods import method_configs
 
 from flaretune.config.job import JobConfig
-from flaretune.config.methods import method_configs
 from flaretune.config.model_server import ServiceConfig
 from flaretune.config.options import defaults
 from flaretune.config.reference import options_markdown

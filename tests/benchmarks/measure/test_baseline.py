@@ -5,7 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-
 from measure.baseline import Baseline
 from measure.examples import random_examples
 from measure.random_model import black_box_of, label_word_ids, narrowed, random_model, random_prompt

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-
 from measure import timing
 from measure.evaluate import EvaluateSettings, evaluate, evaluate_table
+
 from flaretune.errors import UserError
 
 TINY = ("tiny-masked", "tiny-causal")

@@ -4,7 +4,6 @@ import gc
 
 import pytest
 import torch
-
 from measure import gpu_memory
 from measure.shapes import SHAPES
 

@@ -4,9 +4,9 @@ import csv
 
 import numpy as np
 import pytest
-
 from measure.evaluate import EvaluateSettings, evaluate
 from measure.precision import MODEL, TASK, compare_dtypes, rank_correlation
+
 from tests.models_for_tests import save_tiny_model
 from tests.tokenizers_for_tests import SENTENCES
 
