@@ -36,7 +36,7 @@ from flaretune.cli import console as command_line
 from measure.machine import machine
 from flaretune.cli.console import STOPPED, add_manners, parse
 from flaretune.errors import UserError
-from flaretune.engine.records import write_json
+from flaretune.engine.summary import write_json
 
 SHIPPED_PLAN = Path(__file__).resolve().with_name("compare.toml")
 HEAVY = ("workspace", "best_adapter", "last_adapter", "rounds", "tb_events")  # of a finished run: removed

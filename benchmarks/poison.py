@@ -30,7 +30,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from flaretune.config.shared import GROUPS
+from flaretune.config.groups import GROUPS
 from flaretune.flare.site_script import load_data
 from flaretune.methods.fedbpt.global_update import GlobalSearch
 from measure.machine import machine
@@ -40,8 +40,9 @@ from flaretune.aggregation.registry import RULES, find_rule
 from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
 from flaretune.cli.jobs import read_preset
-from flaretune.config.options import add_flags, as_dict, build
-from flaretune.engine.records import versions, write_json
+from flaretune.config.flags import add_flags
+from flaretune.config.options import as_dict, build
+from flaretune.engine.summary import versions, write_json
 from flaretune.errors import UserError
 from flaretune.flare import fedbpt_client, lpfl_client
 from flaretune.methods.fedbpt.limited_results import RoundResults, limit_results

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flaretune.cli.jobs import read_preset
-from flaretune.engine.records import versions
+from flaretune.engine.summary import versions
 from flaretune.flare.message_sizes import search_round, serialiser_of_a_job, write_and_read
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution
