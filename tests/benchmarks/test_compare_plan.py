@@ -69,7 +69,7 @@ def test_options_of_common_method_split_and_row_in_this_order(tmp_path, monkeypa
         ('splits = ["IID"]', 'splits = "IID"', "splits is 'IID' and must be a list"),
         ('splits = ["IID"]', 'splits = ["IID", "IID"]', r"the names \['IID', 'IID'\] must differ"),
         ('splits = ["IID"]', 'split = ["IID"]', "row 'centralised .all.': there is no 'split'; did you mean 'splits'"),
-        ('method = "fedbpt"', 'method = "fedavg"', "row 'FedBPT': there is no 'fedavg'; there are lpfl, fedbpt"),
+        ('method = "fedbpt"', 'method = "fedavg"', "row 'FedBPT': there is no 'fedavg'; there are fedbpt, lpfl"),
         ('method = "fedbpt"', "", "a row's method is None; every row needs a text there"),
         ('name = "FedBPT"', 'name = "LP FL"', "must differ in letters or digits"),
     ],
