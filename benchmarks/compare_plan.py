@@ -11,16 +11,16 @@ from typing import Any
 from compare_table import COLUMNS, Layout
 
 from flaretune.cache import in_cache
-from flaretune.cli.jobs import FEDBPT, LPFL
+from flaretune.cli.jobs import configs_of
 from flaretune.config.job import JobConfig
 from flaretune.config.old_names import renew
 from flaretune.config.options import as_dict, build, defaults
 from flaretune.config.toml import read_toml
 from flaretune.errors import UserError, near
+from flaretune.methods.registry import METHODS
 from flaretune.tasks.spec import load_task, task_table
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = {"lpfl": LPFL, "fedbpt": FEDBPT}
 JOB_OPTIONS = ("n_clients", "threads", "gpu", "share_model")  # those of JobConfig that a plan may set
 PARTS = {"seeds": list, "columns": list, "common": dict, "method": dict, "splits": dict, "rows": list}  # of a plan
 
@@ -139,7 +139,7 @@ def _read_row(row: Any, splits: list[str], path: str) -> dict[str, Any]:
 
 def _resolve(method: str, options: dict[str, Any], place: str) -> dict[str, Any]:
     """Every option of a job with its value, the seed's left at its default."""
-    client, server = METHODS[method].client, METHODS[method].server
+    client, server = METHODS[method].client_config, METHODS[method].server_config
     if "seed" in options:
         raise UserError(f"{place}: seed = {options['seed']!r} stands among the options; give all seeds at the top")
     check_keys(options, [*JOB_OPTIONS, *defaults(client), *defaults(server)], place)
@@ -155,7 +155,7 @@ def _resolve(method: str, options: dict[str, Any], place: str) -> dict[str, Any]
 def defaults_of(method: str) -> dict[str, Any]:
     """Every option of a method's jobs with its default."""
     on_job = {name: value for name, value in defaults(JobConfig).items() if name in JOB_OPTIONS}
-    return {**on_job, **defaults(METHODS[method].server), **defaults(METHODS[method].client)}
+    return {**on_job, **defaults(METHODS[method].server_config), **defaults(METHODS[method].client_config)}
 
 
 def of_today(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def of_today(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: one asks for what is not there any more.
     """
-    return renew(options, *METHODS[method].configs, place="")[0]
+    return renew(options, *configs_of(METHODS[method]), place="")[0]
 
 
 def _read_task(options: dict[str, Any], place: str) -> dict[str, Any] | None:

@@ -113,7 +113,7 @@ def _load(args: argparse.Namespace) -> None:
 def _tell(args: argparse.Namespace, result: dict[str, Any], table: Callable[[Mapping[str, Any]], str]) -> None:
     """Print what was measured, and keep it."""
     if args.output is not None:
-        from flaretune.engine.records import write_json
+        from flaretune.engine.summary import write_json
 
         write_json(result, args.output)
     print(json.dumps(result, indent=2) if args.json else table(result))

@@ -19,7 +19,7 @@ from measure.timing import matrix_rate, take_turns
 from measure.work import Counting
 from flaretune.errors import UserError
 from flaretune.models.load import DTYPES, resolve_device, resolve_dtype
-from flaretune.engine.records import versions
+from flaretune.engine.summary import versions
 from flaretune.seeding import derive_seed
 
 DEFAULT_SHAPES = ("roberta-base", "roberta-large", "llama")

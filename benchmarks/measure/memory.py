@@ -7,7 +7,7 @@ from datetime import date
 from statistics import median
 from typing import Any
 
-from flaretune.engine.records import versions
+from flaretune.engine.summary import versions
 from flaretune.errors import UserError
 from measure.machine import machine
 from measure.simulated import JobRun, run_fedbpt

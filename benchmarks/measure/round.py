@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from measure.machine import machine
-from measure.simulated import run_fedbpt
+from flaretune.cli.jobs import read_preset
+from flaretune.engine.summary import versions
+from flaretune.flare.message_sizes import search_round, serialiser_of_a_job, write_and_read
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.local_search import local_search
-from flaretune.cli.jobs import FEDBPT, read_preset
-from flaretune.flare.message_sizes import search_round, serialiser_of_a_job, write_and_read
-from flaretune.engine.records import versions
+from flaretune.methods.registry import METHODS
+from measure.machine import machine
+from measure.simulated import run_fedbpt
 
 ROUNDS = 4
 
@@ -41,7 +42,7 @@ def round_seconds(options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     rounds = run.summary["rounds"][1:]
     total = median(r["seconds"] for r in rounds)
     overhead = median(r["overhead_seconds"] for r in rounds)
-    resolved = {**read_preset(FEDBPT, "demo"), **asked}
+    resolved = {**read_preset(METHODS["fedbpt"], "demo"), **asked}
     config = FedBPTConfig(
         intrinsic_dim=resolved["intrinsic_dim"],
         local_iter=resolved["local_iter"],

@@ -17,7 +17,7 @@ from flaretune.errors import UserError
 from flaretune.engine.results import read_summary
 
 SAMPLE_SECONDS = 0.5
-COMMAND = "import sys; from flaretune.cli.jobs import FEDBPT, main; sys.exit(main(FEDBPT))"
+COMMAND = "import sys; from flaretune.cli.jobs import main; sys.exit(main('fedbpt'))"
 
 
 @dataclass(frozen=True)

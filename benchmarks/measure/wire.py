@@ -10,7 +10,7 @@ from measure.machine import machine
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.distribution import COVARIANCE_FORMS
 from flaretune.flare.message_sizes import search_round_bytes
-from flaretune.engine.records import versions
+from flaretune.engine.summary import versions
 
 DIMS = (50, 100, 200, 500)
 

@@ -7,11 +7,14 @@ import compare
 import pytest
 from compare_table import Layout
 
-from flaretune.cli.jobs import FEDBPT, LPFL, parse, read_preset
+from flaretune.cli.jobs import parse, read_preset
 from flaretune.config.options import build
 from flaretune.errors import UserError
+from flaretune.methods.registry import METHODS
 from tests.benchmarks.made_up_comparison import PLAN, SEED_1, SEED_3, write_plan
 from tests.jobs_for_tests import REPOSITORY
+
+FEDBPT, LPFL = METHODS["fedbpt"], METHODS["lpfl"]
 
 
 def test_every_row_has_its_first_seed_before_any_has_its_second(tmp_path):
@@ -66,7 +69,7 @@ def test_options_of_common_method_split_and_row_in_this_order(tmp_path, monkeypa
         ('splits = ["IID"]', 'splits = "IID"', "splits is 'IID' and must be a list"),
         ('splits = ["IID"]', 'splits = ["IID", "IID"]', r"the names \['IID', 'IID'\] must differ"),
         ('splits = ["IID"]', 'split = ["IID"]', "row 'centralised .all.': there is no 'split'; did you mean 'splits'"),
-        ('method = "fedbpt"', 'method = "fedavg"', "row 'FedBPT': there is no 'fedavg'; there are lpfl, fedbpt"),
+        ('method = "fedbpt"', 'method = "fedavg"', "row 'FedBPT': there is no 'fedavg'; there are fedbpt, lpfl"),
         ('method = "fedbpt"', "", "a row's method is None; every row needs a text there"),
         ('name = "FedBPT"', 'name = "LP FL"', "must differ in letters or digits"),
     ],
@@ -85,12 +88,12 @@ def test_the_shipped_plan_has_the_rows_of_the_issue_and_flags_that_the_jobs_take
     assert len(set(plan.values["seeds"])) >= 3
     for row in ("LP-FL", "LP-FL, no soft labels", "LP-FL, A frozen (FFA-LoRA)", "FP-FL (every parameter)", "FedBPT"):
         assert plan.layout.rows[row] == ("IID", "Dirichlet")
-    assert plan.layout.rows["centralised"] == plan.layout.rows["LP-FL, 30 % of soft labels random"] == ("IID",)
+    assert plan.layout.rows["centralised"] == ("IID",)
     changed = {"LP-FL, no soft labels": ("soft_labels", "off"), "FP-FL (every parameter)": ("tuning", "full")}
     for run in plan.runs:
         method = FEDBPT if run.method == "fedbpt" else LPFL
         given = parse(method, compare.job_command(run, tmp_path)[2:])
-        site, server = build(method.client, given), build(method.server, given)
+        site, server = build(method.client_config, given), build(method.server_config, given)
         assert (site.seed, site.iid) == (run.seed, int(run.split == "IID"))
         assert given["n_clients"] == server.min_clients == (1 if run.row == "centralised" else 3)
         assert site.k_shot == plan.values["common"]["k_shot"]
