@@ -11,12 +11,12 @@ from typing import Any
 from compare_table import COLUMNS, Layout
 
 from flaretune.cache import in_cache
+from flaretune.cli.jobs import FEDBPT, LPFL
 from flaretune.config.job import JobConfig
 from flaretune.config.options import as_dict, build
-from flaretune.errors import UserError
-from flaretune.cli.jobs import FEDBPT, LPFL
-from flaretune.tasks.spec import load_task, task_table
 from flaretune.config.toml_file import read_toml
+from flaretune.errors import UserError
+from flaretune.tasks.spec import load_task, task_table
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {"lpfl": LPFL, "fedbpt": FEDBPT}

@@ -7,9 +7,9 @@ import compare
 import pytest
 from compare_table import Layout
 
+from flaretune.cli.jobs import FEDBPT, LPFL, parse, read_preset
 from flaretune.config.options import build
 from flaretune.errors import UserError
-from flaretune.cli.jobs import FEDBPT, LPFL, parse, read_preset
 from tests.benchmarks.made_up_comparison import PLAN, SEED_1, SEED_3, write_plan
 from tests.jobs_for_tests import REPOSITORY
 

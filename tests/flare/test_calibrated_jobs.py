@@ -15,7 +15,7 @@ from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_client import FedBPTTasks, open_site
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.methods.lpfl.artifact import load_adapter
-from flaretune.methods.classifier import load_classifier, open_prompt, score
+from flaretune.methods.classifier import load_classifier, score
 from tests.flare.federation import federate
 
 SITES = ["site-1", "site-2", "site-3"]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flaretune.authoring.asking import Asking
 from flaretune.data.columns import READERS
 from flaretune.data.places import LocalSplit, find_split
 from flaretune.errors import UserError
-from flaretune.authoring.asking import Asking
 from flaretune.tasks.checks import (
     OUT_OF_SCOPE,
     Problem,

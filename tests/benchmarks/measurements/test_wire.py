@@ -4,8 +4,8 @@ import json
 import os
 
 import pytest
+from measurements.wire import DIMS, wire, wire_table
 
-from measure.wire import DIMS, wire, wire_table
 from flaretune.errors import UserError
 
 

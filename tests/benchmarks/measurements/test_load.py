@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from measurements.load import load, load_table
 
-from measure.load import load, load_table
 from flaretune.errors import UserError
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
