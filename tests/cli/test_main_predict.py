@@ -120,7 +120,7 @@ def test_predict_takes_the_model_from_elsewhere(capsys, tmp_path, model):
     [
         (
             ["predict", "--result", "absent.safetensors", "text"],
-            "--result absent.safetensors: there is no such file or folder; a job leaves best_prompt.safetensors or the ",
+            "--result absent.safetensors: there is no such file or folder; a job leaves best_prompt.safetensors or ",
         ),
         (["predict", "--result", "{prompt}"], "give either texts or --file FILE: neither is there"),
         (["predict", "--result", "{prompt}", "--file", "a.csv", "text"], "--file FILE: both are there"),

@@ -1,4 +1,4 @@
-"""The model server as a client sees it: a black box as `models.prompted` makes one, without torch and without a model."""
+"""The model server as a client sees it: a black box like that of `models.prompted`, without torch and a model."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def is_ready(url: str, token: str, verify: bool = True) -> bool:
 
 
 class _Token(requests.auth.AuthBase):
-    """What proves who sends a query; without an object of this kind requests takes a password of ~/.netrc in its place."""
+    """What proves who sends a query; without an object of this kind requests takes a password of ~/.netrc."""
 
     def __init__(self, token: str):
         self._token = token

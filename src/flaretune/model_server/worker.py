@@ -147,8 +147,8 @@ class Worker:
             settings = PromptSettings(**content["settings"])
         except (KeyError, TypeError) as error:
             raise UserError(
-                f"the query's task or settings cannot be read ({error}): model server and clients need the same version "
-                "of flaretune"
+                f"the query's task or settings cannot be read ({error}): model server and clients need the same "
+                "version of flaretune"
             ) from error
         prompted = prompt_model(share_weights(self._pretrained), spec, settings, self._batch_size, self._cache_mb)
         targets: LatestKept[Target] = LatestKept(self._most_texts)

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from measure.wire import DIMS, wire, wire_table
+from measurements.wire import DIMS, wire, wire_table
 
 from flaretune.errors import UserError
 

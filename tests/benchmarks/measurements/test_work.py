@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from measure.baseline import Baseline
-from measure.examples import random_examples
-from measure.random_model import black_box_of, label_word_ids, narrowed, random_prompt
-from measure.work import Counting, Work, tokens_computed
+from measurements.baseline import Baseline
+from measurements.examples import random_examples
+from measurements.random_model import black_box_of, label_word_ids, narrowed, random_prompt
+from measurements.work import Counting, Work, tokens_computed
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaForMaskedLM
 
 from flaretune.data.encode import Encoded

@@ -4,8 +4,8 @@ import csv
 
 import numpy as np
 import pytest
-from measure.evaluate import EvaluateSettings, evaluate
-from measure.precision import MODEL, TASK, compare_dtypes, rank_correlation
+from measurements.evaluate import EvaluateSettings, evaluate
+from measurements.precision import MODEL, TASK, compare_dtypes, rank_correlation
 
 from tests.models_for_tests import save_tiny_model
 from tests.tokenizers_for_tests import SENTENCES
@@ -25,7 +25,7 @@ def test_rank_correlation(a, b, expected):
 
 def test_without_the_demo_s_assets_the_reason_is_given(tmp_path, monkeypatch):
     monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path))
-    settings = EvaluateSettings(n_candidates=1, n_examples=2, repeats=1, all_steps=False)
+    settings = EvaluateSettings(n_candidates=1, n_examples=2, repeats=1, all_steps=False, dtype="bfloat16")
     result = evaluate(["tiny-masked"], settings, device="cpu")
     assert (result["rank_correlation"], result["precision"]) == (None, None)
     note = result["rank_correlation_note"]

@@ -4,8 +4,8 @@ import gc
 
 import pytest
 import torch
-from measure import gpu_memory
-from measure.shapes import SHAPES
+from measurements import gpu_memory
+from measurements.shapes import SHAPES
 
 CPU = torch.device("cpu")
 

@@ -1,16 +1,24 @@
-"""`python -m flaretune bench`: measure speed, messages and memory on this machine."""
+"""Measure speed, messages and memory on this machine.
+
+    python benchmarks/measure.py evaluate            # a table in about three minutes on two cores; --full: hours
+    python benchmarks/measure.py round               # or wire, memory, load; --help says more
+
+With --json or --output FILE the result is JSON. Where flaretune is not installed: PYTHONPATH=src.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from measure.shapes import SHAPES
-from flaretune.cli.console import add_manners, check_output
+from measurements.shapes import SHAPES
+
+from flaretune.cli.console import add_command, check_output, parse, run
 
 WHAT = {
     "evaluate": "example-forwards a second of a generation, against the published code's way",
@@ -21,26 +29,34 @@ WHAT = {
 }
 
 
-def add_bench(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the measurements as commands, each with its function in `command`."""
-    commands = parser.add_subparsers(metavar="WHAT", required=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="measure.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    add_measurements(parser.add_subparsers(metavar="WHAT", required=True))
+    args = parse(parser, argv)
 
-    def checked(measure: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-        def command(args: argparse.Namespace) -> None:
-            check_output(args.output)
-            measure(args)
+    def measure() -> None:
+        check_output(args.output)
+        args.command(args)
 
-        return command
+    return run(measure, args.debug)
+
+
+def add_measurements(commands: Any) -> None:
+    """Add a command for each measurement, its function in `command`."""
 
     def add(name: str, function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=WHAT[name], description=f"Measure {WHAT[name]}.", allow_abbrev=False)
+        command = add_command(commands, name, function, f"measure {WHAT[name]}")
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
         command.add_argument("--output", type=Path, metavar="FILE", help="also write the JSON to this file")
-        command.set_defaults(command=checked(function))
-        add_manners(command)
         return command
 
     command = add("evaluate", _evaluate)
+    command.add_argument(
+        "--full",
+        action="store_true",
+        help="larger shapes, more texts and repeats, and bfloat16 against float32 on the demo's model",
+    )
     command.add_argument(
         "--shapes", nargs="+", metavar="NAME", help=f"sizes of models, with random weights: {', '.join(SHAPES)}"
     )
@@ -78,34 +94,42 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from measure.evaluate import DEFAULT_SHAPES, EvaluateSettings, evaluate, evaluate_table
+    from measurements.evaluate import (
+        IN_SHORT,
+        SHAPES_IN_SHORT,
+        SHAPES_OF_ALL,
+        EvaluateSettings,
+        evaluate,
+        evaluate_table,
+    )
 
     known = {item.name for item in fields(EvaluateSettings)}
     given = {name: value for name, value in vars(args).items() if name in known}
-    settings = EvaluateSettings(**given, all_steps=not args.only_ends)
-    _tell(args, evaluate(args.shapes or DEFAULT_SHAPES, settings, device=args.device), evaluate_table)
+    settings = replace(EvaluateSettings() if args.full else IN_SHORT, **given, all_steps=not args.only_ends)
+    shapes = args.shapes or (SHAPES_OF_ALL if args.full else SHAPES_IN_SHORT)
+    _tell(args, evaluate(shapes, settings, device=args.device, real_model=args.full), evaluate_table)
 
 
 def _round(args: argparse.Namespace) -> None:
-    from measure.round import round_seconds, round_table
+    from measurements.round import round_seconds, round_table
 
     _tell(args, round_seconds(), round_table)
 
 
 def _wire(args: argparse.Namespace) -> None:
-    from measure.wire import wire, wire_table
+    from measurements.wire import wire, wire_table
 
     _tell(args, wire(n_sites=args.clients), wire_table)
 
 
 def _memory(args: argparse.Namespace) -> None:
-    from measure.memory import memory, memory_table
+    from measurements.memory import memory, memory_table
 
     _tell(args, memory(args.clients), memory_table)
 
 
 def _load(args: argparse.Namespace) -> None:
-    from measure.load import load, load_table
+    from measurements.load import load, load_table
 
     _tell(args, load(args.clients, args.dims, args.rounds), load_table)
 
@@ -117,3 +141,7 @@ def _tell(args: argparse.Namespace, result: dict[str, Any], table: Callable[[Map
 
         write_json(result, args.output)
     print(json.dumps(result, indent=2) if args.json else table(result))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
 import os
 import re
 
-from measure.machine import machine
+from measurements.machine import machine
 
 
 def test_cores_memory_and_gpus(tmp_path, monkeypatch):

@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from flaretune.errors import UserError
 from flaretune.engine.results import read_summary
+from flaretune.errors import UserError
 
 SAMPLE_SECONDS = 0.5
 COMMAND = "import sys; from flaretune.cli.jobs import main; sys.exit(main('fedbpt'))"

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import date
 from typing import Any
 
 import numpy as np
 import torch
+from markdown_table import markdown_table
 
-from measure.examples import perturbed_examples, random_examples
-from measure.machine import machine
-from measure.random_model import random_model, random_prompt
-from measure.shapes import Shape, find_shapes
-from measure.steps import Generation, steps_of, timer, work_of
-from measure.timing import matrix_rate, take_turns
-from measure.work import Counting
 from flaretune.errors import UserError
 from flaretune.models.load import DTYPES, resolve_device, resolve_dtype
-from flaretune.engine.summary import versions
 from flaretune.seeding import derive_seed
+from measurements.examples import perturbed_examples, random_examples
+from measurements.machine import circumstances
+from measurements.random_model import random_model, random_prompt
+from measurements.shapes import Shape, find_shapes
+from measurements.steps import Generation, steps_of, timer, work_of
+from measurements.timing import matrix_rate, take_turns
+from measurements.work import Counting
 
-DEFAULT_SHAPES = ("roberta-base", "roberta-large", "llama")
+SHAPES_OF_ALL = ("roberta-base", "roberta-large", "llama")
+SHAPES_IN_SHORT = ("roberta-base", "llama")
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,11 @@ class EvaluateSettings:
                 raise UserError(f"--{field.name} {value}: must be at least {least}")
 
 
+IN_SHORT = EvaluateSettings(n_examples=8, repeats=1)  # of the same table, in minutes on two cores
+
+
 def evaluate(
-    shapes: Sequence[str] = DEFAULT_SHAPES,
+    shapes: Sequence[str] = SHAPES_OF_ALL,
     settings: EvaluateSettings | None = None,
     *,
     device: str = "auto",
@@ -80,7 +83,7 @@ def evaluate(
         real_model: also compare bfloat16 with float32 on the demo's model (see `precision`).
 
     Returns:
-        What `bench evaluate --json` prints, as plain JSON values.
+        What `measure.py evaluate --json` prints, as plain JSON values.
 
     Raises:
         UserError: an unknown shape or number format, an absent device, or a prompt that does not fit a shape.
@@ -103,7 +106,7 @@ def evaluate(
     if real_model and settings.dtype == "float32":
         note = "not measured: nothing is computed in bfloat16 here"
     elif real_model:
-        from measure.precision import compare_dtypes
+        from measurements.precision import compare_dtypes
 
         details, note = compare_dtypes(device)
     return {
@@ -118,9 +121,7 @@ def evaluate(
         "matrix_tflops": digits(rate / 1e12),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "device": name_of(where),
-        "machine": machine(),
-        "versions": versions(),
-        "date": date.today().isoformat(),
+        **circumstances(),
     }
 
 
@@ -215,9 +216,9 @@ def digits(value: float, n: int = 4) -> float:
 def evaluate_table(result: Mapping[str, Any]) -> str:
     """What `evaluate` gave as a table in Markdown, a line for each step of each shape."""
     heads = ["shape", "step", "example-forwards/s", "× baseline", "× step before", "padding", "MFU"]
-    lines = [heads, ["---", "---", *["--:"] * (len(heads) - 2)]]
-    for shape, rows in result["steps"].items():
-        for row in rows:
+    lines = []
+    for shape, steps in result["steps"].items():
+        for row in steps:
             padding = 1 - row["useful_tokens"] / row["computed_tokens"]
             numbers = [row["example_forwards_per_second"], row["times_baseline"], row["times_step_before"]]
             cells = [f"{number:,.3g}" if number < 1000 else f"{number:,.0f}" for number in numbers]
@@ -232,4 +233,4 @@ def evaluate_table(result: Mapping[str, Any]) -> str:
         f"bfloat16 with float32 fitness on the demo's model: {ranks}. {result['device']} ({result['machine']}), "
         f"{result['date']}."
     )
-    return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", note])
+    return markdown_table(heads, lines, "llr", note)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import date
 from statistics import median
 from typing import Any
 
 import numpy as np
+from markdown_table import markdown_table
 
-from flaretune.cli.jobs import read_preset
-from flaretune.engine.summary import versions
+from flaretune.cli.jobs import FEDBPT, read_preset
 from flaretune.flare.message_sizes import search_round, serialiser_of_a_job, write_and_read
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.local_search import local_search
-from flaretune.methods.registry import METHODS
-from measure.machine import machine
-from measure.simulated import run_fedbpt
+from measurements.machine import circumstances
+from measurements.simulated import run_fedbpt
 
 ROUNDS = 4
 
@@ -30,8 +28,8 @@ def round_seconds(options: Mapping[str, Any] | None = None) -> dict[str, Any]:
         options: of the job script, in place of the demo's.
 
     Returns:
-        What `bench round --json` prints, in seconds a round, medians: ``total``; ``model``, the slowest site's work
-        without CMA-ES; ``cma``, that of a site; ``messages``, writing and reading a site's task and answer;
+        What `measure.py round --json` prints, in seconds a round, medians: ``total``; ``model``, the slowest client's
+        work without CMA-ES; ``cma``, that of a client; ``messages``, writing and reading a client's task and result;
         ``nvflare``, what is left: NVFlare's tasks and the server.
 
     Raises:
@@ -42,7 +40,7 @@ def round_seconds(options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     rounds = run.summary["rounds"][1:]
     total = median(r["seconds"] for r in rounds)
     overhead = median(r["overhead_seconds"] for r in rounds)
-    resolved = {**read_preset(METHODS["fedbpt"], "demo"), **asked}
+    resolved = {**read_preset(FEDBPT, "demo"), **asked}
     config = FedBPTConfig(
         intrinsic_dim=resolved["intrinsic_dim"],
         local_iter=resolved["local_iter"],
@@ -53,9 +51,8 @@ def round_seconds(options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     with serialiser_of_a_job():
         messages = _fastest(lambda: write_and_read(both))
     parts = {"model": total - overhead - cma, "cma": cma, "messages": messages, "nvflare": overhead - messages}
-    about = {"machine": machine(), "versions": versions(), "date": date.today().isoformat()}
     seconds = {name: round(value, 4) for name, value in {"total": total, **parts}.items()}
-    return {"seconds": seconds, "clients": resolved["n_clients"], "rounds": ROUNDS, **about}
+    return {"seconds": seconds, "clients": resolved["n_clients"], "rounds": ROUNDS, **circumstances()}
 
 
 def _search(config: FedBPTConfig) -> None:
@@ -89,10 +86,6 @@ def round_table(result: Mapping[str, Any]) -> str:
         "nvflare": "NVFlare and the server",
         "total": "a round",
     }
-    lines = [
-        "| part | seconds |",
-        "| --- | --: |",
-        *(f"| {name} | {seconds[key]:.3f} |" for key, name in names.items()),
-    ]
+    rows = [[name, f"{seconds[key]:.3f}"] for key, name in names.items()]
     note = f"{result['clients']} clients, median of {result['rounds']} rounds. {result['machine']}, {result['date']}."
-    return "\n".join([*lines, "", note])
+    return markdown_table(["part", "seconds"], rows, "lr", note)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 from statistics import median
 from typing import Any
 
-from flaretune.engine.summary import versions
+from markdown_table import markdown_table
+
 from flaretune.errors import UserError
-from measure.machine import machine
-from measure.simulated import JobRun, run_fedbpt
+from measurements.machine import circumstances
+from measurements.simulated import JobRun, run_fedbpt
 
 ROUNDS = 20
 # Next to nothing for the model to do, one model for all clients, so that a client's process is light.
-LIGHT = {"share_model": 1, "local_iter": 1, "local_popsize": 2, "eval_clients": "first", "covariance": "full"}
+LIGHT = {"share_lm": 1, "local_iter": 1, "local_popsize": 2, "eval_clients": "first", "covariance": "full"}
 
 
 def load(
@@ -32,10 +32,10 @@ def load(
         options: of the job script, in place of the demo's and of what makes clients light.
 
     Returns:
-        What `bench load --json` prints: a list ``jobs``, each with ``clients``, ``intrinsic_dim``, ``setup_seconds``,
-        ``round_seconds`` and ``overhead_seconds`` (medians), ``bytes_down`` and ``bytes_up`` (of a client and round),
-        ``server_mb`` (the most that the server's process had held by the end of round 1, in the middle of the job, and
-        at its end, in MiB), and ``lost`` (answers that a round went on without).
+        What `measure.py load --json` prints: a list ``jobs``, each with ``clients``, ``intrinsic_dim``,
+        ``setup_seconds``, ``round_seconds`` and ``overhead_seconds`` (medians), ``bytes_down`` and ``bytes_up`` (of a
+        client and round), ``server_mb`` (the most that the server's process had held by the end of round 1, in the
+        middle of the job, and at its end, in MiB), and ``lost`` (results that a round went on without).
 
     Raises:
         UserError: a number is below 1, or a job failed.
@@ -50,8 +50,7 @@ def load(
         for dim in dims:
             run = run_fedbpt({**common, **LIGHT, "intrinsic_dim": dim, **(options or {})})
             jobs.append({"clients": number, "intrinsic_dim": dim, **_numbers(run, number)})
-    about = {"machine": machine(), "versions": versions(), "date": date.today().isoformat()}
-    return {"jobs": jobs, "rounds": rounds, **about}
+    return {"jobs": jobs, "rounds": rounds, **circumstances()}
 
 
 def _numbers(run: JobRun, n_clients: int) -> dict[str, Any]:
@@ -72,11 +71,11 @@ def load_table(result: Mapping[str, Any]) -> str:
     """What `load` gave as a table in Markdown."""
     heads = ["clients", "d", "set-up, s", "a round, s", "of it NVFlare and server, s", "bytes down + up of a client"]
     heads += ["server, MiB: round 1, middle, end", "answers lost"]
-    lines = [heads, ["--:"] * len(heads)]
+    rows = []
     for job in result["jobs"]:
         times = [f"{job[key]:.2f}" for key in ("setup_seconds", "round_seconds", "overhead_seconds")]
         held = ", ".join(f"{mb:,.0f}" for mb in job["server_mb"])
         size = f"{job['bytes_down']:,} + {job['bytes_up']:,}"
-        lines.append([str(job["clients"]), str(job["intrinsic_dim"]), *times, size, held, str(job["lost"])])
+        rows.append([str(job["clients"]), str(job["intrinsic_dim"]), *times, size, held, str(job["lost"])])
     note = f"{result['rounds']} rounds each. {result['machine']}, {result['date']}."
-    return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", note])
+    return markdown_table(heads, rows, "r", note)

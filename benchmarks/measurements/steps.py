@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from measure.baseline import Baseline
-from measure.random_model import black_box_of, label_word_ids, narrowed
-from measure.timing import seconds_of
-from measure.work import Counting, Work, tokens_computed
 from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
 from flaretune.models.black_box import BlackBox, default_batch_size
 from flaretune.models.soft_prompt import SoftPrompt
 from flaretune.tasks.spec import Kind
+from measurements.baseline import Baseline
+from measurements.random_model import black_box_of, label_word_ids, narrowed
+from measurements.timing import seconds_of
+from measurements.work import Counting, Work, tokens_computed
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,11 @@ def timer(step: Step, asked: Generation, device: torch.device) -> tuple[Callable
 
 
 def work_of(step: Step, asked: Generation, counting: Counting) -> tuple[Work, float]:
-    """What a step computes in a generation: without padding, and the tokens with it."""
+    """What a step computes in a generation: without padding, and the tokens with it, as many for each search point."""
     work = counting.generation(asked.examples, asked.n_prompt, len(asked.points), step.cached)
     texts = _register(step, asked.examples)
-    computed = tokens_computed(step.model, lambda: step.box.label_logits(asked.points, texts))
+    one_point = asked.points[:1]
+    computed = len(asked.points) * tokens_computed(step.model, lambda: step.box.label_logits(one_point, texts))
     if asked.perturbed is None:
         return work, computed
     registering = counting.text_in_front(asked.examples) if step.cached else Work(0, 0)

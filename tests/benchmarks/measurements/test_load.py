@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from measure.load import load, load_table
+from measurements.load import load, load_table
 
 from flaretune.errors import UserError
 from tests.learnable import write_reviews

@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from measure import timing
-from measure.evaluate import EvaluateSettings, evaluate, evaluate_table
+from measurements import timing
+from measurements.evaluate import EvaluateSettings, evaluate, evaluate_table
 
 from flaretune.errors import UserError
 
@@ -98,7 +98,7 @@ def test_what_is_refused(settings, message):
 def test_ours_computes_in_what_jobs_do(monkeypatch, instructions, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
     rates = []
-    monkeypatch.setattr("measure.evaluate.matrix_rate", lambda _, used: rates.append(used) or 1e9)
+    monkeypatch.setattr("measurements.evaluate.matrix_rate", lambda _, used: rates.append(used) or 1e9)
     settings = EvaluateSettings(n_candidates=2, n_examples=4, intrinsic_dim=9, repeats=1)
     result = evaluate(["tiny-masked"], settings, device="cpu", real_model=False)
     without = [step for step in STEPS["tiny-masked"] if (step, dtype) != ("bfloat16", "float32")]

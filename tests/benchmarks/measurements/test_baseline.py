@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from measure.baseline import Baseline
-from measure.examples import random_examples
-from measure.random_model import black_box_of, label_word_ids, narrowed, random_model, random_prompt
-from measure.shapes import SHAPES
+from measurements.baseline import Baseline
+from measurements.examples import random_examples
+from measurements.random_model import black_box_of, label_word_ids, narrowed, random_model, random_prompt
+from measurements.shapes import SHAPES
 
 N_PROMPT, CPU = 4, torch.device("cpu")
 POINTS = 10 * np.random.default_rng(5).standard_normal((3, 20))

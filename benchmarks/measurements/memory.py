@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 from statistics import median
 from typing import Any
 
-from flaretune.engine.summary import versions
+from markdown_table import markdown_table
+
 from flaretune.errors import UserError
-from measure.machine import machine
-from measure.simulated import JobRun, run_fedbpt
+from measurements.machine import circumstances
+from measurements.simulated import JobRun, run_fedbpt
 
 ROUNDS = 3
 # how clients come by their answers, and the options that do it; `turns` has fewer threads than clients
-WAYS: dict[str, dict[str, Any]] = {"local": {}, "shared": {"share_model": 1}, "turns": {"share_model": 1, "threads": 2}}
+WAYS: dict[str, dict[str, Any]] = {"local": {}, "shared": {"share_lm": 1}, "turns": {"share_lm": 1, "threads": 2}}
 
 
 def memory(clients: Sequence[int] = (1, 4, 10), options: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -25,9 +25,9 @@ def memory(clients: Sequence[int] = (1, 4, 10), options: Mapping[str, Any] | Non
         options: of the job script, in place of the demo's.
 
     Returns:
-        What `bench memory --json` prints: under ``local``, ``shared`` (one service for all) and ``turns`` (the same
-        with two threads, so that a client's process is started anew for every turn), by number of clients (as text):
-        ``peak_mb`` of all processes, ``client_mb`` of the largest client, ``setup_seconds``, ``round_seconds``
+        What `measure.py memory --json` prints: under ``local``, ``shared`` (a model server for all) and ``turns`` (the
+        same with two threads, so that a client's process is started anew for every turn), by number of clients (as
+        text): ``peak_mb`` of all processes, ``client_mb`` of the largest client, ``setup_seconds``, ``round_seconds``
         (median), ``overhead_seconds`` of a round, ``seconds`` and the test accuracy.
 
     Raises:
@@ -41,8 +41,7 @@ def memory(clients: Sequence[int] = (1, 4, 10), options: Mapping[str, Any] | Non
         for way, own in WAYS.items():
             if number > own.get("threads", 0):  # no turns where every client has its thread
                 found[way][str(number)] = _numbers(run_fedbpt({**common, "n_clients": number, **own}))
-    about = {"machine": machine(), "versions": versions(), "date": date.today().isoformat()}
-    return {**found, "rounds": ROUNDS, **about}
+    return {**found, "rounds": ROUNDS, **circumstances()}
 
 
 def _numbers(run: JobRun) -> dict[str, Any]:
@@ -62,13 +61,13 @@ def memory_table(result: Mapping[str, Any]) -> str:
     """What `memory` gave as a table in Markdown."""
     names = {"local": "a model in each", "shared": "one for all", "turns": "one for all, two threads"}
     heads = ["clients", "model", "all processes, MiB", "a client, MiB", "set-up, s", "a round, s"]
-    lines = [heads, ["--:", "---", *["--:"] * 4]]
+    rows = []
     for number in result["local"]:
         for way, name in names.items():
             if number in result[way]:
                 values = result[way][number]
                 sizes = [f"{values[key]:,.0f}" for key in ("peak_mb", "client_mb")]
                 times = [f"{values[key]:.1f}" for key in ("setup_seconds", "round_seconds")]
-                lines.append([number, name, *sizes, *times])
+                rows.append([number, name, *sizes, *times])
     note = f"The demo's model and texts, {result['rounds']} rounds. {result['machine']}, {result['date']}."
-    return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", note])
+    return markdown_table(heads, rows, "rlr", note)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from measure.examples import LONGEST, SHORTEST, TAIL, perturbed_examples, random_examples
-from measure.shapes import SHAPES, find_shapes
+from measurements.examples import LONGEST, SHORTEST, TAIL, perturbed_examples, random_examples
+from measurements.shapes import SHAPES, find_shapes
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaForMaskedLM
 
 from flaretune.errors import UserError

@@ -7,7 +7,16 @@ import platform
 import re
 import shutil
 import subprocess
+from datetime import date
 from pathlib import Path
+from typing import Any
+
+from flaretune.engine.records import versions
+
+
+def circumstances() -> dict[str, Any]:
+    """Machine, versions and date, for the end of a result."""
+    return {"machine": machine(), "versions": versions(), "date": date.today().isoformat()}
 
 
 def machine() -> str:

@@ -1,34 +1,48 @@
-"""`python -m flaretune bench`, as a script would call it."""
+"""`python benchmarks/measure.py`, as a script would call it."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from measure import memory as bench_memory
-from measure import round as bench_round
-from measure.simulated import JobRun
-
-from flaretune.cli.main import main
+from measure import main
+from measurements import memory as bench_memory
+from measurements import round as bench_round
+from measurements.simulated import JobRun
 
 
 def test_wire_as_json_and_as_a_table(capsys, tmp_path):
-    assert main(["bench", "wire", "--clients", "3", "--json", "--output", str(tmp_path / "wire.json")]) == 0
+    assert main(["wire", "--clients", "3", "--json", "--output", str(tmp_path / "wire.json")]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "wire.json").read_text(encoding="utf-8"))
     assert set(printed["bytes"]) == {"full", "diagonal", "identity"}
-    assert main(["bench", "wire"]) == 0
+    assert main(["wire"]) == 0
     assert "| diagonal |" in capsys.readouterr().out
 
 
-def test_evaluate_with_its_keys(capsys, monkeypatch, tmp_path):
+TINY = ["--shapes", "tiny-masked", "tiny-causal", "--n_examples", "4", "--device", "cpu", "--dtype", "bfloat16"]
+
+
+def test_evaluate_in_short_and_in_full(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path))  # where no model is
-    flags = ["--shapes", "tiny-masked", "tiny-causal", "--repeats", "1", "--n_examples", "4", "--device", "cpu"]
-    assert main(["bench", "evaluate", "--json", *flags]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert {"ratio_masked", "ratio_causal", "rank_correlation", "machine", "versions", "date"} <= set(result)
-    assert result["settings"]["n_examples"] == 4
-    assert "fetch" in result["rank_correlation_note"]
+    found = {}
+    for name, flags in (("short", []), ("full", ["--full"])):
+        assert main(["evaluate", "--json", *TINY, *flags]) == 0
+        found[name] = json.loads(capsys.readouterr().out)
+        assert {"ratio_masked", "ratio_causal", "rank_correlation", "machine", "versions", "date"} <= set(found[name])
+        assert found[name]["settings"]["n_examples"] == 4
+    assert "it was not asked for" in found["short"]["rank_correlation_note"]
+    assert "fetch" in found["full"]["rank_correlation_note"]
+    assert found["short"]["settings"]["repeats"] < found["full"]["settings"]["repeats"]
+
+
+@pytest.mark.parametrize("what", ["evaluate", "round", "wire", "memory", "load"])
+def test_every_measurement_has_a_help_text(capsys, what):
+    with pytest.raises(SystemExit) as stop:
+        main([what, "--help"])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert {"--json", "--output", "--quiet", "--debug"} <= {word.strip("[],") for word in said.split()}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +57,7 @@ def test_evaluate_with_its_keys(capsys, monkeypatch, tmp_path):
     ],
 )
 def test_wrong_flags_are_one_sentence(capsys, argv, sentence):
-    assert main(["bench", *argv]) == 1
+    assert main(argv) == 1
     assert sentence in capsys.readouterr().err
 
 
@@ -62,11 +76,11 @@ def test_memory_runs_every_way_that_there_is(monkeypatch):
 
     def run(options):
         asked.append(options)
-        return run_of(options["n_clients"], options.get("share_model", 0), options.get("threads", 0), 4.0)
+        return run_of(options["n_clients"], options.get("share_lm", 0), options.get("threads", 0), 4.0)
 
     monkeypatch.setattr(bench_memory, "run_fedbpt", run)
     result = bench_memory.memory([1, 4])
-    ways = [(o["n_clients"], o.get("share_model", 0), o.get("threads", 0)) for o in asked]
+    ways = [(o["n_clients"], o.get("share_lm", 0), o.get("threads", 0)) for o in asked]
     assert ways == [(1, 0, 0), (1, 1, 0), (4, 0, 0), (4, 1, 0), (4, 1, 2)]
     assert all(o["preset"] == "demo" and o["num_rounds"] == result["rounds"] for o in asked)
     assert result["local"]["4"]["peak_mb"] == 4000

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from measure import timing
+from measurements import timing
 
 
 @pytest.fixture(autouse=True, scope="module")

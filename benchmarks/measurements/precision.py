@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from measure.timing import seconds_of
 from flaretune.cache import cache_dir
 from flaretune.data.fewshot import few_shot
 from flaretune.data.load import Examples, load_split
@@ -17,6 +16,7 @@ from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
 from flaretune.seeding import derive_seed
 from flaretune.tasks.spec import TaskSpec, load_task
+from measurements.timing import seconds_of
 
 TASK, MODEL = "movie_reviews", "gemma-3-270m"
 SETTINGS = PromptSettings(

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from measure.examples import random_examples
-from measure.random_model import black_box_of, narrowed, random_model, random_prompt
-from measure.shapes import Shape
 from flaretune.models.black_box import default_batch_size
 from flaretune.seeding import derive_seed
+from measurements.examples import random_examples
+from measurements.random_model import black_box_of, narrowed, random_model, random_prompt
+from measurements.shapes import Shape
 
 SEED, INTRINSIC_DIM, N_CANDIDATES, N_EXAMPLES, CACHE_MB = 1, 500, 5, 32, 1024
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaForMaskedLM
 
-from measure.shapes import Shape
 from flaretune.models.black_box import BlackBox
 from flaretune.models.causal import CausalLM
 from flaretune.models.label_head import narrow_to_label_words
@@ -17,6 +16,7 @@ from flaretune.models.masked import MaskedLM
 from flaretune.models.soft_prompt import SoftPrompt
 from flaretune.seeding import derive_seed
 from flaretune.tasks.spec import Kind
+from measurements.shapes import Shape
 
 ALPHA = SIGMA = 1.0  # the published ones
 

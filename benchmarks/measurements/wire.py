@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Any
 
-from measure.machine import machine
+from markdown_table import markdown_table
+
 from flaretune.errors import UserError
-from flaretune.methods.fedbpt.distribution import COVARIANCE_FORMS
 from flaretune.flare.message_sizes import search_round_bytes
-from flaretune.engine.summary import versions
+from flaretune.methods.fedbpt.distribution import COVARIANCE_FORMS
+from measurements.machine import circumstances
 
 DIMS = (50, 100, 200, 500)
 
@@ -23,7 +23,8 @@ def wire(dims: Sequence[int] = DIMS, n_sites: int = 10) -> dict[str, Any]:
         n_sites: sites of the job, whose names a task lists.
 
     Returns:
-        What `bench wire --json` prints: under ``bytes`` by form and dimension (as text) ``down``, ``up``, ``total``.
+        What `measure.py wire --json` prints: under ``bytes`` by form and dimension (as text) ``down``, ``up``,
+        ``total``.
 
     Raises:
         UserError: a dimension or the number of sites is below 1.
@@ -38,18 +39,19 @@ def wire(dims: Sequence[int] = DIMS, n_sites: int = 10) -> dict[str, Any]:
         for dim in dims:
             down, up = search_round_bytes(dim, form, n_sites)
             found[form][str(dim)] = {"down": down, "up": up, "total": down + up}
-    about = {"machine": machine(), "versions": versions(), "date": date.today().isoformat()}
-    return {"bytes": found, "n_sites": n_sites, **about}
+    return {"bytes": found, "n_sites": n_sites, **circumstances()}
 
 
 def wire_table(result: Mapping[str, Any]) -> str:
     """What `wire` gave as a table in Markdown."""
     dims = list(next(iter(result["bytes"].values())))
-    lines = [["covariance", *(f"d = {dim}" for dim in dims)], ["---", *["--:"] * len(dims)]]
-    for form, by_dim in result["bytes"].items():
-        lines.append([form, *(f"{by_dim[dim]['down']:,} + {by_dim[dim]['up']:,}" for dim in dims)])
+    heads = ["covariance", *(f"d = {dim}" for dim in dims)]
+    rows = [
+        [form, *(f"{by_dim[dim]['down']:,} + {by_dim[dim]['up']:,}" for dim in dims)]
+        for form, by_dim in result["bytes"].items()
+    ]
     note = (
         "Bytes down + up of a client's messages in a round, as NVFlare "
         f"{result['versions']['nvflare']} serialises them in a job of {result['n_sites']} sites; {result['date']}."
     )
-    return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", note])
+    return markdown_table(heads, rows, "lr", note)
