@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from compare_table import COLUMNS, Layout
+from flaretune.config.toml_file import read_toml
 
 from flaretune.cache import in_cache
 from flaretune.cli.jobs import FEDBPT, LPFL
 from flaretune.config.job import JobConfig
 from flaretune.config.options import as_dict, build
-from flaretune.config.toml_file import read_toml
 from flaretune.errors import UserError
 from flaretune.tasks.spec import load_task, task_table
 

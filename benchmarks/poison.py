@@ -30,7 +30,6 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-from flaretune.config.groups import GROUPS
 from flaretune.flare.site_script import load_data
 from flaretune.methods.fedbpt.global_update import GlobalSearch
 from measure.machine import machine
@@ -41,6 +40,7 @@ from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
 from flaretune.cli.jobs import read_preset
 from flaretune.config.flags import add_flags
+from flaretune.config.groups import GROUPS
 from flaretune.config.options import as_dict, build
 from flaretune.engine.summary import versions, write_json
 from flaretune.errors import UserError

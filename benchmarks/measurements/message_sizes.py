@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+from flaretune.methods.fedbpt.answers import SearchAnswer
 from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.decomposers import common_decomposers
@@ -14,7 +15,6 @@ from nvflare.fuel.utils import fobs
 
 from flaretune.flare import fedbpt_messages
 from flaretune.flare.environment import variable
-from flaretune.methods.fedbpt.answers import SearchAnswer
 from flaretune.methods.fedbpt.distribution import CovarianceForm, Distribution
 from flaretune.methods.fedbpt.local_search import LocalResult
 from flaretune.seeding import derive_seed

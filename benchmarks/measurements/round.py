@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from flaretune.flare.message_sizes import search_round, serialiser_of_a_job, write_and_read
 from markdown_table import markdown_table
 
 from flaretune.cli.jobs import FEDBPT, read_preset
-from flaretune.flare.message_sizes import search_round, serialiser_of_a_job, write_and_read
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.local_search import local_search

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flaretune.flare.message_sizes import search_round_bytes
 from markdown_table import markdown_table
 
 from flaretune.errors import UserError
-from flaretune.flare.message_sizes import search_round_bytes
 from flaretune.methods.fedbpt.distribution import COVARIANCE_FORMS
 from measurements.machine import circumstances
 

@@ -1,5 +1,4 @@
 import pytest
-from flaretune.config.methods import method_configs
 
 from flaretune.config.client_flags import read_client_config
 from flaretune.config.job import JobConfig

@@ -6,7 +6,6 @@ import argparse
 from typing import Any
 
 import pytest
-from flaretune.config.methods import method_configs
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from flaretune.config.methods import method_configs
 
 from flaretune.config.job import JobConfig
 from flaretune.config.model_server import ServiceConfig
