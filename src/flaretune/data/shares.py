@@ -62,8 +62,8 @@ def share_of_common_set(
     Args:
         spec: the task.
         dataset: in place of the task's own source; None for that. Of a single file, what is left after drawing training
-            and development examples and unlabelled texts is the test data.
-        split: how the training and development examples and the unlabelled texts are shared out.
+            and validation examples and unlabelled texts is the test data.
+        split: how the training and validation examples and the unlabelled texts are shared out.
         share: which share, in [0, split.n_shares).
         test_part: (i, k) for every k-th test example from the i-th on; None for no test data.
 
@@ -90,9 +90,8 @@ def share_of_common_set(
     def own(part: np.ndarray, purpose: str) -> Examples:
         return pool.take(part[_shares(pool.labels[part], spec.n_classes, split, purpose)[share]])
 
-    return ClientData(
-        own(train, "train"), own(validation, "validation"), test, _hide_labels(own(unlabelled, "unlabelled"))
-    )
+    # "dev" is a label of seeds, as old as they are: another would draw other shares
+    return ClientData(own(train, "train"), own(validation, "dev"), test, _hide_labels(own(unlabelled, "unlabelled")))
 
 
 def own_data(spec: TaskSpec, path: str, k_shot: int, seed: int, with_test: bool, unlabelled: int = 0) -> ClientData:
@@ -101,7 +100,7 @@ def own_data(spec: TaskSpec, path: str, k_shot: int, seed: int, with_test: bool,
     Args:
         spec: the task.
         path: a file, or a folder with a training file and, where the client evaluates, a test file. Of a single
-            file, what is left after drawing training and development examples and unlabelled texts is the test
+            file, what is left after drawing training and validation examples and unlabelled texts is the test
             data.
         k_shot: examples per class for training, and as many for validation, at this client.
         seed: the job's seed.
@@ -138,7 +137,7 @@ def _rest_to_test_on(pool: Examples, left: np.ndarray, place: str, k_shot: int, 
 
 
 def _draw_unlabelled(rest: np.ndarray, n_wanted: int, seed: int, place: str) -> np.ndarray:
-    """Draw texts from the rows that are neither training nor development examples, whatever their class.
+    """Draw texts from the rows that are neither training nor validation examples, whatever their class.
 
     Returns:
         `n_wanted` entries of `rest`, ascending. A larger draw with the same seed contains a smaller one.
@@ -147,7 +146,7 @@ def _draw_unlabelled(rest: np.ndarray, n_wanted: int, seed: int, place: str) -> 
         raise UserError(f"--unlabelled {n_wanted}: must be at least 0")
     if n_wanted > len(rest):
         raise UserError(
-            f"--unlabelled {n_wanted}: besides training and development examples {place} has {len(rest)} texts; "
+            f"--unlabelled {n_wanted}: besides training and validation examples {place} has {len(rest)} texts; "
             "use at most that many"
         )
     return np.sort(np.random.default_rng(derive_seed(seed, "unlabelled")).permutation(rest)[:n_wanted])
