@@ -30,7 +30,7 @@ from flaretune.tasks.checks import (
 from flaretune.tasks.spec import read_draft
 
 MOST_CLASSES = 50  # of which a person would write down the words
-TEST_SPLITS = ("test", "dev", "valid", "validation")
+TEST_SPLITS = ("test", "validation", "valid", "dev")
 
 
 def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[str], str] | None) -> Path:
