@@ -72,7 +72,7 @@ def test_proof_of_concept_in_three_commands(monkeypatch):
     assert commands[1][:2] == ["python", "jobs/fedbpt_job.py"]
     job = build(JobConfig, parse(METHODS["fedbpt"], commands[1][2:]))
     assert job.env == "poc"
-    assert commands[2][:5] == ["python", "-m", "flaretune", "predict", "--prompt"]
+    assert commands[2][:5] == ["python", "-m", "flaretune", "predict", "--result"]
     assert Path(commands[2][5]).parent == Path(job.output)
 
 

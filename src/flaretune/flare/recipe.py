@@ -97,6 +97,7 @@ class FlaretuneRecipe(Recipe):
         if code not in CODE:
             raise UserError(f"code {code!r}: must be one of {', '.join(CODE)}")
         controller = FlaretuneController(self._method.name, as_dict(self._method.on_this_machine(server_config)))
+        controller.options = {option: _literal(value) for option, value in controller.options.items()}
         job = FedJob(name=name, min_clients=server_config.min_clients)
         job.to_server(controller, id="controller")
         job.to_server(TBAnalyticsReceiver(), id="tensorboard")
@@ -127,7 +128,7 @@ class FlaretuneRecipe(Recipe):
 
     def track(self, tracker: str, uri: str = "") -> None:
         """Keep the run's numbers in MLflow or Weights & Biases as well (see `RunTracking`)."""
-        self._job.to_server(RunTracking(tracker, uri), id="tracking")
+        self._job.to_server(RunTracking(tracker, _literal(uri)), id="tracking")
 
     def _apply_per_site_config(self, config: dict[str, dict]) -> None:
         """Make each client's options from the common ones and its own (called by `set_per_site_config`)."""
@@ -195,6 +196,11 @@ class LPFLRecipe(FlaretuneRecipe):
     """An LP-FL job; see `FlaretuneRecipe`."""
 
     method_name = "lpfl"
+
+
+def _literal(value: Any) -> Any:
+    """An argument as it must stand in a job, where NVFlare 2.9 takes what is in braces for the name of a variable."""
+    return value.replace("{", "{{").replace("}", "}}") if isinstance(value, str) else value
 
 
 def _configs(
