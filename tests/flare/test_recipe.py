@@ -12,9 +12,9 @@ from nvflare.recipe import SimEnv
 from nvflare.recipe.spec import Recipe
 
 import flaretune
-from flaretune.config.job import CARRIED, INSTALLED
-from flaretune import FedBPTConfig, FedBPTRecipe, LPFLConfig, LPFLRecipe, UserError
+from flaretune import FedBPTConfig, FedBPTRecipe, LPFLRecipe, UserError
 from flaretune.config.client_flags import read_client_config
+from flaretune.config.job import CARRIED, INSTALLED
 from flaretune.config.options import as_dict
 from flaretune.flare.executor import OPTIONS, ClientExecutor
 from tests.test_templates import components
@@ -155,7 +155,9 @@ def test_texts_with_braces_quotes_and_blanks_reach_the_clients_as_they_are(code,
     assert not [text for text in STRANGE.values() if text in json.dumps(config(app, "client"))]
 
 
-@pytest.mark.parametrize("text", ["/kept/{run} of #1", 'a "b" = $c', "{workspace}", "{$HOME}", "{{a}", "{@a:b=c}", "a}"])
+@pytest.mark.parametrize(
+    "text", ["/kept/{run} of #1", 'a "b" = $c', "{workspace}", "{$HOME}", "{{a}", "{@a:b=c}", "a}"]
+)
 def test_texts_with_braces_and_quotes_reach_the_server_as_they_are(text, tmp_path):
     """Through what NVFlare makes of the variables in a job's file."""
     recipe = LPFLRecipe(unlabelled=9, checkpoint=text)
