@@ -234,6 +234,26 @@ def test_names_of_jobs_and_clients_are_no_paths(flag, name, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ("hospital.a", "'hospital.a': must be a name of letters, digits, and - _ between them, without a dot"),
+        ("a,Server", "Server: this is the server's name; give the client another"),
+        ("a,b,a", "a, a: clients need names that differ in more than case"),
+        ("ward,Ward", "ward, Ward: clients need names that differ in more than case"),
+    ],
+)
+def test_names_that_nvflare_cannot_give_to_clients_are_refused_at_the_start(names, sentence, tmp_path, capsys):
+    assert main("fedbpt", ["--clients", names, "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"error: --clients {sentence}\n"
+    tables = tmp_path / "clients.toml"
+    tables.write_text("".join(f'["{name}"]\nk_shot = 4\n' for name in dict.fromkeys(names.split(","))), "utf-8")
+    if names != "a,b,a":  # which TOML refuses
+        assert main("fedbpt", ["--per_client", str(tables), "--output", str(tmp_path / "out")]) == 1
+        assert capsys.readouterr().err == f"error: client {sentence}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["clients.toml"]
+
+
 def test_names_of_sites_in_a_file_are_no_paths(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sites.toml").write_text('["../outside"]\nk_shot = 4\n', encoding="utf-8")

@@ -22,7 +22,7 @@ from nvflare.recipe.spec import ExecEnv, Recipe
 import flaretune
 from flaretune.config.client import PATHS, ClientConfig
 from flaretune.config.client_flags import refuse_own_data
-from flaretune.config.job import CARRIED, CODE, check_name
+from flaretune.config.job import CARRIED, CODE, check_clients, check_name
 from flaretune.config.options import as_dict, build, changed, not_default, split_options
 from flaretune.config.server import ServerConfig
 from flaretune.engine.codec import TASKS
@@ -133,8 +133,8 @@ class FlaretuneRecipe(Recipe):
     def _apply_per_site_config(self, config: dict[str, dict]) -> None:
         """Make each client's options from the common ones and its own (called by `set_per_site_config`)."""
         known = as_dict(self._client_config)
+        check_clients("client", list(config))
         for client, own in config.items():
-            check_name("client", client)
             unknown = sorted(set(own) - set(known))
             if unknown:
                 raise UserError(f"client {client}: there is no option {unknown[0]!r}; there are {', '.join(known)}")

@@ -120,7 +120,7 @@ def _run(
             f"--code {job.code} is for a real federation, whose server and clients allow flaretune's classes: give "
             "--env prod or --export"
         )
-    names = [name.strip() for name in job.clients.split(",") if name.strip()]
+    names = job.client_names
     if names and per_client and set(names) != set(per_client):
         raise UserError(
             f"--clients {job.clients} and {job.per_client}, which has {', '.join(per_client)}, name other clients"
