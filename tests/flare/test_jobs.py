@@ -110,7 +110,7 @@ def faulty(self, request, honest=FedBPTClient.fit):
     if flare.get_site_name() == "site-2":
         result.arrays["mean"] = np.zeros(3, dtype=np.float32)
     elif flare.get_site_name() == "site-3":
-        result.numbers["fitness"] = np.nan
+        result.arrays["fitness"] = np.array([np.nan])
     elif flare.get_site_name() == "site-4" and request.round == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return result
@@ -135,7 +135,7 @@ def test_exported_job_goes_on_without_clients_that_reply_badly_or_die(run, folde
     rounds = read_summary(tmp_path / "out" / "server" / "simulate_job" / "flaretune")["rounds"]
     assert [r["clients"] for r in rounds[1:]] == [["site-1", "site-4"], ["site-1"]]
     assert "round 1: the fit reply of site-2 is not used: array 'mean' has shape (3,), expected (12,)" in done.stdout
-    assert "round 1: the fit reply of site-3 is not used: 'fitness' is nan" in done.stdout
+    assert "round 1: the fit reply of site-3 is not used: array 'fitness' holds values that are not" in done.stdout
 
 
 def test_mistakes_at_the_clients_fail_the_job_with_one_sentence_each(run, folders, tmp_path):
@@ -150,7 +150,7 @@ def test_mistakes_at_the_clients_fail_the_job_with_one_sentence_each(run, folder
     )
     assert done.returncode == 1
     assert "a, b: k = 12 examples per class" in done.stderr
-    assert "c: --model_server http://127.0.0.1:1 needs the service's token in" in done.stderr
+    assert "c: --model_server http://127.0.0.1:1 needs the model server's token in" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
