@@ -1,6 +1,7 @@
 """Clients of FedBPT without a model, honest and other ones, for tests of what one of them can do to a job.
 
-A point's prompt is the better the nearer it is to 1 in all coordinates. Clients misbehave by their names, see `FAULTS`.
+A point's prompt is the better the nearer it is to 1 in all coordinates, at each client to something else near 1, as
+their data would differ: all of them search in the same directions. Clients misbehave by their names, see `FAULTS`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from flaretune.methods.fedbpt.client import FedBPTClient, Labelled
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.message import Message
 from flaretune.models.prompt_settings import ModelFacts
+from flaretune.seeding import derive_seed
 from flaretune.tasks.spec import load_task
 
 LABELS = np.arange(20) % 2
@@ -21,13 +23,16 @@ SIGMA = 1.0
 
 
 class Nearness:
-    """Gives logits (0, 0) at a distance of √d from the best point, the label's the higher the nearer."""
+    """Gives logits (0, 0) at a distance of √d from the client's best point, the label's the higher the nearer."""
 
-    example_forwards = 0
+    def __init__(self, name: str):
+        self.example_forwards = 0
+        self._seed = derive_seed(0, "best point", name)
 
     def label_logits(self, points: np.ndarray, labels: np.ndarray) -> np.ndarray:
         self.example_forwards += len(points) * len(labels)
-        height = 3 * (1 - np.square(points - 1).mean(axis=1))  # (λ,)
+        best = 1 + 0.2 * np.random.default_rng(self._seed).standard_normal(points.shape[1])  # (d,)
+        height = 3 * (1 - np.square(points - best).mean(axis=1))  # (λ,)
         return (height[:, None, None] * np.eye(2)[labels][None]).astype(np.float32)
 
 
@@ -39,7 +44,7 @@ def open_client(config: FedBPTConfig, context: ClientContext) -> FedBPTClient:
         context.name,
         load_task("sst2"),
         ModelFacts("light", kind="masked", model_type="light", hidden_size=8, dtype="float32"),
-        Nearness(),
+        Nearness(context.name),
         train=data,
         validation=data,
         test=data,
