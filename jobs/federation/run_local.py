@@ -153,7 +153,9 @@ def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float
     for file in sorted((folder / ADMINISTRATOR).glob(f"*/*/workspace/flaretune/{SUMMARY}"), key=os.path.getmtime):
         run = read_summary(file.parent)
         accuracy = f"accuracy {run['zero_shot_accuracy']:.3f} before, {run['test_accuracy']:.3f} after"
-        print(f"{run['method']}, {len(run['rounds']) - 1} rounds, {len(run['clients'])} clients: {accuracy}; {file.parent}")
+        print(
+            f"{run['method']}, {len(run['rounds']) - 1} rounds, {len(run['clients'])} clients: {accuracy}; {file.parent}"
+        )
 
 
 def _run(block: Block, party: Party, log: IO[bytes], until: float) -> float:

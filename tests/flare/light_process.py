@@ -11,11 +11,12 @@ import signal
 import time
 from pathlib import Path
 
+from light_client import misbehave, open_client  # which lies beside it in the job
+
 from flaretune.engine import codec, worker
 from flaretune.flare.client_script import main
 from flaretune.methods.fedbpt import client
 from flaretune.methods.message import Message
-from light_client import misbehave, open_client  # which lies beside it in the job
 
 SLOW_HAS_BEGUN = "slow_has_begun"  # a file
 

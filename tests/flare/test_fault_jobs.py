@@ -142,7 +142,7 @@ def federation(tmp_path, monkeypatch):
 
 
 def test_sigterm_to_the_server_a_client_that_comes_later_and_one_that_is_gone_for_good(federation, tmp_path):
-    """The run ends with its server's processes, and is resumed by a second job, with another client; one is then killed."""
+    """The run ends with its server's processes, and is resumed by a second job with another client; one is killed."""
     checkpoint = tmp_path / "checkpoint"
     flags = ["--num_rounds", 30, "--round_timeout", 600, "--min_clients", 2, "--checkpoint", checkpoint]
     job = export(command_in(tmp_path), tmp_path / "export", *flags)

@@ -56,7 +56,7 @@ def test_published_command_line_with_other_numbers_of_clients_and_rounds(run, fo
 
 
 def test_recipe_with_a_causal_model_and_a_file_at_each_client(run, folders, tmp_path):
-    """The last client has too few rows. Paths are relative to where the command is given, not to where clients start."""
+    """The last client has too few rows. Paths are relative to where the command is given, not to where they start."""
     rows = (Path(folders["data"]) / "train.csv").read_text(encoding="utf-8").splitlines()
     clients = tmp_path / "clients.toml"
     tables = []

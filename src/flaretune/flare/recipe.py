@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from nvflare.apis.job_def import ALL_SITES
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
 from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 from nvflare.job_config.api import FedJob
+from nvflare.recipe import SimEnv
 from nvflare.recipe.run import Run
 from nvflare.recipe.spec import ExecEnv, Recipe
 
@@ -31,6 +32,7 @@ from flaretune.errors import UserError
 from flaretune.flare.controller import FlaretuneController
 from flaretune.flare.environment import variable
 from flaretune.flare.executor import OPTIONS, ClientExecutor, script_arguments, script_file
+from flaretune.flare.fixes.simulator_paths import plain_paths
 from flaretune.flare.tracking import RunTracking
 from flaretune.methods.base import Method
 from flaretune.methods.registry import find_method
@@ -122,7 +124,8 @@ class FlaretuneRecipe(Recipe):
             self._job.job.min_clients = min(self._job.job.min_clients, available)
             # the clients' command is `python3 …`, looked up in PATH: let it find this Python
             os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-            with _shared_cores(getattr(env, "num_threads", None) or available):
+            paths = plain_paths(env) if isinstance(env, SimEnv) else nullcontext()
+            with _shared_cores(getattr(env, "num_threads", None) or available), paths:
                 return super().run(env, **exec_params)
         return super().run(env, **exec_params)
 
