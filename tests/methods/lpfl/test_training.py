@@ -117,7 +117,7 @@ def test_training_never_sees_the_hidden_labels(opened):
         for name, values in true.arrays.items():
             np.testing.assert_array_equal(values, wrong.arrays[name])
     last = [answers[-1] for answers in found]
-    assert last[0].soft_labels_right + last[1].soft_labels_right == last[0].soft_labelled > 0
+    assert last[0].soft_labels_correct + last[1].soft_labels_correct == last[0].soft_labelled > 0
 
 
 def test_equal_seeds_repeat_a_round_and_others_do_not(opened):
