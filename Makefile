@@ -18,7 +18,7 @@ compare: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
 	$(BIN)/python benchmarks/compare.py
 
-# The guide in jobs/federation: server, three sites and administrator on this machine. CODE=carried is the other way.
+# The guide docs/operations/federation.md, executed on this machine. CODE=carried is the other way.
 CODE ?= installed
 
 federation: $(VENV)/ready

@@ -1,4 +1,4 @@
-"""The guide beside this file, walked through on one machine: `python jobs/federation/run_local.py --help`.
+"""The guide docs/operations/federation.md, walked through on one machine: `python jobs/federation/run_local.py --help`.
 
 Server, sites and administrator each get a folder, and there run the commands of the guide as they stand in it. What
 several hosts would do otherwise is done here: texts are dealt out to the sites, each party gets a Python environment of
@@ -33,7 +33,7 @@ from flaretune.command_line import STOPPED, add_manners, parse, run  # noqa: E40
 from flaretune.errors import UserError  # noqa: E402
 from flaretune.report.results import SUMMARY, error_sentences, read_summary  # noqa: E402
 
-GUIDE = Path(__file__).with_name("README.md")
+GUIDE = REPOSITORY / "docs" / "operations" / "federation.md"
 SERVER_NAME = "localhost"
 HOSPITALS = {"hospital-a": "reviews.csv", "hospital-b": "texts.jsonl", "hospital-c": "film_reviews.csv"}
 NAMES = {ADMINISTRATOR: (ADMINISTRATOR,), SERVER: (SERVER_NAME,), SITES: tuple(HOSPITALS)}  # who the guide's words are
@@ -75,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     cache = cache_dir()
     parser = argparse.ArgumentParser(
-        description="Walk through jobs/federation/README.md on this machine.",
+        description="Walk through docs/operations/federation.md on this machine.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

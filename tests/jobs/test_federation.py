@@ -1,4 +1,4 @@
-"""The guide of jobs/federation, walked through on real NVFlare processes over mutual TLS, with a tiny model.
+"""The guide docs/operations/federation.md, walked through on real NVFlare processes over mutual TLS, with a tiny model.
 
 `make federation` does the same with the demo's model.
 """

@@ -1,4 +1,4 @@
-"""The guide of jobs/federation, and how it is read; test_federation.py runs it."""
+"""The guide docs/operations/federation.md, and how it is read; test_federation.py runs it."""
 
 import re
 import shlex
