@@ -32,11 +32,11 @@ from compare_plan import METHODS, ROOT, Plan, Run, check_keys, defaults_of, in_f
 from compare_report import Places, write_report
 from compare_result import Result, read_result
 
-from flaretune import command_line
-from flaretune.bench.machine import machine
-from flaretune.command_line import STOPPED, add_manners, parse
+from flaretune.cli import console as command_line
+from measure.machine import machine
+from flaretune.cli.console import STOPPED, add_manners, parse
 from flaretune.errors import UserError
-from flaretune.report.run_record import write_json
+from flaretune.engine.records import write_json
 
 SHIPPED_PLAN = Path(__file__).resolve().with_name("compare.toml")
 HEAVY = ("workspace", "best_adapter", "last_adapter", "rounds", "tb_events")  # of a finished run: removed

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from compare_plan import Plan, Run, make_plan
+from compare_plan import Plan, Run, make_plan, of_today
 from compare_result import CONFIG, Finished, Result, read_result
 
 from flaretune.errors import UserError
@@ -61,7 +61,9 @@ def read_earlier(plan: Plan, facts: Path, tell: Callable[[str], None]) -> dict[s
     try:
         told = json.loads(facts.read_text(encoding="utf-8"))
         results = {_place(values): values for values in told["runs"]}
-        asked = {_place(vars(run)): run for run in make_plan(told["plan"], str(facts)).runs}
+        names = {run.row for run in plan.runs}
+        then_asked = {**told["plan"], "rows": [row for row in told["plan"]["rows"] if row["name"] in names]}
+        asked = {_place(vars(run)): run for run in make_plan(then_asked, str(facts)).runs}
         found, reasons = {}, Counter()
         for run in plan.runs:
             then, values = asked.get(_place(vars(run))), results.get(_place(vars(run)))
@@ -93,6 +95,10 @@ def _difference(run: Run, method: str, options: Mapping[str, Any]) -> str:
     """
     if method != run.method:
         return f"method was {method} and is {run.method}"
+    try:
+        options = of_today(method, options)
+    except UserError as error:
+        return str(error)
     for name, value in options.items():
         if run.resolved.get(name) != value:
             return f"{name} was {value} and is {run.resolved.get(name)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flaretune.errors import UserError
-from flaretune.report.results import read_summary
+from flaretune.engine.results import read_summary
 
 CONFIG = "config.json"
 

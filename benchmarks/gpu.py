@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
-from flaretune.bench.evaluate import EvaluateSettings, evaluate, evaluate_table
-from flaretune.bench.gpu_memory import memory_by_clients
-from flaretune.bench.shapes import SHAPES, find_shapes
-from flaretune.command_line import add_manners, check_output, parse, run
+from measure.evaluate import EvaluateSettings, evaluate, evaluate_table
+from measure.gpu_memory import memory_by_clients
+from measure.shapes import SHAPES, find_shapes
+from flaretune.cli.console import add_manners, check_output, parse, run
 from flaretune.errors import UserError
 from flaretune.models.load import DTYPES, resolve_device
-from flaretune.report.run_record import write_json
+from flaretune.engine.records import write_json
 
 SHAPE_NAMES = ("roberta-base", "roberta-large", "llama-1b")
 TINY = ("tiny-masked", "tiny-causal")

@@ -1,6 +1,6 @@
-"""Client script of a FedBPT job: reads its flags, then answers the server's tasks (see --help)."""
+"""Client script of a FedBPT job: reads its flags, then replies to the server's tasks (see --help)."""
 
-from flaretune.flare.fedbpt_client import main
+from flaretune.flare.client_script import main
 
 if __name__ == "__main__":
-    main()
+    main("fedbpt")

@@ -1,6 +1,6 @@
-"""Client script of an LP-FL job: reads its flags, then answers the server's tasks (see --help)."""
+"""Client script of an LP-FL job: reads its flags, then replies to the server's tasks (see --help)."""
 
-from flaretune.flare.lpfl_client import main
+from flaretune.flare.client_script import main
 
 if __name__ == "__main__":
-    main()
+    main("lpfl")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.config.options import as_dict, build
-from flaretune.lpfl.artifact import AdapterArtifact
+from flaretune.methods.lpfl.artifact import AdapterArtifact
 from flaretune.models.tuned import TuneSettings, open_tuned_model
 from flaretune.tasks.spec import TaskSpec, task_table
 
 LOCAL = ("dataset", "data_path", "unlabelled_path", "task_name", "task_file", "model_name", "device", "dtype")
-LOCAL += ("batch_size", "gradient_checkpointing", "gradient_accumulation")
+LOCAL += ("batch_size", "gradient_checkpointing")
 
 
 def random_adapter(model: Path, spec: TaskSpec, **options) -> AdapterArtifact:

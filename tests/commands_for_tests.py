@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import flaretune
-from flaretune.__main__ import main
+from flaretune.cli.main import main
 
 SRC = Path(flaretune.__file__).parents[1]
 

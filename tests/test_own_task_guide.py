@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flaretune.fedbpt.artifact import load_prompt
+from flaretune.methods.fedbpt.artifact import load_prompt
 from tests.jobs_for_tests import REPOSITORY, environment_in, read_summary
 from tests.models_for_tests import save_tiny_model
-from tests.own_task.tickets import WORDS, write_tickets
+from tests.authoring.tickets import WORDS, write_tickets
 
 GUIDE = REPOSITORY / "docs" / "how-to" / "own-task.md"
 NOT_COPIED = shutil.ignore_patterns("__pycache__", "tasks_local")

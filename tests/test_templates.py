@@ -2,24 +2,21 @@
 
 import importlib
 import inspect
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from pyhocon import ConfigFactory
 
-from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
-from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
+from flaretune.config.options import defaults
+from flaretune.errors import UserError
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 
 TEMPLATES = Path(__file__).parents[1] / "job_templates"
-
-
-def field_names(config) -> set[str]:
-    return {item.name for item in fields(config)}
 
 
 def components(tree):
@@ -68,15 +65,25 @@ def read(method: str, side: str) -> dict:
 @pytest.mark.parametrize(
     ("method", "controller", "options"),
     [
-        ("fedbpt", FedBPTController, {*field_names(FedBPTServerConfig), "seed"}),
-        ("lpfl", LPFLController, field_names(LPFLServerConfig)),
+        ("fedbpt", FedBPTController, {**defaults(FedBPTServerConfig), "num_rounds": 200, "seed": 1234}),  # published
+        ("lpfl", LPFLController, defaults(LPFLServerConfig)),
     ],
 )
-def test_every_option_of_the_server_stands_in_the_template(method, controller, options):
+def test_every_option_of_the_server_stands_in_the_template_with_its_default_or_the_published_value(
+    method, controller, options
+):
     """`nvflare job create -f … key=value` changes keys that are there, and passes over others in silence."""
     [workflow] = read(method, "server")["workflows"]
     assert workflow["path"].rsplit(".", 1)[1] == controller.__name__
-    assert set(workflow["args"]) == options
+    assert dict(workflow["args"]) == options
+
+
+def test_old_names_of_the_server_s_options_are_taken_too():
+    assert FedBPTController(aggregation="plain", sigma_floor=0.0).aggregation == "mean"
+    with pytest.raises(UserError, match=r"sigma_floor 0\.5: the step size has no floor"):
+        FedBPTController(sigma_floor=0.5)
+    with pytest.raises(UserError, match="num_round is no option; did you mean 'num_rounds'"):
+        LPFLController(num_round=5)
 
 
 @pytest.mark.parametrize(

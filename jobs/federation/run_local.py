@@ -29,9 +29,9 @@ from guide import ADMINISTRATOR, CLIENTS, SERVER, WAYS, Block, read_blocks  # no
 from processes import MARK, end_all, members, run_commands, wait_for_end  # noqa: E402
 
 from flaretune.cache import cache_dir  # noqa: E402
-from flaretune.command_line import STOPPED, add_manners, parse, run  # noqa: E402
+from flaretune.cli.console import STOPPED, add_manners, parse, run  # noqa: E402
+from flaretune.engine.results import SUMMARY, error_sentences, read_summary  # noqa: E402
 from flaretune.errors import UserError  # noqa: E402
-from flaretune.report.results import SUMMARY, error_sentences, read_summary  # noqa: E402
 
 GUIDE = REPOSITORY / "docs" / "operations" / "federation.md"
 SERVER_NAME = "localhost"

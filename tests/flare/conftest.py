@@ -2,7 +2,7 @@ import pytest
 from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.decomposers import common_decomposers
 
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
 from tests.flare.federation import federate

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.config.lpfl import LPFLConfig
-from flaretune.config.site_flags import parse_site_flags
+from flaretune.config.client_flags import read_client_config
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
 from flaretune.flare.site_script import HasHandlers
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from tests.flare.federation import federate
 
 METHODS = {
@@ -55,7 +55,7 @@ def run_here(
         server: options of the controller.
     """
     options, tasks, controller = METHODS[method]
-    config, _ = parse_site_flags(options, flags)
+    config, _ = read_client_config(options, flags)
     (folder / "job").mkdir(parents=True)
     monkeypatch.chdir(folder / "job")
     threads = torch.get_num_threads()

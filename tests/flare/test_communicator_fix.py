@@ -12,7 +12,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.wf_comm_server import WFCommServer
 from nvflare.apis.shareable import Shareable
 
-from flaretune.flare import communicator_fix
+from flaretune.flare.fixes import communicator as communicator_fix
 
 LATE, LATER = Client("late", "token"), Client("later", "token")
 

@@ -25,7 +25,7 @@ from tests.jobs_for_tests import command_in, environment_in, read_summary
 pytestmark = pytest.mark.slow
 
 RESULTS = Path("server") / "simulate_job" / "flaretune"
-SMALL = ["--intrinsic_dim", 10, "--local_iter", 4, "--local_seeds", "site", "--eval_clients", "all"]
+SMALL = ["--intrinsic_dim", 10, "--local_iter", 4, "--eval_clients", "all"]
 
 
 def export(run, folder: Path, *flags) -> Path:

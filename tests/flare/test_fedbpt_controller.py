@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.fedbpt.artifact import load_prompt
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.artifact import load_prompt
 from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
-from flaretune.report import checkpoint, kept_run
+from flaretune.engine import checkpoint
+from flaretune.engine import resume as kept_run
 from tests.flare.federation import federate
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
@@ -34,7 +35,7 @@ def job(folders, tmp_path, monkeypatch, as_in_a_job):
 
     def run(name="results", change=None, min_clients=1, rounds=2, server=None, **options):
         small = {"n_prompt_tokens": 3, "intrinsic_dim": 6, "k_shot": 9, "local_iter": 2, "dtype": "float32"}
-        config = FedBPTConfig(**{**folders, **small, "local_seeds": "round", "eval_clients": "all", **options})
+        config = FedBPTConfig(**{**folders, **small, "eval_clients": "all", **options})
         asked = {"seed": config.seed, "covariance": "diagonal", **(server or {})}
         controller = FedBPTController(num_rounds=rounds, min_clients=min_clients, **asked)
         sites = {site: FedBPTTasks(config) for site in SITES}
@@ -48,7 +49,7 @@ def read_summary(folder):
 
 
 def test_the_server_tells_how_long_a_vector_may_be(job):
-    told, _ = job(norm_prompt=1, prompt_norm_threshold=1.0, prompt_norm_threshold_upper=0.5)
+    told, _ = job(max_norm="1:0.5")
     searches = [fedbpt_messages.read_search_task(m) for task, _, m in told.tasks if task == fedbpt_messages.SEARCH]
     assert [task[3] for task in searches] == [2.0, 2.0]  # 1 more while the mean is shorter than 0.5: once
     assert np.linalg.norm(searches[0][0].mean) < 0.5 < np.linalg.norm(searches[1][0].mean)
@@ -128,7 +129,7 @@ def kept(tmp_path):
     return {"checkpoint": str(tmp_path / "kept")}
 
 
-@pytest.mark.parametrize("options", [{}, {"norm_prompt": 1, "prompt_norm_threshold": 1.0}, {"perturb": 1}])
+@pytest.mark.parametrize("options", [{}, {"max_norm": "1:20"}, {"perturb": 1}])
 @pytest.mark.parametrize("stopped_in", [1, 3])
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, kept, options, stopped_in):
     _, whole = job("whole", rounds=4, **options)

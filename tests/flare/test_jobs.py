@@ -13,7 +13,7 @@ import processes
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flaretune.fedbpt.artifact import load_prompt
+from flaretune.methods.fedbpt.artifact import load_prompt
 from tests.jobs_for_tests import REPOSITORY, create_from_template, read_summary
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def test_published_command_line_with_other_numbers_of_clients_and_rounds(run, fo
     assert config["options"]["perturb"] == 1
     prompt = load_prompt(results / "best_prompt.safetensors")
     assert prompt.point.shape == (500,)
-    assert "--num_users 10, but the job has 3 sites" in done.stdout
+    assert "--num_users has no effect: the data is shared out over the clients that the job has" in done.stdout
     assert "min_clients 10, but the job has 3 sites" in done.stdout
 
 
@@ -64,7 +64,7 @@ def test_recipe_with_a_causal_model_and_a_file_at_each_site(run, folders, tmp_pa
     (output / "summary.json").write_text("{}", encoding="utf-8")  # of an earlier run
     model = os.path.relpath(folders["llama"], REPOSITORY)
     done = run(
-        *[sys.executable, "jobs/fedbpt_job.py", "--sites", sites, "--model_name", model, "--output", output],
+        *[sys.executable, "jobs/fedbpt_job.py", "--per_client", sites, "--model_name", model, "--output", output],
         *[*SMALL, "--num_rounds", 2, "--eval_clients", "all", "--covariance", "diagonal", "--tracking", "wandb"],
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -138,14 +138,14 @@ def test_mistakes_at_the_sites_fail_the_job_with_one_sentence_each(run, folders,
     few, sites = tmp_path / "few.csv", tmp_path / "sites.toml"
     few.write_text("\n".join(rows[:11]) + "\n", encoding="utf-8")
     own = [f'[{name}]\ndataset = ""\ndata_path = "{few}"\n' for name in ("a", "b")]
-    sites.write_text("".join([*own, '[c]\nlm = "http://127.0.0.1:1"\n']), encoding="utf-8")
+    sites.write_text("".join([*own, '[c]\nmodel_server = "http://127.0.0.1:1"\n']), encoding="utf-8")
     done = run(
         *[sys.executable, "jobs/fedbpt_job.py", "--model_name", folders["roberta"], "--dataset", folders["data"]],
-        *["--output", tmp_path / "out", "--sites", sites, *SMALL],
+        *["--output", tmp_path / "out", "--per_client", sites, *SMALL],
     )
     assert done.returncode == 1
     assert "a, b: k = 12 examples a class" in done.stderr
-    assert "c: --lm http://127.0.0.1:1 needs the service's token in" in done.stderr
+    assert "c: --model_server http://127.0.0.1:1 needs the service's token in" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -154,7 +154,7 @@ def test_sites_that_were_told_different_things_do_not_start(run, folders, tmp_pa
     sites.write_text("[site-1]\nalpha = 1.0\n[site-2]\nalpha = 2.0\n", encoding="utf-8")
     done = run(
         *[sys.executable, "jobs/fedbpt_job.py", "--model_name", folders["roberta"], "--dataset", folders["data"]],
-        *["--output", tmp_path / "out", "--sites", sites, *SMALL],
+        *["--output", tmp_path / "out", "--per_client", sites, *SMALL],
     )
     assert done.returncode == 1
     assert "the sites do not agree on the options: alpha is 1.0 at site-1 and 2.0 at site-2" in done.stderr
@@ -179,7 +179,7 @@ def test_proof_of_concept_federation(run, ended, folders, tmp_path):
     command = [sys.executable, *command, "--output", str(output), "--task_name", "sst2"]
     command += ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL, "--num_rounds", "10"]
     files = {"stdout": (tmp_path / "said").open("wb"), "stderr": subprocess.STDOUT}
-    job = subprocess.Popen([*command, "--timeout", "300"], cwd=REPOSITORY, env=ended, **files)
+    job = subprocess.Popen(command, cwd=REPOSITORY, env=ended, **files)
     watch, watched = [sys.executable, "-m", "flaretune", "watch", "--json"], []
     while job.poll() is None and not watched:  # until the job is there; its sites then take seconds to start
         for kit in (tmp_path / "poc").glob("*/prod_00/admin@nvidia.com"):

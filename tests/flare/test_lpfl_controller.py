@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flaretune.flare import lpfl_messages, messages
-from flaretune.lpfl.artifact import load_adapter
+from flaretune.methods.lpfl.artifact import load_adapter
 from tests.jobs_for_tests import read_summary
 
 SITES = ["site-1", "site-2", "site-3"]
@@ -168,6 +168,6 @@ def test_sites_that_were_told_different_things_do_not_start(lpfl_job, options, s
 
 
 def test_what_is_each_site_s_own_affair_may_differ(lpfl_job):
-    own = {"site-2": {"batch_size": 3, "gradient_accumulation": 2, "gradient_checkpointing": 1}}
+    own = {"site-2": {"batch_size": 3, "gradient_checkpointing": 1}}
     told, _ = lpfl_job(rounds=1, site_options=own)
     assert told.panics == []

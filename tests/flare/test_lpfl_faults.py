@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from flaretune.config.lpfl import LPFLConfig
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
-from flaretune.lpfl.artifact import load_adapter
+from flaretune.methods.lpfl.artifact import load_adapter
+from flaretune.methods.lpfl.config import LPFLConfig
 from tests.flare.federation import federate
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
@@ -70,7 +70,7 @@ def test_a_liar_is_held_to_the_others_and_named(job, caplog):
     assert "round 2: the answer of site-2 is far beyond those of the others: it is held to them" in caplog.text
     assert length_of_the_way(told, folder) <= 1
     assert length_of_the_way(*job(lie, "median", "median")[:2]) <= 1
-    assert length_of_the_way(*job(lie, "plain", "plain")[:2]) > 10
+    assert length_of_the_way(*job(lie, "mean", "mean")[:2]) > 10
 
 
 def other_start(*liars):
@@ -92,7 +92,7 @@ def test_a_few_sites_do_not_choose_the_adapter_that_a_job_starts_from(job, liars
     start = told.tasks[1][2].params
     for name in start:
         np.testing.assert_array_equal(start[name], honest[name])
-    told, _, _ = job(other_start("site-1"), "plain", "plain")
+    told, _, _ = job(other_start("site-1"), "mean", "mean")
     assert any(not np.array_equal(told.tasks[1][2].params[name], honest[name]) for name in start)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
-from flaretune.lpfl.artifact import load_adapter, save_adapter
+from flaretune.methods.lpfl.artifact import load_adapter, save_adapter
 from tests.jobs_for_tests import read_summary
 
 # ---- from an adapter ----
@@ -151,7 +151,7 @@ def no_answers_from(round_number):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"soft_refresh": 1}, {"freeze_a": 1}, {"tuning": "full", "soft_labels": "off"}]
+    "options", [{}, {"freeze_a": 1}, {"tuning": "full", "soft_labels": "off"}]
 )
 @pytest.mark.parametrize("stopped_in", [1, 3])
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options, stopped_in):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from flaretune.lpfl.artifact import load_adapter
+from flaretune.methods.lpfl.artifact import load_adapter
 from tests.jobs_for_tests import REPOSITORY, command_in, create_from_template, read_summary
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def model(folders):
 def first(model, tmp_path_factory):
     """The results of a job of three rounds of two clients, and what it said; with a tracker that does not answer."""
     folder = tmp_path_factory.mktemp("first")
-    tracker = ["--tracking", "mlflow", "--tracking_uri", "http://127.0.0.1:9"]
+    tracker = ["--tracking", "mlflow=http://127.0.0.1:9"]
     done = command_in(folder)(*JOB, *model, "--num_rounds", 3, "--output", folder / "out", *tracker)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "out", done.stdout + done.stderr

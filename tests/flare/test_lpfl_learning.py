@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
 from tests.flare.federation import federate

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.errors import UserError
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe
 from flaretune.flare.lpfl_recipe import LPFLRecipe
 from flaretune.tasks import spec as spec_module
-from tests.own_task.tickets import write_task, write_tickets
+from tests.authoring.tickets import write_task, write_tickets
 
 METHODS = [(FedBPTRecipe, FedBPTConfig), (LPFLRecipe, partial(LPFLConfig, soft_labels="off"))]
 

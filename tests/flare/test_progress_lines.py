@@ -9,7 +9,7 @@ import pytest
 
 TELLING = """
 import logging, sys
-from flaretune.flare.simulator_fix import let_readers_leave
+from flaretune.flare.fixes.simulator import let_readers_leave
 log = logging.getLogger("flaretune")
 log.addHandler(logging.StreamHandler(sys.stdout))
 log.setLevel("INFO")

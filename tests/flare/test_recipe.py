@@ -11,9 +11,9 @@ from nvflare.recipe import SimEnv
 from nvflare.recipe.spec import Recipe
 
 import flaretune
-from flaretune.config.fedbpt import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.job import CARRIED, INSTALLED
-from flaretune.config.lpfl import LPFLConfig, LPFLServerConfig
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 from flaretune.errors import UserError
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe
 from flaretune.flare.lpfl_recipe import LPFLRecipe

@@ -10,8 +10,8 @@ import numpy as np
 import psutil
 import pytest
 
-from flaretune.fedbpt.artifact import load_prompt
-from flaretune.lpfl.artifact import load_adapter
+from flaretune.methods.fedbpt.artifact import load_prompt
+from flaretune.methods.lpfl.artifact import load_adapter
 from tests.flare.same_job import run_here
 from tests.jobs_for_tests import REPOSITORY, read_summary
 

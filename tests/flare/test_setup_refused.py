@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.flare import messages
 from flaretune.flare.fedbpt_client import set_up
 

@@ -1,4 +1,4 @@
-"""Jobs whose clients ask one model: the service of --share_lm, and one beside `nvflare simulator`."""
+"""Jobs whose clients ask one model: the service of --share_model, and one beside `nvflare simulator`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flaretune.config.service import TOKEN_VARIABLE
-from flaretune.fedbpt.artifact import load_prompt
+from flaretune.config.model_server import TOKEN_VARIABLE
+from flaretune.methods.fedbpt.artifact import load_prompt
 from flaretune.tasks.evaluation import peak_memory_mb
 from tests.flare.same_job import run_here
 from tests.jobs_for_tests import REPOSITORY, command_in, create_from_template, read_summary
@@ -42,7 +42,7 @@ def test_a_site_whose_process_is_started_anew_gives_the_same_numbers(folders, tm
 def test_one_model_for_all_clients_gives_the_same_numbers(run, folders, tmp_path, monkeypatch, as_in_a_job):
     flags = ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL]
     shared = tmp_path / "shared"
-    job = [sys.executable, "jobs/fedbpt_job.py", *flags, "--batch_size", 4, "--share_lm", 1]
+    job = [sys.executable, "jobs/fedbpt_job.py", *flags, "--batch_size", 4, "--share_model", 1]
     done = run(*job, "--num_rounds", 2, "--output", shared, "--tracking", "mlflow")
     assert done.returncode == 0, done.stdout + done.stderr
     alone = run_here(
@@ -50,7 +50,7 @@ def test_one_model_for_all_clients_gives_the_same_numbers(run, folders, tmp_path
     )
     assert_same_numbers(shared, alone)
     assert read_summary(shared)["memory_mb"] < peak_memory_mb() / 2  # no torch in a client
-    assert "answers at http://127.0.0.1" in (shared / "service.log").read_text(encoding="utf-8")
+    assert "answers at http://127.0.0.1" in (shared / "model_server.log").read_text(encoding="utf-8")
     assert_mlflow_has_the_numbers_of(shared)
 
 
@@ -91,7 +91,7 @@ def test_the_template_with_five_clients_in_two_threads_on_one_service(
     flags = ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL]
     sites = [f"site-{number}" for number in range(1, 6)]
     run, server = command_in(tmp_path), {"num_rounds": 1, "seed": 7, "covariance": "diagonal"}
-    told = " ".join([*flags, "--seed", "7", "--lm", service])
+    told = " ".join([*flags, "--seed", "7", "--model_server", service])
     create_from_template(run, "fedbpt", tmp_path / "fedbpt", told, min_clients=5, **server)
     done = run("nvflare", "simulator", tmp_path / "fedbpt", *["-n", "5", "-t", "2", "-w"], tmp_path / "out")
     assert done.returncode == 0, done.stdout[-3000:]
@@ -106,9 +106,9 @@ def test_the_template_with_five_clients_in_two_threads_on_one_service(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--share_lm", 1, "--lm", "http://127.0.0.1:1"], "leave one of them out"),
+        (["--share_model", 1, "--model_server", "http://127.0.0.1:1"], "leave one of them out"),
         (
-            ["--share_lm", 1, "--model_name", "/nowhere"],
+            ["--share_model", 1, "--model_name", "/nowhere"],
             "did not start: --model_name /nowhere: there is no such",
         ),
     ],

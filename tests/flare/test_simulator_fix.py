@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flaretune.flare.simulator_fix import RUNNER, find_ports_without_listening, give_each_thread_its_own_names
+from flaretune.flare.fixes.simulator import RUNNER, find_ports_without_listening, give_each_thread_its_own_names
 
 
 @pytest.fixture

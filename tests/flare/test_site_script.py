@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.config.lpfl import LPFLConfig
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_client, messages
 from flaretune.flare.site_script import evaluation_sites, load_data, read_task
+from flaretune.config.options import defaults
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 
 SOURCE = Path(__file__).parents[2] / "src"
 SITES = ["site-1", "site-2", "site-3"]
@@ -91,7 +92,7 @@ def test_what_is_wrong_is_said_in_the_same_words_for_both_methods(data, make, ch
 
 def test_what_differs_from_site_to_site_are_options_of_both_methods():
     for config in (FedBPTConfig, LPFLConfig):
-        assert set(config.local_options) <= set(config.__dataclass_fields__)
+        assert set(config.client_options) <= set(defaults(config))
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ import time
 import processes
 import pytest
 
-from flaretune.fedbpt.artifact import load_prompt
+from flaretune.methods.fedbpt.artifact import load_prompt
 from tests.jobs_for_tests import REPOSITORY, read_summary
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_job_that_is_told_to_stop_leaves_nobody_behind_and_its_finished_rounds(environment, folders, tmp_path):
-    """With the service of --share_lm, and with processes of sites that have left session and parent."""
+    """With the service of --share_model, and with processes of sites that have left session and parent."""
     output, said = tmp_path / "out", tmp_path / "said"
-    flags = ["--model_name", folders["llama"], "--dataset", folders["data"], "--dtype", "float32", "--share_lm", "1"]
+    flags = ["--model_name", folders["llama"], "--dataset", folders["data"], "--dtype", "float32", "--share_model", "1"]
     flags += ["--n_prompt_tokens", "3", "--intrinsic_dim", "12", "--k_shot", "12", "--local_iter", "2"]
     flags += ["--num_rounds", "1000", "--output", str(output)]
     marked = {**environment, processes.MARK: str(tmp_path)}

@@ -11,7 +11,7 @@ from nvflare.fuel.flare_api.api_spec import JobNotFound, JobNotRunning, NoConnec
 from flaretune.errors import UserError
 from flaretune.flare import watch as watching
 from flaretune.flare.progress import TOPIC, Progress
-from flaretune.report.run_record import SearchRecord
+from flaretune.engine.records import SearchRecord
 
 
 def a_record(round_number, accuracy=0.75):

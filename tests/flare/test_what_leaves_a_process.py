@@ -29,7 +29,16 @@ def test_no_process_of_a_site_sends_texts_tokens_labels_or_paths(method, folders
     sites = tmp_path / "sites.toml"
     sites.write_text("".join(f'[{name}]\ndata_path = "{file}"\n' for name, file in files.items()), encoding="utf-8")
     done = command_in(tmp_path)(
-        *[sys.executable, f"jobs/{method}_job.py", "--sites", sites, "--output", tmp_path / "out", "--num_rounds", "2"],
+        *[
+            sys.executable,
+            f"jobs/{method}_job.py",
+            "--per_client",
+            sites,
+            "--output",
+            tmp_path / "out",
+            "--num_rounds",
+            "2",
+        ],
         *["--model_name", folders["roberta"], "--k_shot", "8", "--dtype", "float32", "--eval_clients", "all"],
         *JOBS[method],
     )

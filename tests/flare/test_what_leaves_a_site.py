@@ -5,8 +5,8 @@ import pytest
 from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.decomposers import common_decomposers
 
-from flaretune.config.fedbpt import FedBPTConfig
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.flare import fedbpt_messages, lpfl_messages, messages
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController

@@ -8,9 +8,9 @@ import guide
 import pytest
 import run_local
 
+from flaretune.cli.jobs import FEDBPT, LPFL, JobConfig, parse, read_preset
 from flaretune.config.options import build
 from flaretune.errors import UserError
-from flaretune.flare.job_cli import FEDBPT, LPFL, JobConfig, parse, read_preset
 from tests.jobs_for_tests import REPOSITORY
 
 BLOCKS = guide.read_blocks(run_local.GUIDE)
@@ -58,7 +58,7 @@ def test_the_table_names_the_variables_that_each_party_has(tmp_path, monkeypatch
 def test_the_guide_s_jobs_are_named_as_it_says_and_leave_to_clients_what_is_theirs(method, name):
     options = read_preset(method, str(REPOSITORY / "jobs" / "federation" / f"{name}.toml"))
     assert f"jobs/{options['name']})" in TEXT
-    build(method.site, options)
+    build(method.client, options)
     assert build(method.server, options).min_clients == len(run_local.HOSPITALS)
     assert not {"data_path", "unlabelled_path", "device", "dataset"} & options.keys()
 

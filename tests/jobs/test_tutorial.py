@@ -9,7 +9,7 @@ import shutil
 import nbformat
 import pytest
 
-from flaretune.fedbpt.artifact import load_prompt
+from flaretune.methods.fedbpt.artifact import load_prompt
 from flaretune.tasks.spec import load_task
 from tests.jobs_for_tests import REPOSITORY, read_summary
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from flaretune.config.lpfl import LPFLConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
 from flaretune.models.label_head import at_answers

@@ -11,7 +11,7 @@ from flaretune.privacy.accountant import epsilon
 from flaretune.privacy.release import FILE, PrivacySettings, Releases
 
 BASE = {"a": np.full((2, 3), 5.0), "b": np.arange(4.0)}
-SETTINGS = PrivacySettings(dp_noise=0.5, dp_clip=2.0, dp_delta=1e-5, dp_epsilon=0.0)
+SETTINGS = PrivacySettings(dp_noise=0.5, dp_clip=2.0, dp_epsilon=0.0)
 
 
 def said(count) -> str:
@@ -102,7 +102,7 @@ def test_a_damaged_count_is_refused(tmp_path, text):
 def test_a_site_s_limit(tmp_path):
     """Two answers are within the ε of two, a third is not, and neither is a run of three."""
     limit = epsilon(0.5, 1e-5, 2) + 0.01
-    releases = Releases(PrivacySettings(0.5, 2.0, 1e-5, limit), tmp_path)
+    releases = Releases(PrivacySettings(0.5, 2.0, limit), tmp_path)
     releases.check(2)
     with pytest.raises(UserError, match=r"--dp_epsilon .*: after 3 answers with --dp_noise 0.5 ε is "):
         releases.check(3)
@@ -111,11 +111,3 @@ def test_a_site_s_limit(tmp_path):
     with pytest.raises(UserError, match="more than this site allows"):
         releases.release(BASE, BASE)
     assert releases.count == 2
-
-
-def test_a_job_s_large_delta_does_not_widen_a_site_s_limit(tmp_path):
-    """ε of one answer is above the limit at 1e-5, and far below it at 0.5."""
-    limit = epsilon(0.5, 1e-5, 1) - 0.01
-    assert epsilon(0.5, 0.5, 1) < limit / 2
-    with pytest.raises(UserError, match="at δ = 1e-05, which is more than this site allows"):
-        Releases(PrivacySettings(0.5, 2.0, 0.5, limit), tmp_path).check(1)

@@ -1,4 +1,4 @@
-"""What the NVFlare recipes of both methods share: a job that carries flaretune's code, or configuration alone."""
+"""NVFlare recipes of the methods: a job that carries flaretune's code, or configuration alone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from nvflare.apis.executor import Executor
 from nvflare.apis.job_def import ALL_SITES
@@ -21,15 +20,20 @@ from nvflare.recipe.run import Run
 from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
+from flaretune.config.client import PATHS, ClientConfig
+from flaretune.config.client_flags import refuse_own_data
 from flaretune.config.job import CARRIED, CODE, check_name
-from flaretune.config.options import as_dict, build, to_argv
-from flaretune.config.shared import PATHS, SiteConfig
-from flaretune.config.site_flags import refuse_own_data
+from flaretune.config.options import as_dict, build, changed, not_default, split_options
+from flaretune.config.server import ServerConfig
+from flaretune.engine.codec import TASKS
+from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
+from flaretune.flare.controller import FlaretuneController
 from flaretune.flare.environment import variable
-from flaretune.flare.rounds_controller import RoundsController
-from flaretune.flare.site_executor import LAUNCH_TIMEOUT, SiteExecutor, script_file
+from flaretune.flare.executor import OPTIONS, ClientExecutor, script_arguments, script_file
 from flaretune.flare.tracking import RunTracking
+from flaretune.methods.base import Method
+from flaretune.methods.registry import find_method
 from flaretune.tasks.spec import data_beside, load_task, local_tasks, task_file
 
 THREADS = "OMP_NUM_THREADS"
@@ -37,69 +41,85 @@ LOG_CONFIG = str(Path(__file__).with_name("log_config.json"))  # for SimEnv: a l
 
 
 def _shared_cores(processes: int) -> AbstractContextManager[None]:
-    """Let so many processes, as sites on this machine are, share its cores, unless the user has said otherwise."""
+    """Let so many processes, as clients on this machine are, share its cores, unless the user has said otherwise."""
     share = max(1, len(os.sched_getaffinity(0)) // processes)
     return variable(THREADS, os.environ.get(THREADS) or str(share))
 
 
 class FlaretuneRecipe(Recipe):
-    """A job of one of the methods, to run in an environment (`SimEnv`, `PocEnv`, `ProdEnv`) or to export.
+    """A job of a method, to run in an environment (`SimEnv`, `PocEnv`, `ProdEnv`) or to export.
 
-    The job carries flaretune's code, unless that is installed at the server and the sites, and the file of a task that
-    flaretune does not ship.
+    The job carries flaretune's code, unless that is installed at the server and the clients, and the file of a task
+    that flaretune does not ship.
 
     Args:
-        site_config: what every site is told.
-        controller: the server's part.
-        tasks: names of the tasks that it gives the sites.
-        name: of the job.
-        per_site: by site name, options of the site's config that differ there, such as ``data_path`` or ``device``.
-            If given, the job is deployed to these sites only.
-        code: ``carried``, for server and sites that let a job bring code, or ``installed``, for those that have
+        client_config: what every client is told; None for the method's defaults with `options`.
+        server_config: what the server is told; None likewise.
+        method: name of the method; None for that of the class.
+        name: of the job; None for the method's.
+        per_client: by client name, options that differ there, such as ``data_path`` or ``device``. If given, the job
+            is deployed to these clients only.
+        code: ``carried``, for server and clients that let a job bring code, or ``installed``, for those that have
             flaretune themselves and allow its classes: the job is then configuration alone.
+        options: options of clients and server by name, in place of the two configs.
 
     Raises:
-        UserError: an option or a site's option is unknown or out of its range.
+        UserError: an option or a client's option is unknown or out of its range.
+
+    Example:
+        >>> from nvflare.recipe import SimEnv
+        >>> recipe = FedBPTRecipe(
+        ...     task_file="my_task.toml",
+        ...     model_name="roberta-large",
+        ...     num_rounds=20,
+        ...     per_client={"hospital-a": {"data_path": "/data/a.csv"}, "hospital-b": {"data_path": "/data/b.csv"}},
+        ... )
+        >>> run = recipe.execute(SimEnv(clients=["hospital-a", "hospital-b"]))  # doctest: +SKIP
     """
+
+    method_name: ClassVar[str] = ""
 
     def __init__(
         self,
-        site_config: SiteConfig,
-        controller: RoundsController,
-        tasks: Sequence[str],
+        client_config: ClientConfig | None = None,
+        server_config: ServerConfig | None = None,
         *,
-        name: str,
-        per_site: Mapping[str, Mapping[str, Any]] | None = None,
+        method: str | None = None,
+        name: str | None = None,
+        per_client: Mapping[str, Mapping[str, Any]] | None = None,
         code: str = CARRIED,
+        **options: Any,
     ):
+        self._method = find_method(method or self.method_name)
+        client_config, server_config = _configs(self._method, client_config, server_config, options)
+        name = name or self._method.name
         check_name("the job's name", name)
         if code not in CODE:
             raise UserError(f"code {code!r}: must be one of {', '.join(CODE)}")
-        job = FedJob(name=name, min_clients=controller.min_clients)
-        job.to_server(controller, id=f"{type(controller).__name__.removesuffix('Controller').lower()}_controller")
+        controller = FlaretuneController(self._method.name, as_dict(self._method.on_this_machine(server_config)))
+        job = FedJob(name=name, min_clients=server_config.min_clients)
+        job.to_server(controller, id="controller")
         job.to_server(TBAnalyticsReceiver(), id="tensorboard")
-        self._transfer = {"np_download_chunk_size": 0} if site_config.inline_arrays else {}
+        self._transfer = {"np_download_chunk_size": 0} if client_config.inline_arrays else {}
         job.to_server({"server": {"task_request_interval": 0.05}, **self._transfer})
         super().__init__(job)
-        self._tasks = list(tasks)
-        self._script = site_config.script()
         self._staging = tempfile.TemporaryDirectory(prefix="flaretune-job-")
         self._carries_code = code == CARRIED
         if self._carries_code:
             job.add_file_to_server(str(self._code_folder()))
         else:
             job.set_app_packages([flaretune.__name__])  # or NVFlare would copy the modules of its components
-        self._site_config = site_config
-        self._site_configs: dict[str, SiteConfig] = {}
-        if per_site:
-            self.set_per_site_config({site: dict(options) for site, options in per_site.items()})
+        self._client_config = client_config
+        self._client_configs: dict[str, ClientConfig] = {}
+        if per_client:
+            self.set_per_site_config({client: dict(own) for client, own in per_client.items()})
 
     def run(self, env: ExecEnv, **exec_params: Any) -> Run:
         """Run in an environment; one with fewer clients than `min_clients` starts with all it has."""
         available = getattr(env, "num_clients", None)
-        if available:  # the simulator or a proof of concept, whose sites run on this machine
+        if available:  # the simulator or a proof of concept, whose clients run on this machine
             self._job.job.min_clients = min(self._job.job.min_clients, available)
-            # the sites' command is `python3 …`, looked up in PATH: let it find this Python
+            # the clients' command is `python3 …`, looked up in PATH: let it find this Python
             os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
             with _shared_cores(getattr(env, "num_threads", None) or available):
                 return super().run(env, **exec_params)
@@ -110,58 +130,79 @@ class FlaretuneRecipe(Recipe):
         self._job.to_server(RunTracking(tracker, uri), id="tracking")
 
     def _apply_per_site_config(self, config: dict[str, dict]) -> None:
-        """Make each site's options from the common ones and its own (called by `set_per_site_config`)."""
-        known = as_dict(self._site_config)
-        for site, options in config.items():
-            check_name("site", site)
-            unknown = sorted(set(options) - set(known))
+        """Make each client's options from the common ones and its own (called by `set_per_site_config`)."""
+        known = as_dict(self._client_config)
+        for client, own in config.items():
+            check_name("client", client)
+            unknown = sorted(set(own) - set(known))
             if unknown:
-                raise UserError(f"site {site}: there is no option {unknown[0]!r}; there are {', '.join(known)}")
-            if options.get("dp_public_test", self._site_config.dp_public_test):
-                refuse_own_data({n: v for n, v in options.items() if v != known[n]}, f"site {site}: ")
-            self._site_configs[site] = build(type(self._site_config), {**known, **options})
+                raise UserError(f"client {client}: there is no option {unknown[0]!r}; there are {', '.join(known)}")
+            if own.get("dp_public_test", self._client_config.dp_public_test):
+                refuse_own_data({n: v for n, v in own.items() if v != known[n]}, f"client {client}: ")
+            self._client_configs[client] = build(type(self._client_config), {**known, **own})
 
     def _prepare_client_apps(self) -> None:
-        if not self._site_configs:
-            self._add_site(None, self._site_config)
-        for site, config in self._site_configs.items():
-            self._add_site(site, config)
+        if not self._client_configs:
+            self._add_client(None, self._client_config)
+        for client, config in self._client_configs.items():
+            self._add_client(client, config)
 
-    def _add_site(self, site: str | None, config: SiteConfig) -> None:
-        """Add the client app of one site, or of all where `site` is None."""
-        load_task(config.task)  # what is wrong with it is said now, and not at every site
+    def _add_client(self, client: str | None, config: ClientConfig) -> None:
+        """Add the app of one client, or of all where `client` is None."""
+        load_task(config.task)  # what is wrong with it is said now, and not at every client
         if not config.task_file and config.task_name in local_tasks():
-            config = replace(config, task_file=str(task_file(config.task_name)))
+            config = changed(config, task_file=str(task_file(config.task_name)))
         if config.task_file and not (config.dataset or config.data_path):
-            config = replace(config, dataset=data_beside(config.task_file))  # relative to where it lies now
+            config = changed(config, dataset=data_beside(config.task_file))  # relative to where it lies now
         here = {name: value for name in PATHS if (value := getattr(config, name, ""))}
-        config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
-        target = site or ALL_SITES
+        config = changed(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
+        target = client or ALL_SITES
         if config.task_file:
             file = Path(config.task_file)
             self._job.add_file_to(str(file), target, app_folder_type="config")
-            config = replace(config, task_file=f"config/{file.name}")  # seen from the site's working folder
-        self._job.to(self._executor(config), target, tasks=self._tasks)
+            config = changed(config, task_file=f"config/{file.name}")  # seen from the client's working folder
+        options = Path(tempfile.mkdtemp(dir=self._staging.name)) / Path(OPTIONS).name
+        write_json(not_default(config), options)
+        self._job.add_file_to(str(options), target, app_folder_type="config")
+        self._job.to(self._executor(), target, tasks=list(TASKS))
         if self._transfer:
             self._job.to(dict(self._transfer), target)
         if self._carries_code:
             self._job.add_file_to(str(self._code_folder()), target)
 
-    def _executor(self, config: SiteConfig) -> Executor:
-        """What starts a site's script with its options."""
+    def _executor(self) -> Executor:
+        """What starts a client's script."""
         if not self._carries_code:
-            return SiteExecutor(self._script, to_argv(config))
-        return ClientAPIExecutor(
-            execution_mode="external_process",
-            command=["python3", "-u", f"custom/{self._script}", *to_argv(config)],
-            launch_timeout=LAUNCH_TIMEOUT,
-            server_expected_format="raw",
-        )
+            return ClientExecutor(self._method.name)
+        return ClientAPIExecutor(**script_arguments(["python3", "-u", f"custom/{self._method.client_script}"]))
 
     def _code_folder(self) -> Path:
         """A folder with the code that a job carries, which lives as long as this recipe."""
         folder = Path(tempfile.mkdtemp(dir=self._staging.name))
         package = Path(flaretune.__file__).parent
         shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(script_file(self._script), folder)
+        shutil.copy(script_file(self._method.client_script), folder)
         return folder
+
+
+class FedBPTRecipe(FlaretuneRecipe):
+    """A FedBPT job; see `FlaretuneRecipe`."""
+
+    method_name = "fedbpt"
+
+
+class LPFLRecipe(FlaretuneRecipe):
+    """An LP-FL job; see `FlaretuneRecipe`."""
+
+    method_name = "lpfl"
+
+
+def _configs(
+    method: Method, client: ClientConfig | None, server: ServerConfig | None, options: Mapping[str, Any]
+) -> tuple[ClientConfig, ServerConfig]:
+    """The configs that are given, or those of the options by name."""
+    if not options:
+        return client or method.client_config(), server or method.server_config()
+    if client or server:
+        raise UserError(f"give options by name or configs, not both: {', '.join(options)}")
+    return split_options(options, method.client_config, method.server_config)

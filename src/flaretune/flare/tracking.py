@@ -12,8 +12,8 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.widgets.streaming import AnalyticsReceiver
 
+from flaretune.engine.results import RESULTS
 from flaretune.errors import UserError
-from flaretune.flare.rounds_controller import RESULTS
 
 PROJECT = "flaretune"
 

@@ -1,6 +1,6 @@
 """`python -m flaretune watch`: how far a job is, asked of a federation's server as its administrator.
 
-A running job tells its rounds; what came between the last look and its end is read in its logs at the server.
+A running job tells its rounds; what came between the last look and its end is read in its results at the server.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nvflare.apis.fl_exception import FLCommunicationError
@@ -18,10 +19,12 @@ from nvflare.apis.job_def import JobMetaKey
 from nvflare.fuel.flare_api.api_spec import JobNotRunning, NoConnection
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
+from flaretune.engine.errors import failures_below
+from flaretune.engine.progress import TOPIC
+from flaretune.engine.results import read_summary, results_in
+from flaretune.engine.summary import round_lines
 from flaretune.errors import UserError
-from flaretune.flare.progress import TOPIC
 from flaretune.flare.startup_kit import administrator_of
-from flaretune.report.results import rounds_in, sentences_in
 
 WAITING = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")  # what a job's status begins with until it has ended
 SUCCESS = "FINISHED:COMPLETED"
@@ -127,7 +130,7 @@ def look(session: Session, job_id: str) -> dict[str, Any]:
         "status": status,
         "refusals": [answer for answer in answers if not answer.endswith(": OK")],
         "rounds": [],
-        "sites": {},
+        "clients": {},
     }
     if status == "RUNNING":
         try:
@@ -142,42 +145,32 @@ def look(session: Session, job_id: str) -> dict[str, Any]:
 
 def lines(seen: dict[str, Any], last_round: int) -> list[str]:
     """What a person reads of a look, of rounds those after `last_round`."""
-    found = []
-    for record in (record for record in seen["rounds"] if record["round"] > last_round):
-        test, dev = (
-            "  -  " if record[name] is None else f"{record[name]:.3f}" for name in ("accuracy", "dev_accuracy")
-        )
-        found.append(
-            f"round {record['round']}/{seen['num_rounds']}  accuracy {test}  dev {dev}  "
-            f"{record['bytes_down'] / 1e3:,.1f} kB down, "
-            f"{record['bytes_up'] / 1e3:,.1f} kB up  {record['seconds']:.1f} s  {len(record['sites'])} sites"
-        )
-    if seen["sites"]:
+    told = round_lines(seen) if seen["rounds"] else {}
+    found = [line for number, line in told.items() if number > last_round]
+    job = f"{seen['name']} ({seen['job_id'][:8]})"
+    if seen["clients"]:
         heard = ", ".join(
-            f"{site} {'never' if ago is None else f'{ago:.0f} s ago'}" for site, ago in seen["sites"].items()
+            f"{name} {'never' if ago is None else f'{ago:.0f} s ago'}" for name, ago in seen["clients"].items()
         )
-        found.append(
-            f"{seen['name']} ({seen['job_id'][:8]}): {seen['task']} of round {seen['round']} since "
-            f"{seen['asked_seconds_ago']:.0f} s; heard of {heard}"
-        )
+        since = f"{seen['task']} of round {seen['round']} since {seen['sent_seconds_ago']:.0f} s"
+        found.append(f"{job}: {since}; heard of {heard}")
     else:
         why = f" (no progress: {seen['waiting']})" if "waiting" in seen else ""
-        found.append(f"{seen['name']} ({seen['job_id'][:8]}): {seen['status']}{why}")
+        found.append(f"{job}: {seen['status']}{why}")
     return found
 
 
 def closing_lines(session: Session, seen: dict[str, Any], last_round: int) -> list[str]:
     """What a person reads of a job that has ended: rounds after `last_round`, how it ended, and why if it failed."""
-    failed = not seen["status"].startswith(SUCCESS)
     ending = [*lines(seen, last_round), *(f"not deployed: {refusal}" for refusal in seen["refusals"])]
-    try:
-        logs = session.get_job_logs(seen["job_id"], target="all" if failed else "server")["logs"]
-    except Exception as error:  # old servers keep none, and an administrator may lack the right
-        return [*ending, f"its logs cannot be read: {error or type(error).__name__}"]
-    rounds = rounds_in(logs.get("server") or "")
-    reasons = [
-        f"{site} said: {sentence}"
-        for site, log in sorted(logs.items() if failed else ())
-        for sentence in dict.fromkeys(sentences_in(log or ""))
-    ]
+    with TemporaryDirectory(prefix="flaretune-watch-") as folder:
+        try:
+            with redirect_stdout(sys.stderr):
+                downloaded = session.download_job_result(seen["job_id"], folder)
+        except Exception as error:  # NVFlare has exceptions of its own for each thing that may be wrong
+            return [*ending, f"its results cannot be read: {error or type(error).__name__}"]
+        rounds: dict[int, str] = {}
+        with suppress(UserError):  # a job that has failed early has none
+            rounds = round_lines(read_summary(results_in(Path(downloaded))))
+        reasons = [f"{failure.who} said: {failure.sentence}" for failure in failures_below(Path(downloaded))]
     return [*(rounds[number] for number in sorted(rounds) if number > last_round), *ending, *reasons]

@@ -25,7 +25,6 @@ class LoraSettings:
 
     lora_rank: int
     lora_alpha: float
-    lora_dropout: float
     target_modules: str
     seed: int
 
@@ -45,7 +44,6 @@ def add_lora(model: torch.nn.Module, kind: str, settings: LoraSettings) -> PeftM
     config = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
         target_modules=targets,
         task_type="CAUSAL_LM" if kind == "causal" else None,
         bias="none",

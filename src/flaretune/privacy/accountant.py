@@ -7,6 +7,7 @@ from typing import Any
 
 from flaretune.errors import UserError
 
+DELTA = 1e-5  # δ: well below 1 / number of clients
 UNIT = "all data of one site, replaced by other data"
 
 
@@ -48,12 +49,12 @@ def account(options: Mapping[str, Any], releases: int) -> dict[str, Any] | None:
     Raises:
         UserError: see `epsilon`.
     """
-    noise, clip, delta = (options.get(name, 0.0) for name in ("dp_noise", "dp_clip", "dp_delta"))
+    noise, clip = (options.get(name, 0.0) for name in ("dp_noise", "dp_clip"))
     if not noise:
         return None
     return {
-        "epsilon": round(epsilon(noise, delta, releases), 4),
-        "delta": delta,
+        "epsilon": round(epsilon(noise, DELTA, releases), 4),
+        "delta": DELTA,
         "unit": UNIT,
         "releases": releases,
         "noise_deviation": noise * 2 * clip,

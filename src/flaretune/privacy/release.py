@@ -11,27 +11,24 @@ from pathlib import Path
 import numpy as np
 
 from flaretune.errors import UserError
-from flaretune.privacy.accountant import epsilon
+from flaretune.files import atomic_write
+from flaretune.privacy.accountant import DELTA, epsilon
 
 FILE = "privacy.json"
-# At which ε is held against a site's limit: δ is the job's, and a large one would make any ε small.
-LARGEST_DELTA = 1e-5
 
 
 @dataclass(frozen=True)
 class PrivacySettings:
-    """How answers are noised; the options of the same names in `config.SiteConfig`.
+    """How answers are noised; the options of the same names in `config.ClientConfig`.
 
     Attributes:
         dp_noise: standard deviation of the noise as a multiple of the sensitivity, which is twice `dp_clip`.
         dp_clip: the longest (L2) that a change may be; longer ones are shortened to it.
-        dp_delta: δ.
         dp_epsilon: the site gives no answer beyond this ε; 0: no limit.
     """
 
     dp_noise: float
     dp_clip: float
-    dp_delta: float
     dp_epsilon: float
 
 
@@ -68,12 +65,11 @@ class Releases:
             UserError: their ε is above the site's limit.
         """
         s = self._settings
-        delta = min(s.dp_delta, LARGEST_DELTA)
-        spent = epsilon(s.dp_noise, delta, self.count + more)
+        spent = epsilon(s.dp_noise, DELTA, self.count + more)
         if 0 < s.dp_epsilon < spent:
             raise UserError(
                 f"--dp_epsilon {s.dp_epsilon:g}: after {self.count + more} answers with --dp_noise {s.dp_noise:g} ε is "
-                f"{spent:.3g} at δ = {delta:g}, which is more than this site allows; ask for fewer rounds or more "
+                f"{spent:.3g} at δ = {DELTA:g}, which is more than this site allows; ask for fewer rounds or more "
                 "noise"
             )
 
@@ -125,9 +121,7 @@ class Releases:
 
     def _write(self, count: int) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_name(f"{FILE}.partial")
-        partial.write_text(json.dumps({"releases": count, "sha256": _checksum(count)}) + "\n", encoding="utf-8")
-        partial.replace(self._file)
+        atomic_write(self._file, json.dumps({"releases": count, "sha256": _checksum(count)}) + "\n")
         self.count = count
 
 

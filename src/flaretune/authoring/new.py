@@ -1,0 +1,238 @@
+"""Writing a task file from a few answers: by options, or asked on a terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flaretune.authoring.asking import Asking
+from flaretune.data.columns import READERS
+from flaretune.data.places import LocalSplit, find_split
+from flaretune.errors import UserError
+from flaretune.tasks.checks import (
+    OUT_OF_SCOPE,
+    Problem,
+    alternatives,
+    column_problems,
+    is_missing,
+    is_score,
+    label_key,
+    label_problems,
+    template_problems,
+    word_problems,
+)
+from flaretune.tasks.spec import read_draft
+
+MOST_CLASSES = 50  # of which a person would write down the words
+TEST_SPLITS = ("test", "validation", "valid", "dev")
+
+
+def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[str], str] | None) -> Path:
+    """Write a task file.
+
+    Args:
+        file: to write, ending in .toml.
+        data: a data file, or a folder of train and test data.
+        given: answers by the names of ``FLAGS``.
+        ask: asks a person for one that is not given, as `input` does; None takes what is suggested.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: the file is there already, the data cannot be read, or an answer is missing or wrong.
+    """
+    if file.suffix != ".toml":
+        raise UserError(f"{file}: a task file's name ends in .toml")
+    if file.exists():
+        raise UserError(f"{file} is there already; give another name, or remove it first")
+    source = _find_source(Path(data).expanduser(), file.absolute().parent)
+    columns = source.training.column_names()
+    asking = Asking(given, ask)
+
+    label_column = asking.answer("label_column", _suggested_label(columns), lambda text: _column(text, columns))
+    others = [column for column in columns if column != label_column]
+    suggested = others[0] if len(others) == 1 else None
+    text_columns = asking.answer("text_columns", suggested, lambda text: _text_columns(text, columns, label_column))
+    there = _values_of(source.training, label_column)
+    label_values = asking.answer("label_values", _joined(there), lambda text: _label_values(text, there))
+    are_words = label_values and all(re.fullmatch(r"[^\W\d_]+", value) for value in label_values)
+    suggested = _joined(label_values) if are_words else None
+    words = asking.answer("label_words", suggested, lambda text: _label_words(text, label_values))
+    texts = " ".join(f"{{{column}}}" for column in text_columns or ())
+    masked = asking.answer(
+        "masked_template", f"{texts} . It was {{mask}} .", lambda text: _template("masked", text, text_columns or ())
+    )
+    causal = asking.answer(
+        "causal_template", _causal_of(masked, texts), lambda text: _template("causal", text, text_columns or ())
+    )
+    description = asking.answer("description", "", lambda text: text)
+    asking.stop_if_missing()
+    if not masked and not causal:
+        raise UserError("--masked_template none --causal_template none: a task needs at least one template")
+
+    lines = [
+        *([f"description = {_toml(description)}"] if description else []),
+        f"text_columns = {_toml(text_columns)}",
+        f"label_column = {_toml(label_column)}",
+        f"label_values = {_toml([_number_or_text(value) for value in label_values])} # of class 0, 1, …",
+        'metric = "accuracy" # or "macro_f1", or "f1" with positive_class = 1 for that of class 1',
+    ]
+    for kind, template in (("masked", masked), ("causal", causal)):
+        if template:
+            lines += [
+                "",
+                f"[{kind}]",
+                f"template = {_toml(template)}",
+                f"label_words = {_toml(_behind(template, words))}",
+            ]
+    lines += ["", "[source]", *source.lines]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write("\n".join(lines) + "\n")
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}); give another place") from error
+    for problem in read_draft(file).problems:  # which the answers' own checks leave none of
+        raise UserError(f"{file}: {problem.sentence}")
+    return file
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the data is, and how the file says so."""
+
+    training: LocalSplit
+    lines: tuple[str, ...]
+
+
+def _find_source(data: Path, folder: Path) -> _Source:
+    """Find training and test data; paths are written as seen from the task file's folder if they lie below it."""
+    if not data.exists():
+        raise UserError(f"--data {data} does not exist; give a data file, or a folder of train and test data")
+    if data.is_file() and data.suffix not in READERS:
+        raise UserError(f"--data {data} has no known format; its name must end in {', '.join(READERS)}")
+    own_folder = data.parent if data.is_file() else data
+    test = next((name for name in TEST_SPLITS if _has_split(own_folder, name)), None)
+    if data.is_dir() or (data.stem == "train" and test):
+        training = find_split(own_folder, "train")
+        if test is None:
+            raise UserError(
+                f"--data {data} has no test data, such as test.csv; give its training file to test on a part"
+            )
+        return _Source(
+            training, (f"path = {_toml(_seen_from(folder, own_folder))}", 'train = "train"', f"test = {_toml(test)}")
+        )
+    remark = " # one file: what is not drawn from it to train and develop with is the test data"
+    lines = (f"path = {_toml(_seen_from(folder, data))}{remark}", 'train = "train"', 'test = "test"')
+    return _Source(LocalSplit((data,)), lines)
+
+
+def _has_split(folder: Path, name: str) -> bool:
+    try:
+        find_split(folder, name)
+    except UserError:
+        return False
+    return True
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    path, folder = path.resolve(), folder.resolve()
+    return os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)
+
+
+def _suggested_label(columns: Iterable[str]) -> str | None:
+    return next((column for column in columns if column.lower() in ("label", "class", "category", "target")), None)
+
+
+def _values_of(training: LocalSplit, label_column: str | None) -> list[str]:
+    """The different raw labels, numbers in their order."""
+    if label_column is None:
+        return []
+    values = {label_key(v) for v in training.read([label_column]).values[label_column] if not is_missing(v)} - {""}
+    if any(is_score(value) for value in values) or len(values) > MOST_CLASSES:
+        some = ", ".join(sorted(values)[:3])
+        raise UserError(f"column {label_column!r} has {len(values)} different values such as {some}; {OUT_OF_SCOPE}")
+    return sorted(values, key=lambda value: (not _is_number(value), int(value) if _is_number(value) else 0, value))
+
+
+def _column(text: str, columns: list[str]) -> str:
+    if text not in columns:
+        raise UserError(f"there is no column {text!r}; there are {', '.join(columns)}")
+    return text
+
+
+def _text_columns(text: str, columns: list[str], label_column: str | None) -> list[str]:
+    chosen = [_column(part, columns) for part in _parts(text)]
+    _raise_first(column_problems(chosen, label_column))
+    return chosen
+
+
+def _label_values(text: str, there: list[str]) -> list[str]:
+    values = _parts(text)
+    _raise_first(label_problems(values, ()))
+    for value in values:
+        if value not in there:
+            raise UserError(f"no row has the label {value!r}; there are {', '.join(there)}")
+    return values
+
+
+def _label_words(text: str, label_values: list[str] | None) -> list[tuple[str, ...]]:
+    words = [tuple(word.strip() for word in part.split("/")) for part in _parts(text)]
+    if label_values is not None:
+        _raise_first(word_problems("the", words, label_values))
+    return words
+
+
+def _template(kind: str, text: str, text_columns: list[str]) -> str:
+    if text in ("", "none"):
+        return ""
+    if text_columns:
+        _raise_first(template_problems(kind, text, text_columns))
+    return text
+
+
+def _causal_of(masked: str | None, texts: str) -> str:
+    """The masked template up to its mask, if nothing but punctuation follows there."""
+    before, _, behind = (masked or "").partition("{mask}")
+    return before.rstrip() if before.strip() and not re.search(r"[\w{]", behind) else f"{texts} Answer:"
+
+
+def _behind(template: str, words: list[tuple[str, ...]] | None) -> list[str | list[str]]:
+    """Label words as they stand at the answer position: behind a blank, but for the start of a text."""
+    blank = "" if template.startswith("{mask}") else " "
+    written = [[f"{blank}{word}" for word in alternatives(of_class)] for of_class in words or ()]
+    return [of_class[0] if len(of_class) == 1 else of_class for of_class in written]
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for row in csv.reader([text], skipinitialspace=True) for part in row if part.strip()]
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """As `_parts` reads them: what has a comma stands in double quotes."""
+    return ",".join('"' + part.replace('"', '""') + '"' if set(',"') & set(part) else part for part in parts)
+
+
+def _raise_first(problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        raise UserError(problem.sentence)
+
+
+def _is_number(value: str) -> bool:
+    return re.fullmatch(r"-?(0|[1-9]\d*)", value) is not None
+
+
+def _number_or_text(value: str) -> int | str:
+    return int(value) if _is_number(value) else value
+
+
+def _toml(value: Any) -> str:
+    """A text, number or list of them in TOML, which writes these as JSON does."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")

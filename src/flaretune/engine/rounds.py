@@ -1,0 +1,284 @@
+"""A job, from the server's side: the rounds of any method over any transport.
+
+A round's result is evaluated by the clients on the way into the next round: one task a round, not two. Nothing about
+model, task or data is told to the server: the clients report what they were told, and it checks that they agree.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flaretune.aggregation.limits import FACTOR
+from flaretune.config.options import as_dict
+from flaretune.config.server import ServerConfig
+from flaretune.engine import codec
+from flaretune.engine.cohort import Cohort
+from flaretune.engine.errors import JobFailed
+from flaretune.engine.progress import Progress
+from flaretune.engine.records import RoundRecord, round_line
+from flaretune.engine.resume import ResumableRun
+from flaretune.engine.run_folder import RunFolder
+from flaretune.engine.transport import Transport
+from flaretune.errors import UserError
+from flaretune.methods.base import FitRequest, FitResult, InitializeResult, Method
+from flaretune.methods.message import Message
+from flaretune.privacy.accountant import account, sentence
+from flaretune.tasks import calibration
+from flaretune.tasks.evaluation import Counters, Evaluation, limit_evaluations, peak_memory_mb
+
+log = logging.getLogger("flaretune.server")
+
+
+class Job:
+    """A job of a method.
+
+    Args:
+        method: whose.
+        config: the server's options.
+        transport: to the clients.
+        folder: of the results; made if it is not there.
+        show: is called with every finished round.
+
+    Attributes:
+        progress: what tells how far it is.
+
+    Raises:
+        JobFailed: the checkpoints cannot be used.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        config: ServerConfig,
+        transport: Transport,
+        folder: Path,
+        show: Callable[[RoundRecord], None] = lambda _: None,
+    ):
+        self._started = time.monotonic()
+        self._method, self._config, self._transport, self._path, self._show = method, config, transport, folder, show
+        self._strategy = method.strategy(config)
+        self._rule = self._strategy.rule
+        self._prior: np.ndarray | None = None
+        self._rounds = self._strategy.num_rounds
+        self.progress = Progress(method.title, transport.clients(), self._rounds, transport.last_heard)
+
+    def run(self) -> None:
+        """Initialize the clients, work round by round, and close with an evaluation.
+
+        Raises:
+            JobFailed: one sentence says why.
+            Aborted: whoever runs the job has ended it.
+        """
+        try:
+            self._run_rounds()
+        except UserError as error:
+            raise JobFailed(str(error)) from error
+        except OSError as error:
+            raise JobFailed(
+                f"the results cannot be written: {error.strerror or error} ({error.filename})"
+            ) from error
+
+    def _run_rounds(self) -> None:
+        strategy = self._strategy
+        self._run = ResumableRun(self._config.checkpoint, self._rounds)
+        self._cohort = Cohort(self._transport, self._config, self._run.releases_before, self.progress)
+        initialized = self._initialize()
+        record, evaluated = self._first_record(initialized)
+        if evaluated:  # before a prior was known
+            self._finish(record, {client: result.evaluation for client, result in initialized.items()})
+
+        for round_number in range(record.round + 1, self._rounds + 1):
+            started = time.monotonic()
+            self._cohort.let_in(round_number, self._read_initialize, strategy.objection)
+            results = self._fit(round_number, evaluate=not evaluated)
+            if not evaluated:
+                self._finish(record, {client: result.evaluation for client, result in results.items()})
+            evaluated = False
+            clipped = strategy.aggregate(round_number, results)
+            record = self._record(round_number, results, _counters(results), started)
+            self._note_clipped(record, clipped)
+            arrays, state = strategy.state()
+            prior = None if self._prior is None else self._prior.tolist()
+            self._run.save(record, self._folder, arrays, state, prior=prior, dtypes=self._cohort.dtypes)
+
+        started = time.monotonic()
+        self._cohort.let_in(self._rounds, self._read_initialize, strategy.objection)
+        message = codec.evaluate_message(self._common(), self._rounds, strategy.evaluated_arrays())
+        read = partial(codec.read_evaluate_reply, counts=self._counts)
+        last = self._cohort.send(codec.EVALUATE, self._rounds, message, read)
+        record.seconds = round(record.seconds + time.monotonic() - started, 2)
+        spent = self._spent(_counters(last))
+        if spent["releases"] > record.releases:  # a result that came too late to count has been sent all the same
+            record.releases, record.epsilon = spent["releases"], spent["epsilon"]
+        self._finish(record, {client: result.evaluation for client, result in last.items()})
+        privacy = self._folder.privacy()
+        log.info("done: results in %s%s", self._path, f"; {sentence(privacy['privacy'])}" if privacy else "")
+
+    # ---- the start ----
+
+    def _initialize(self) -> dict[str, InitializeResult]:
+        """Initialize the clients and the strategy; returns the results of the clients that take part."""
+        cohort, run = self._cohort, self._run
+        message = codec.initialize_message(self._common(), self._rounds)
+        initialized = cohort.send(codec.INITIALIZE, 0, message, self._read_initialize)
+        cohort.begin(initialized, message)
+        settings = next(iter(initialized.values())).settings
+        with run.taking_up():
+            server = {name: value for name, value in as_dict(self._config).items() if name in self._method.kept_options}
+            run.begin(settings, server, cohort.shares)
+            resumed = run.resumed
+            objections = self._strategy.start(initialized, resumed, self._path)
+        for client, why in objections.items():
+            cohort.exclude(client, 0, codec.INITIALIZE, why)
+        cohort.clients = [client for client in cohort.clients if client not in objections]
+        if len(cohort.clients) < cohort.needed:
+            raise JobFailed(next(iter(objections.values())))
+        return {client: initialized[client] for client in cohort.clients}
+
+    def _first_record(self, initialized: Mapping[str, InitializeResult]) -> tuple[RoundRecord, bool]:
+        """The record of the round that the job starts after, and whether its result has been evaluated."""
+        settings = next(iter(initialized.values())).settings
+        self._counts = codec.counts_of(settings)
+        zero_shot = self._value([result.zero_shot for result in initialized.values()])
+        server = as_dict(self._config)
+        self._folder = RunFolder(self._path, self._method, settings, server, self._cohort.clients, zero_shot)
+        earlier = self._run.earlier
+        if earlier is None:
+            self._prior = self._strategy.prior
+            if self._strategy.starts_as_initialized:  # what an earlier run has left has its own prior, or none
+                self._prior = self._calibrate([result.mass for result in initialized.values()])
+            evaluated = self._strategy.starts_as_initialized and self._prior is None
+            return self._record(0, {}, _counters(initialized), self._started), evaluated
+        with self._run.taking_up():
+            state = earlier.state
+            self._prior = None if state["prior"] is None else np.array(state["prior"])
+            warn_of_other_formats(state["dtypes"], self._cohort.dtypes)
+            for record in self._folder.restore(state["results"], earlier.artifact):
+                self._tell(record)
+            return RoundRecord(**state["record"]), False
+
+    def _calibrate(self, masses: Sequence[np.ndarray | None]) -> np.ndarray | None:
+        """The prior that the model has over all texts of the clients, if they have told theirs."""
+        told = [mass for mass in masses if mass is not None]
+        if not told:
+            return None
+        sizes = np.array([mass.sum() for mass in told])  # numbers of texts
+        factors = self._rule.limit_sizes(sizes, down_to=FACTOR)
+        prior = calibration.prior([mass * by for mass, by in zip(told, factors, strict=True)])
+        log.info("the model's mean probabilities of the classes: %s", ", ".join(f"{p:.3f}" for p in prior))
+        return prior
+
+    def _common(self) -> dict[str, Any]:
+        return codec.task(self._cohort.shares, self._run.name, self._run.after_round, self._prior)
+
+    def _read_initialize(self, reply: Message) -> InitializeResult:
+        return codec.read_initialize_reply(reply, self._method)
+
+    # ---- a round ----
+
+    def _fit(self, round_number: int, evaluate: bool) -> dict[str, FitResult]:
+        arrays, numbers = self._strategy.configure(round_number)
+        message = codec.fit_message(self._common(), FitRequest(round_number, arrays, numbers, evaluate))
+        counts = self._counts if evaluate else None
+        return self._cohort.send(
+            codec.FIT,
+            round_number,
+            message,
+            lambda reply: self._strategy.check(codec.read_fit_reply(reply, counts)),
+        )
+
+    def _record(
+        self,
+        round_number: int,
+        results: Mapping[str, FitResult],
+        counters: Mapping[str, Counters],
+        started: float,
+    ) -> RoundRecord:
+        """What is known of a round before its result is evaluated; of round 0, queries are none of the method's."""
+        seconds, spent = time.monotonic() - started, self._spent(counters)
+        private = spent["epsilon"] is not None
+        down, up = self._transport.take_bytes()
+        numbers, by_client = self._strategy.metrics(results, private)
+        return RoundRecord(
+            round=round_number,
+            seconds=round(seconds, 2),
+            overhead_seconds=None if private else round(seconds - max(c.seconds for c in counters.values()), 2),
+            clients=list(counters),
+            bytes_down=round(down / len(counters), 1),
+            bytes_up=round(up / len(counters), 1),
+            queries=sum(c.queries for c in counters.values()) if results else 0,
+            example_forwards=sum(c.example_forwards for c in counters.values()) if results else 0,
+            memory_mb=max(c.memory_mb for c in counters.values()),
+            server_memory_mb=peak_memory_mb(),
+            excluded=dict(self._cohort.excluded),
+            metrics=dict(numbers),
+            client_metrics={name: dict(values) for name, values in by_client.items()},
+            **spent,
+        )
+
+    def _spent(self, counters: Mapping[str, Counters]) -> dict[str, Any]:
+        """What noised results have cost until now: entries of a `RoundRecord`."""
+        releases = max(c.releases for c in counters.values())
+        told = account(self._strategy.settings["options"], releases)
+        return {"releases": releases, "epsilon": told["epsilon"]} if told else {"releases": 0, "epsilon": None}
+
+    def _note_clipped(self, record: RoundRecord, clients: list[str]) -> None:
+        record.clipped = clients
+        if clients:
+            log.warning(
+                "round %d: the update of %s is far beyond those of the others: it is clipped (--aggregation %s)",
+                *(record.round, ", ".join(clients), self._config.aggregation),
+            )
+
+    def _finish(self, record: RoundRecord, evaluations: Mapping[str, Evaluation]) -> None:
+        """Complete a round's record by the evaluation of its result, keep that if it is the best, and tell of it."""
+        weighed = limit_evaluations(evaluations, self._rule).values()
+        n_validation = sum(e.n_validation for e in weighed)
+        record.accuracy = self._value([e.test for e in evaluations.values()])
+        record.validation_accuracy = self._value([e.validation for e in weighed])
+        record.validation_loss = sum(e.validation_loss_sum for e in weighed) / n_validation if n_validation else None
+        by_client = {client: self._value([e.validation]) for client, e in evaluations.items()}
+        record.client_accuracy = {client: value for client, value in by_client.items() if value is not None}
+        strategy, method = self._strategy, self._method
+
+        def save(name: str, result: dict[str, Any]) -> bool:
+            prior = {} if self._prior is None else {"prior": self._prior.tolist()}
+            return strategy.save(self._path / name, {**result, **prior})
+
+        more = {"dtypes": dict(self._cohort.dtypes), **strategy.summary(record.metrics)}
+        is_best = self._folder.add_round(record, partial(save, method.best), **more)
+        if method.last:
+            save(method.last, self._folder.result_of(record))
+        self._tell(record)
+        title, n_clients = self._counts.metric.title, len(self._cohort.shares)
+        log.info(round_line(record, method, title, last_round=self._rounds, n_clients=n_clients, is_best=is_best))
+
+    def _tell(self, record: RoundRecord) -> None:
+        self.progress.finished(record, self._counts.metric.title, self._folder.best_round)
+        self._show(record)
+
+    def _value(self, counts: Sequence[np.ndarray | None]) -> float | None:
+        """The task's metric of counts added up, those of clients without test data left out; None without examples."""
+        counts = [c for c in counts if c is not None]
+        return self._counts.metric.value(np.sum(counts, axis=0)) if counts else None
+
+
+def warn_of_other_formats(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Say which clients compute in another number format than they did in an earlier part of the run."""
+    for client in before.keys() & now.keys():
+        if before[client] != now[client]:
+            log.warning(
+                "%s computed in %s before and computes in %s now: numbers differ a little (--dtype sets one)",
+                *(client, before[client], now[client]),
+            )
+
+
+def _counters(results: Mapping[str, Any]) -> dict[str, Counters]:
+    return {client: result.counters for client, result in results.items()}

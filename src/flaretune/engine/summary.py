@@ -1,0 +1,113 @@
+"""summary.json, and what a person reads of it at the end of a job."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from flaretune.engine.records import RoundRecord, as_text, round_line
+from flaretune.files import atomic_write
+from flaretune.methods.registry import find_method
+from flaretune.privacy.accountant import sentence
+
+PACKAGES = ("flaretune", "nvflare", "torch", "transformers", "peft", "cma", "numpy")
+
+
+def summary(
+    rounds: Sequence[RoundRecord], best_round: int, zero_shot: float | None, seconds: float, **more: Any
+) -> dict[str, Any]:
+    """The contents of summary.json.
+
+    Args:
+        rounds: of the job so far, round 0 first.
+        best_round: the round whose result is best on validation data; its test accuracy is reported.
+        zero_shot: test metric of the model and the template alone.
+        seconds: since the job began.
+        more: further entries.
+    """
+    worked = [r for r in rounds if r.round > 0]
+    best = next(r for r in rounds if r.round == best_round)
+    return {
+        "zero_shot_accuracy": zero_shot,
+        "test_accuracy": best.accuracy,
+        "validation_accuracy": best.validation_accuracy,
+        "best_round": best_round,
+        "queries": sum(r.queries for r in worked),
+        "example_forwards": sum(r.example_forwards for r in worked),
+        "bytes_down_per_client_round": _mean([r.bytes_down for r in worked]),
+        "bytes_up_per_client_round": _mean([r.bytes_up for r in worked]),
+        "overhead_seconds_per_round": _mean([r.overhead_seconds for r in worked if r.overhead_seconds is not None], 3),
+        "memory_mb": max(r.memory_mb for r in rounds),
+        "seconds": round(seconds, 1),
+        **more,
+        "rounds": [asdict(r) for r in rounds],
+    }
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write a JSON file, whole or not at all."""
+    atomic_write(path, json.dumps(value, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Python, machine and the packages that numbers depend on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # flaretune itself, when a job carries its code
+            found[package] = "not installed as a package"
+    return found
+
+
+def closing_report(values: Mapping[str, Any], summary_file: Path) -> str:
+    """What a person reads at the end of a job: the contents of summary.json in a few lines."""
+    metric = values["metric_title"]
+    chosen = f"round {values['best_round']}, chosen by validation {metric} {as_text(values['validation_accuracy'])}"
+    down, up = values["bytes_down_per_client_round"], values["bytes_up_per_client_round"]
+    by_round = "  ".join(f"{r['round']}: {as_text(r['accuracy'])}" for r in values["rounds"])
+    rows = {
+        f"zero-shot {metric}": f"{as_text(values['zero_shot_accuracy'])} (model and template alone)",
+        f"test {metric}": f"{as_text(values['test_accuracy'])} ({chosen})",
+        f"{metric} by round": by_round,
+        **find_method(values["method"]).report_rows(values),
+        **_fault_rows(values["rounds"]),
+        **({"privacy": sentence(values["privacy"])} if "privacy" in values else {}),
+        "bytes per client, round": f"{down:,.0f} down, {up:,.0f} up",
+        "seconds": f"{values['seconds']:,.0f}",
+        values["artifact_kind"]: values["artifact"],
+        "summary": str(summary_file),
+    }
+    return "\n".join(f"{name:<25}{text}" for name, text in rows.items())
+
+
+def round_lines(values: Mapping[str, Any]) -> dict[int, str]:
+    """The progress lines of a job, by round, from its summary or from `Progress.tell`."""
+    records = [RoundRecord(**record) for record in values["rounds"]]
+    last_round = values.get("num_rounds", max((record.round for record in records), default=0))
+    about = {"last_round": last_round, "n_clients": len(values["clients"])}
+    method = find_method(values["method"])
+    return {
+        r.round: round_line(r, method, values["metric_title"], **about, is_best=r.round == values["best_round"])
+        for r in records
+    }
+
+
+def _fault_rows(rounds: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The clients whose replies did not count, or not as they were, and in how many rounds; nothing if all did."""
+    found = {}
+    for name in ("excluded", "clipped"):
+        counts = Counter(client for record in rounds for client in record.get(name, ()))
+        if counts:
+            found[name] = ", ".join(f"{client} ({n} {'round' if n == 1 else 'rounds'})" for client, n in counts.items())
+    return found
+
+
+def _mean(values: Sequence[float], digits: int = 1) -> float:
+    return round(sum(values) / len(values), digits) if values else 0.0

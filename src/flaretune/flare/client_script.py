@@ -1,0 +1,93 @@
+"""What the clients' scripts of all methods do: options in, then a loop over the server's tasks until the job ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from flaretune.config.client import ClientConfig
+from flaretune.config.client_flags import read_client_config
+from flaretune.engine.errors import Failure, record_failure
+from flaretune.errors import UserError, lack_of_memory
+from flaretune.methods.base import Method
+from flaretune.methods.registry import METHODS, find_method
+
+log = logging.getLogger("flaretune.client")
+
+# The client's own workspace, above the folder of the job that a script starts in: what lies there outlives a job.
+WORKSPACE = Path("..", "..")
+STATES = Path("flaretune_state")  # what a client keeps with the job
+RUNS = WORKSPACE / "flaretune_runs"  # and of runs that outlive it
+OWN_OPTIONS = WORKSPACE / "local" / "flaretune.toml"  # beside the client's other NVFlare settings
+FAILURES = Path("flaretune")  # folder of what went wrong here
+
+
+def main(method: str, argv: Sequence[str] | None = None) -> None:
+    """Run a client's script: never returns, exits with 0 at the end of the job and with 1 after one clear sentence.
+
+    `os._exit` because NVFlare's threads would keep the process of a failed script alive until the server's
+    heartbeat timeout.
+
+    Args:
+        method: name of the method.
+        argv: flags; None for the command line's.
+    """
+    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("flaretune").setLevel(logging.INFO)
+    sentence, status = "", 1
+    try:
+        configs = [m.client_config for m in METHODS.values()]
+        argv = sys.argv[1:] if argv is None else argv
+        config, sentences = read_client_config(find_method(method).client_config, argv, OWN_OPTIONS, configs)
+        for one in sentences:
+            log.warning(one)
+        _serve(find_method(method), config)
+        status = 0
+    except (UserError, FloatingPointError) as error:
+        sentence = str(error)
+    except SystemExit as error:  # argparse has said what is wrong
+        status = error.code if isinstance(error.code, int) else 1
+        sentence = "its options are wrong: its own log says why" if status else ""
+    except BaseException as error:
+        sentence = lack_of_memory(error) or f"unexpected {type(error).__name__}: {error}"
+        if not lack_of_memory(error):
+            log.error("%s", traceback.format_exc())
+    if sentence:
+        log.error("%s", sentence)
+        record_failure(FAILURES, Failure(_name(), sentence))
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _name() -> str:
+    """The client's name; "a client" before NVFlare has said it."""
+    flare = sys.modules.get("nvflare.client")
+    try:
+        return flare.get_site_name() if flare else "a client"
+    except Exception:  # NVFlare raises errors of several kinds before `init`
+        return "a client"
+
+
+def _serve(method: Method, config: ClientConfig) -> None:
+    """Reply to the server's tasks until the job ends."""
+    if config.inline_arrays:  # a download would block this client for minutes if the server gave up waiting
+        os.environ.setdefault("NVFLARE_NP_DOWNLOAD_CHUNK_SIZE", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import nvflare.client as flare
+
+    from flaretune.engine.worker import Worker
+    from flaretune.flare.transport import from_model, to_model
+
+    flare.init()
+    worker = Worker(method, config, flare.get_site_name(), STATES, RUNS)
+    while flare.is_running():
+        received = flare.receive()
+        if received is None:
+            break
+        flare.send(to_model(worker(flare.get_task_name(), from_model(received))))

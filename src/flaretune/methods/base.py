@@ -1,0 +1,363 @@
+"""What a method is: its options, what a client does with its texts, and what the server does with the results.
+
+A method is a folder beside this file and a line in `registry`. It knows nothing of NVFlare: `engine` runs its rounds
+over any transport.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from flaretune.aggregation.registry import find_rule
+from flaretune.config.client import ClientConfig
+from flaretune.config.server import ServerConfig
+from flaretune.tasks.evaluation import Counters, Evaluation
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from flaretune.methods.classifier import Classifier
+    from flaretune.privacy.release import Releases
+    from flaretune.tasks.spec import TaskSpec
+
+    class Artifact(Protocol):
+        """A result without its model: of any method, its task and the model that it was found with."""
+
+        model: dict[str, Any]
+
+        @property
+        def spec(self) -> TaskSpec: ...
+
+
+Arrays = Mapping[str, np.ndarray]
+Numbers = Mapping[str, int | float]
+
+
+# ---- what clients and server exchange ----
+
+
+@dataclass(frozen=True, eq=False)
+class InitializeResult:
+    """A client that is ready.
+
+    Attributes:
+        settings: what all clients must agree on, and what the artifact needs; plain JSON values.
+        n_train: labelled examples that the client trains on.
+        zero_shot: test counts of the model and the template alone; None at a client that does not evaluate.
+        evaluation: of where the job starts.
+        counters: what this cost.
+        mass: summed probabilities of the classes over its texts, float64 (C,), for `tasks.calibration`; None without.
+        dtype: what its model computes in; None if it does not tell.
+        arrays: what the method starts from, of the shapes in ``settings["initial"]``.
+    """
+
+    settings: dict[str, Any]
+    n_train: int
+    zero_shot: np.ndarray | None
+    evaluation: Evaluation
+    counters: Counters
+    mass: np.ndarray | None = None
+    dtype: str | None = None
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class FitRequest:
+    """What a client starts a round from.
+
+    Attributes:
+        round: the first is 1.
+        arrays: of the method, by name.
+        numbers: of the method, by name.
+        evaluate: whether what is sent is to be evaluated first.
+    """
+
+    round: int
+    arrays: Arrays
+    numbers: Numbers
+    evaluate: bool
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """What a client's round came to.
+
+    Attributes:
+        arrays: of the method, by name.
+        numbers: of the method, by name; what does not apply is left out.
+        counters: what it cost.
+        evaluation: of what the server sent; None if it was not asked for.
+    """
+
+    arrays: dict[str, np.ndarray]
+    numbers: dict[str, int | float]
+    counters: Counters
+    evaluation: Evaluation | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluateResult:
+    """A client's evaluation of what the server sent."""
+
+    evaluation: Evaluation
+    counters: Counters
+
+
+# ---- the client's side ----
+
+
+@dataclass(frozen=True)
+class ClientContext:
+    """Where a client is.
+
+    Attributes:
+        name: of the client.
+        clients: names of all clients of the job, in the order of their shares of a common data set.
+        state_folder: what its next process needs lies there; it need not exist.
+        after_round: of the run that the job resumes; 0 for a new one.
+        takes_over: whether another process of this client was initialized before, in this job.
+    """
+
+    name: str
+    clients: Sequence[str]
+    state_folder: Path
+    after_round: int = 0
+    takes_over: bool = False
+
+
+class Client(ABC):
+    """A client of a method: its data and its model, and what it does in each task of a job."""
+
+    @abstractmethod
+    def calibrate(self, prior: np.ndarray | None) -> None:
+        """Divide a prior of the classes, float (C,), out of all predictions from now on; None for none."""
+
+    @abstractmethod
+    def initialize(self) -> InitializeResult:
+        """Evaluate where the job starts, and report what the clients of a job must agree on."""
+
+    @abstractmethod
+    def fit(self, request: FitRequest) -> FitResult:
+        """Work for a round.
+
+        Raises:
+            UserError, FloatingPointError: this client has nothing to send.
+        """
+
+    @abstractmethod
+    def evaluate(self, arrays: Arrays) -> EvaluateResult:
+        """Count correct predictions on validation and test data, for what the last round ended with."""
+
+    @abstractmethod
+    def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
+        """A fit result as it may leave a client whose data is to be protected: arrays, numbers, and queries.
+
+        Everything that depends on the client's data passes through `Releases.release` or is left out; queries are told
+        where the options alone say how many, else 0. The caller takes care of the other counters and the evaluation.
+        """
+
+
+# ---- the server's side ----
+
+
+@dataclass(frozen=True, eq=False)
+class Resumed:
+    """What a strategy goes on from: an earlier part of the run.
+
+    Attributes:
+        arrays, state: what its `state` gave.
+        artifact: file or folder of the best result so far; None if there was none.
+    """
+
+    arrays: Arrays
+    state: Mapping[str, Any]
+    artifact: Path | None
+
+
+class Strategy(ABC):
+    """The server's side of a method, over plain arrays.
+
+    Args:
+        config: the server's options.
+
+    Attributes:
+        settings: what the clients agree on; set by `start`.
+        prior: that the start brings with it, float64 (C,); None for none.
+        starts_as_initialized: whether the clients have evaluated what the job starts from when they were initialized.
+    """
+
+    settings: Mapping[str, Any]
+    prior: np.ndarray | None = None
+    starts_as_initialized: bool = True
+
+    def __init__(self, config: ServerConfig):
+        self.config = config
+        self.rule = find_rule(config.aggregation)
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds of the job."""
+        return self.config.num_rounds
+
+    @abstractmethod
+    def start(self, results: Mapping[str, InitializeResult], resumed: Resumed | None, folder: Path) -> dict[str, str]:
+        """Begin with what the clients report.
+
+        Args:
+            results: by client; all agree on their settings.
+            resumed: an earlier part of the run; None for a new one.
+            folder: of the job's results, for what the method records there.
+
+        Returns:
+            Why clients cannot take part, by client.
+
+        Raises:
+            UserError: the job cannot begin.
+        """
+
+    def objection(self, client: str, result: InitializeResult) -> str:
+        """Why a client that is ready late cannot join; "" if it can. Settings have been compared already."""
+        return ""
+
+    @abstractmethod
+    def configure(self, round_number: int) -> tuple[Arrays, Numbers]:
+        """What the clients start a round from: `FitRequest.arrays` and `FitRequest.numbers`."""
+
+    @abstractmethod
+    def check(self, result: FitResult) -> FitResult:
+        """A client's result, once it is known to be such as a client of this job can send.
+
+        Raises:
+            ValueError: something is missing, too much, of another shape, not finite, or out of its range.
+        """
+
+    @abstractmethod
+    def aggregate(self, round_number: int, results: Mapping[str, FitResult]) -> list[str]:
+        """End a round with the clients' results, in the order of the clients.
+
+        Returns:
+            The clients whose updates were clipped.
+        """
+
+    @abstractmethod
+    def evaluated_arrays(self) -> Arrays:
+        """What the clients need in order to evaluate what the last round ended with."""
+
+    @abstractmethod
+    def save(self, path: Path, result: Mapping[str, Any]) -> bool:
+        """Write what the last round ended with as an artifact; False if there is nothing to write yet.
+
+        Args:
+            path: file or folder.
+            result: what is known of it, plain JSON values.
+        """
+
+    @abstractmethod
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Arrays and plain JSON values that `start` resumes from."""
+
+    def metrics(self, results: Mapping[str, FitResult], private: bool) -> tuple[Numbers, Mapping[str, Numbers]]:
+        """What the record of a round says of the method, and, by name, of each client.
+
+        Args:
+            results: by client; empty for round 0.
+            private: whether clients do not tell of their data.
+        """
+        return {}, {}
+
+    def summary(self, metrics: Numbers) -> dict[str, Any]:
+        """What summary.json says of the method besides its rounds, given `metrics` of the last one."""
+        return {}
+
+
+# ---- the method ----
+
+
+class Method(ABC):
+    """A method, as everything else sees it; what it needs is imported when it is used.
+
+    Attributes:
+        name: its folder's, template's and scripts' (``<name>_train.py``).
+        title: as people write it.
+        client_config, server_config: its options.
+        format: what a result says of its own format.
+        best: file or folder name of the best result.
+        last: of the last round's result; "" if it is not kept.
+        kind: what the result is called.
+        shares_model: whether its clients can use a model server.
+        kept_options: of the server, those that must be the same where a run is resumed.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    client_config: ClassVar[type[ClientConfig]]
+    server_config: ClassVar[type[ServerConfig]]
+    format: ClassVar[str]
+    best: ClassVar[str]
+    last: ClassVar[str] = ""
+    kind: ClassVar[str]
+    shares_model: ClassVar[bool] = False
+    kept_options: ClassVar[tuple[str, ...]] = ("aggregation",)
+
+    @abstractmethod
+    def strategy(self, config: ServerConfig) -> Strategy:
+        """The server's side."""
+
+    @abstractmethod
+    def client(self, config: ClientConfig, context: ClientContext) -> Client:
+        """The client's side: loads data and model.
+
+        Raises:
+            UserError: whatever the user can correct.
+        """
+
+    @abstractmethod
+    def read(self, path: Path) -> Artifact:
+        """A result without its model.
+
+        Raises:
+            UserError: it is damaged, or of another version.
+        """
+
+    @abstractmethod
+    def open(self, artifact: Artifact, path: Path, model_name: str, dtype: str, device: str) -> Classifier:
+        """A result that was read from `path` with its model, ready to predict.
+
+        Raises:
+            UserError: the model cannot be loaded, or is not the one it was found with.
+        """
+
+    def on_this_machine(self, config: ServerConfig) -> ServerConfig:
+        """The server's options with paths that are there made absolute, since a job runs in another folder."""
+        return config
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Check what a client says that its settings are, beyond what all methods have.
+
+        Raises:
+            ValueError, KeyError, TypeError, AttributeError: something is missing, or cannot be.
+        """
+
+    def round_texts(self, metrics: Numbers, private: bool) -> list[str]:
+        """What the progress line of a round says of `Strategy.metrics`."""
+        return []
+
+    def report_rows(self, summary: Mapping[str, Any]) -> dict[str, str]:
+        """What the report at the end of a job says of the method: heading and text."""
+        return {}
+
+    @property
+    def client_script(self) -> str:
+        """File name of the clients' script."""
+        return f"{self.name}_train.py"
+
+    @property
+    def job_script(self) -> str:
+        """File name of the script that runs a job."""
+        return f"{self.name}_job.py"

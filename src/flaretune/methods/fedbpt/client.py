@@ -1,0 +1,279 @@
+"""The client's side of FedBPT: a black box, texts, and a CMA-ES that searches the soft prompt."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from flaretune.config.options import as_dict, build
+from flaretune.errors import UserError
+from flaretune.methods.base import (
+    Arrays,
+    Client,
+    ClientContext,
+    EvaluateResult,
+    FitRequest,
+    FitResult,
+    InitializeResult,
+)
+from flaretune.methods.client_data import load_data, settings_of
+from flaretune.methods.fedbpt import distribution as wire
+from flaretune.methods.fedbpt.cma_es import within
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.local_search import limit_norm, local_search
+from flaretune.methods.fedbpt.objective import fitness_ratio, loss
+from flaretune.methods.message import unreadable
+from flaretune.model_server.client import open_remote_model
+from flaretune.model_server.token import token_of_environment
+from flaretune.models.prompt_settings import ModelFacts, PromptSettings
+from flaretune.seeding import derive_seed
+from flaretune.tasks import calibration
+from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
+
+if TYPE_CHECKING:
+    from flaretune.model_server.client import RemotePromptedModel
+    from flaretune.models.prompted import PromptedModel
+    from flaretune.privacy.release import Releases
+    from flaretune.tasks.spec import TaskSpec
+
+log = logging.getLogger("flaretune.client")
+
+
+class AsksModel(Protocol):
+    """The black box, seen from here (`models.black_box.BlackBox` is one)."""
+
+    example_forwards: int
+
+    def label_logits(self, points: np.ndarray, texts: Any) -> np.ndarray:
+        """Search points, float (λ, d) → label-word logits, float32 (λ, N, C)."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts registered with the black box and their class ids, int64, shape (N,)."""
+
+    texts: Any
+    labels: np.ndarray
+
+
+class FedBPTClient(Client):
+    """A client of FedBPT; see `Client`. Does not know how the model is run.
+
+    Args:
+        config: its options.
+        name: of the client.
+        spec: the task.
+        facts: of the model.
+        black_box: gives label-word logits.
+        train: what fitness is computed on.
+        validation: what rounds are compared on; may be empty.
+        test: what accuracy is reported on; None at a client that does not evaluate.
+        perturbed: makes T̃ anew from a seed (paper, §3.4).
+        zero_shot: gives the logits of the model and the template alone on the test texts, float (N, C).
+    """
+
+    def __init__(
+        self,
+        config: FedBPTConfig,
+        name: str,
+        spec: TaskSpec,
+        facts: ModelFacts,
+        black_box: AsksModel,
+        train: Labelled,
+        validation: Labelled,
+        test: Labelled | None,
+        perturbed: Callable[[int], Any],
+        zero_shot: Callable[[], np.ndarray],
+    ):
+        self.spec = spec
+        self._config = config
+        self._name = name
+        self._facts = facts
+        self._black_box = black_box
+        self._train, self._validation, self._test = train, validation, test
+        self._perturbed = perturbed
+        self._zero_shot = zero_shot
+        self._offset = np.zeros(spec.n_classes)
+
+    def calibrate(self, prior: np.ndarray | None) -> None:
+        self._offset = np.zeros(self.spec.n_classes) if prior is None else calibration.offset(prior)
+
+    def initialize(self) -> InitializeResult:
+        zero_shot = None if self._test is None else count_correct(self.spec, self._zero_shot(), self._test.labels)
+        start = np.zeros(self._config.intrinsic_dim)
+        evaluated = self.evaluate({"mean": start})
+        return InitializeResult(
+            settings=settings_of(self._config, self.spec, self._facts.kind, self._facts.hidden_size),
+            n_train=len(self._train.labels),
+            zero_shot=zero_shot,
+            evaluation=evaluated.evaluation,
+            counters=evaluated.counters,
+            mass=self._mass(start) if self._config.calibrate == "batch" else None,
+            dtype=self._facts.dtype,
+        )
+
+    def fit(self, request: FitRequest) -> FitResult:
+        """Search from the server's distribution for a round (paper, Algorithm 1)."""
+        started = time.monotonic()
+        distribution = self._start_of(request)
+        evaluation = self._evaluation(distribution.mean) if request.evaluate else None
+        forwards = self._black_box.example_forwards
+        c = self._config
+        found = local_search(
+            distribution,
+            self._objective(request.round),
+            generations=c.local_iter,
+            popsize=c.popsize,
+            seed=derive_seed(c.seed, "search", request.round),  # the same directions at all clients
+            bound=c.bound,
+            norm_limit=request.numbers.get("norm_limit"),
+        )
+        arrays = {
+            "mean": found.mean.astype(np.float32),
+            "fitness": np.array([found.fitness]),
+            "sigma_square_sum": np.array([found.sigma_square_sum]),
+        }
+        forwards = self._black_box.example_forwards - forwards
+        counters = Counters(found.queries, forwards, time.monotonic() - started)
+        return FitResult(arrays, {"n_train": len(self._train.labels)}, counters, evaluation)
+
+    def evaluate(self, arrays: Arrays) -> EvaluateResult:
+        started, forwards = time.monotonic(), self._black_box.example_forwards
+        evaluation = self._evaluation(np.asarray(arrays["mean"], dtype=np.float64))
+        forwards = self._black_box.example_forwards - forwards
+        return EvaluateResult(evaluation, Counters(1, forwards, time.monotonic() - started))
+
+    def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
+        """The noised mean, and nothing else of the search.
+
+        Fitness would rank the clients, and one number of noise as large as this ranks nothing: it is not sent, and the
+        server gives all clients the same weight. The sum of squared step sizes is that of a search that keeps its
+        first one.
+        """
+        start = self._start_of(request)
+        z = releases.release({"mean": start.mean}, {"mean": result.arrays["mean"]})["mean"]
+        z = limit_norm(within(z, self._config.bound)[None], request.numbers.get("norm_limit"))[0]
+        arrays = {
+            "mean": z.astype(np.float32),
+            "fitness": np.zeros(1),
+            "sigma_square_sum": np.array([self._config.local_iter * start.sigma**2]),
+        }
+        return arrays, {"n_train": 0}, result.counters.queries
+
+    def _start_of(self, request: FitRequest) -> wire.Distribution:
+        limit = request.numbers.get("norm_limit")
+        try:
+            if limit is not None and limit <= 0:
+                raise ValueError(f"'norm_limit' is {limit:g}, expected a positive number")
+            return wire.unpack(request.arrays)
+        except ValueError as error:
+            raise unreadable(error) from error
+
+    def _objective(self, round_number: int) -> Callable[[np.ndarray], np.ndarray]:
+        """Search points, float (λ, d) → F_k, float64 (λ,)."""
+        c = self._config
+
+        def on(data: Labelled) -> Callable[[np.ndarray], np.ndarray]:
+            return lambda points: loss(
+                c.loss_type,
+                self._black_box.label_logits(points, data.texts) + self._offset,
+                data.labels,
+                self.spec.metric,
+                self.spec.positive_class,
+            )
+
+        plain = on(self._train)
+        if not c.perturb:
+            return plain
+        seed = derive_seed(c.seed, "perturb", round_number, self._name)
+        perturbed = on(Labelled(self._perturbed(seed), self._train.labels))
+        return lambda points: fitness_ratio(plain(points), perturbed(points))
+
+    def _mass(self, point: np.ndarray) -> np.ndarray:
+        """Summed probabilities of the classes over this client's texts but the test data, float64 (C,)."""
+        texts = [data.texts for data in (self._train, self._validation) if len(data.labels)]
+        return sum(calibration.mass(self._black_box.label_logits(point[None], some)[0]) for some in texts)
+
+    def _evaluation(self, point: np.ndarray) -> Evaluation:
+        """Counts of a search point's prompt, float (d,), on validation and test data."""
+        validation, loss_sum = self._evaluate_on(point, self._validation)
+        test = None if self._test is None else self._evaluate_on(point, self._test)[0]
+        return Evaluation(validation, loss_sum, len(self._validation.labels), test)
+
+    def _evaluate_on(self, point: np.ndarray, data: Labelled) -> tuple[np.ndarray, float]:
+        """Counts of the metric and summed cross entropy."""
+        if len(data.labels) == 0:
+            return count_correct(self.spec, np.zeros((0, self.spec.n_classes)), data.labels), 0.0
+        logits = self._black_box.label_logits(point[None], data.texts)[0] + self._offset
+        return count_correct(self.spec, logits, data.labels), cross_entropy_sum(logits, data.labels)
+
+
+def open_client(config: FedBPTConfig, context: ClientContext) -> FedBPTClient:
+    """Load data, and the model or find the model server that has it.
+
+    Raises:
+        UserError: whatever the user can correct.
+    """
+    spec, data = load_data(config, context)
+    prompted = _open_model(config, spec)
+    return FedBPTClient(
+        config,
+        context.name,
+        spec,
+        prompted.facts,
+        prompted.black_box,
+        Labelled(prompted.register(data.train), data.train.labels),
+        Labelled(prompted.register(data.dev), data.dev.labels),
+        None if data.test is None else Labelled(prompted.register(data.test), data.test.labels),
+        partial(prompted.register_perturbed, data.train, config.perturb_rate),
+        lambda: prompted.zero_shot_logits(data.test),
+    )
+
+
+def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemotePromptedModel:
+    """The model in this process, or that of a server, where this process needs neither torch nor weights."""
+    settings = build(PromptSettings, as_dict(config))
+    if config.model_server != "local":
+        return open_remote_model(
+            config.model_server,
+            _token(config),
+            spec,
+            config.model_name,
+            config.dtype,
+            settings,
+            answer_seconds=config.model_server_timeout,
+        )
+    # torch and transformers take seconds to import: only now that NVFlare knows this process
+    from flaretune.models.prompted import open_prompted_model
+
+    return open_prompted_model(
+        spec,
+        config.model_name,
+        settings,
+        dtype=config.dtype,
+        device=config.device,
+        batch_size=config.batch_size,
+        cache_mb=config.cache_mb,
+    )
+
+
+def _token(config: FedBPTConfig) -> str:
+    """The model server's token, which is read at the client and is no part of the job.
+
+    Raises:
+        UserError: what the reference names is not there.
+    """
+    if not config.model_server_token:
+        return token_of_environment()
+    from nvflare.fuel.utils.secret_utils import resolve_secret_refs
+
+    try:
+        return resolve_secret_refs(config.model_server_token)
+    except ValueError as error:
+        raise UserError(f"--model_server_token: {error}") from error

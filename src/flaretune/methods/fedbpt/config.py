@@ -1,0 +1,148 @@
+"""The options of a FedBPT job."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from flaretune.config.client import ClientConfig
+from flaretune.config.groups import MODEL, PROMPT, SEARCH, SERVER
+from flaretune.config.model import CACHE_MB, MODEL_SERVER_TIMEOUT
+from flaretune.config.options import option
+from flaretune.config.server import ServerConfig
+
+
+def norm_limits(max_norm: str) -> tuple[float, float] | None:
+    """The limit of a searched vector's length in the first round, and where it stops growing; None for no limit.
+
+    Args:
+        max_norm: the option, two numbers such as ``15:20``, or "".
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not max_norm:
+        return None
+    first, last = map(float, max_norm.split(":"))
+    if not (0 < first < math.inf and 0 < last < math.inf):
+        raise ValueError(max_norm)
+    return first, last
+
+
+class FedBPTConfig(ClientConfig):
+    """What a client of a FedBPT job is told."""
+
+    method: ClassVar[str] = "FedBPT"
+    client_options: ClassVar[tuple[str, ...]] = (
+        *ClientConfig.client_options,
+        "cache_mb",
+        "model_server",
+        "model_server_timeout",
+        "model_server_token",
+    )
+
+    model_server: str = option(
+        "local",
+        "local: this client loads the model itself; or the address of a model server that has it loaded, such as "
+        "http://127.0.0.1:8765 (python -m flaretune serve)",
+        group=MODEL,
+    )
+    model_server_timeout: int = MODEL_SERVER_TIMEOUT
+    model_server_token: str = option(
+        "",
+        "for a client's own file: the model server's token as a secret reference of NVFlare; default: from the "
+        "environment, ${secret:FLARETUNE_LM_TOKEN}",
+        group=MODEL,
+    )
+    cache_mb: int = CACHE_MB
+
+    n_prompt_tokens: int = option(50, "length of the prompt in tokens (n)", group=PROMPT, main=True, at_least=1)
+    cat_or_add: Literal["add", "cat"] = option(
+        "add",
+        "masked models: add the prompt to n placeholder tokens, or put it in front of the text (cat)",
+        group=PROMPT,
+    )
+    prompt_position: Literal["prefix", "suffix"] = option(
+        "suffix",
+        "causal models: prompt in front of the text, or behind it (the text is then computed only once)",
+        group=PROMPT,
+    )
+    init_prompt: str = option(
+        "auto",
+        "where the search starts: zeros, tokens (random ones), or a text of yours; auto: tokens for cat, else zeros",
+        group=PROMPT,
+    )
+    intrinsic_dim: int = option(500, "how many numbers are searched (d)", group=PROMPT, main=True, at_least=1)
+    alpha: float = option(1.0, "scale of the random projection that makes a prompt of them", group=PROMPT, above=0)
+
+    sigma: float = option(1.0, "initial step size", group=SEARCH, above=0)
+    bound: float = option(0.0, "keep every searched number within ±bound; 0: no bound", group=SEARCH, at_least=0)
+    local_iter: int = option(8, "generations that a client searches in a round", group=SEARCH, main=True, at_least=1)
+    local_popsize: int = option(
+        5, "candidates in a generation, 2 or more; 0: 4 + 3 ln(intrinsic_dim)", group=SEARCH, main=True, at_least=0
+    )
+    loss_type: Literal["ce", "hinge", "perf"] = option(
+        "ce", "what is made small: cross entropy, hinge (margin 2), or minus the task's metric", group=SEARCH
+    )
+    perturb: Literal[0, 1] = option(
+        0, "1: divide the loss by that on perturbed texts, against label skew", group=SEARCH
+    )
+    perturb_rate: float = option(
+        0.5, "with --perturb 1, the share of tokens that are replaced", group=SEARCH, above=0, at_most=1
+    )
+    max_norm: str = option(
+        "",
+        "the longest that a searched vector may be, FIRST:LAST such as 15:20: the limit begins at the first and grows "
+        "by 1 a round, the first included, until the global vector is as long as the last; default: no limit",
+        group=SEARCH,
+    )
+
+    def clashes(self) -> Iterator[str]:
+        yield from super().clashes()
+        if self.local_popsize == 1:
+            yield "--local_popsize 1: CMA-ES needs at least 2 candidates in a generation (or 0 for its default)"
+        if self.model_server != "local" and not re.fullmatch(r"https?://[^\s/]+/?", self.model_server):
+            yield (
+                f"--model_server {self.model_server}: must be local, or the address of a model server such as "
+                "http://127.0.0.1:8765"
+            )
+        if self.model_server_token and not re.fullmatch(
+            r"\$\{secret:(file:[^{}\s]+|[A-Za-z_]\w*)\}", self.model_server_token, re.ASCII
+        ):
+            yield (  # without the value, which may be the token
+                "--model_server_token: must be a secret reference such as ${secret:file:/run/secrets/lm} or "
+                "${secret:MY_TOKEN}, in the client's local/flaretune.toml, and never the token itself, which whoever "
+                "reads the job would see"
+            )
+        if self.model_server != "local" and (self.device != "auto" or self.batch_size):
+            yield (
+                "--device and --batch_size are the model server's where --model_server names one: give them to "
+                "`python -m flaretune serve`"
+            )
+        if self.loss_type == "perf" and self.perturb:
+            yield (
+                "--loss_type perf --perturb 1: the ratio of two accuracies would reward the wrong prompt; "
+                "use --loss_type ce or hinge with --perturb 1"
+            )
+        try:
+            norm_limits(self.max_norm)
+        except ValueError:
+            yield f"--max_norm {self.max_norm}: must be two numbers above 0, FIRST:LAST such as 15:20, or left out"
+
+    @property
+    def popsize(self) -> int:
+        """λ with the default filled in."""
+        return self.local_popsize or 4 + int(3 * math.log(self.intrinsic_dim))
+
+
+class FedBPTServerConfig(ServerConfig):
+    """What the server of a FedBPT job is told."""
+
+    covariance: Literal["full", "diagonal", "identity"] = option(
+        "diagonal",
+        "part of the covariance that is sent to the clients: all (d²/2 numbers, as published), its diagonal, or none",
+        group=SERVER,
+        main=True,
+    )

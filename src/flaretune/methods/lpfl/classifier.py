@@ -1,0 +1,90 @@
+"""A saved adapter, or a model whose every parameter was trained, to classify texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flaretune.data.load import Examples
+from flaretune.errors import UserError
+from flaretune.methods.artifact_parts import build_settings, check_opened, prior_of
+from flaretune.methods.lpfl.artifact import AdapterArtifact
+from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.models.progress import Progress, in_silence
+from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
+from flaretune.softmax import softmax
+from flaretune.tasks.spec import Kind, TaskSpec
+
+
+@dataclass(frozen=True)
+class TunedClassifier:
+    """A `Classifier`: a tuned model with the trained parameters in it; `untrained` are those it had before.
+
+    `prior`, float64 (C,), is what its probabilities are divided by, but those of the model alone.
+    """
+
+    tuned: TunedModel
+    untrained: Mapping[str, np.ndarray]
+    prior: np.ndarray
+
+    @property
+    def spec(self) -> TaskSpec:
+        return self.tuned.label_model.spec
+
+    @property
+    def kind(self) -> Kind:
+        return self.tuned.pretrained.kind
+
+    def probabilities(self, texts: Sequence[Mapping[str, str]], progress: Progress = in_silence) -> np.ndarray:
+        model = self.tuned.label_model
+        return softmax(model.answers(model.encode(texts), progress))
+
+    def zero_shot(self, examples: Examples) -> np.ndarray:
+        parameters = self.tuned.parameters
+        trained = parameters.arrays()
+        # a frozen A, which is not among them, may stay: before training B is zero, and so is their product
+        parameters.load({name: self.untrained[name] for name in trained})
+        self.tuned.label_model.calibrate(None)
+        try:
+            return self.probabilities(examples.texts)
+        finally:
+            parameters.load(trained)
+            self.tuned.label_model.calibrate(self.prior)
+
+
+def open_saved(artifact: AdapterArtifact, folder: Path, model_name: str, dtype: str, device: str) -> TunedClassifier:
+    """Load the model of an adapter; see `methods.classifier.Saved.open`."""
+    # how a client saves memory and where it has unlabelled texts is not in the folder, and of no use here
+    options = {**artifact.options, "gradient_checkpointing": 0, "soft_labels": "off"}
+    settings = build_settings(LPFLConfig, TuneSettings, options, folder)
+    try:
+        tuned = open_tuned_model(artifact.spec, model_name, settings, dtype=dtype, device=device)
+    except UserError as error:  # may be about an option that only the folder holds
+        raise UserError(f"{folder}: {error}") from error
+    check_opened(model_name, tuned.pretrained.kind, tuned.hidden_size, artifact.model, "adapter")
+    untrained = tuned.initial or tuned.parameters.arrays()
+    _check_arrays(model_name, untrained, artifact.arrays, folder)
+    tuned.parameters.load(artifact.arrays)
+    prior = prior_of(artifact.result, artifact.spec.n_classes, folder)
+    tuned.label_model.calibrate(prior)
+    return TunedClassifier(tuned, untrained, prior)
+
+
+def _check_arrays(name: str, there: Mapping[str, np.ndarray], saved: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Whether a model has just the parameters that were saved.
+
+    Raises:
+        UserError: names the first that differs.
+    """
+    for parameter in sorted({*there, *saved}):
+        mine, theirs = (
+            f"of shape {arrays[parameter].shape}" if parameter in arrays else "absent" for arrays in (there, saved)
+        )
+        if mine != theirs:
+            raise UserError(
+                f"--model_name {name}: {parameter} is {mine} in this model and {theirs} in {folder}; give the model "
+                "that it was trained on"
+            )

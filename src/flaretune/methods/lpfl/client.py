@@ -1,0 +1,277 @@
+"""The client's side of LP-FL: its texts, the model that it trains, and its soft labels."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flaretune.config.options import as_dict, build
+from flaretune.data.encode import Encoded
+from flaretune.data.load import load_texts
+from flaretune.errors import UserError
+from flaretune.methods.base import (
+    Arrays,
+    Client,
+    ClientContext,
+    EvaluateResult,
+    FitRequest,
+    FitResult,
+    InitializeResult,
+)
+from flaretune.methods.client_data import load_data, settings_of
+from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.methods.lpfl.kept_states import KeptStates
+from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train
+from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
+from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
+from flaretune.seeding import derive_seed
+from flaretune.tasks import calibration
+from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
+
+if TYPE_CHECKING:
+    from flaretune.privacy.release import Releases
+
+log = logging.getLogger("flaretune.client")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Encoded texts and their class ids, int64, shape (N,)."""
+
+    texts: Sequence[Encoded]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClientTexts:
+    """What a client works with.
+
+    Attributes:
+        train: T_k, what it is given labels of.
+        validation: what rounds are compared on; may be empty.
+        test: what accuracy is reported on; None at a client that does not evaluate.
+        pool: U_k, encoded texts without labels.
+        truth: hidden class ids of the pool, int64, for reporting; None where nobody knows them.
+    """
+
+    train: Labelled
+    validation: Labelled
+    test: Labelled | None
+    pool: Sequence[Encoded]
+    truth: np.ndarray | None
+
+
+class LPFLClient(Client):
+    """A client of LP-FL; see `Client`.
+
+    Args:
+        config: its options.
+        context: where it is.
+        tuned: the model that it trains.
+        texts: its data.
+    """
+
+    def __init__(self, config: LPFLConfig, context: ClientContext, tuned: TunedModel, texts: ClientTexts):
+        self._config, self._context, self._tuned, self._texts = config, context, tuned, texts
+        self._model, self._parameters = tuned.label_model, tuned.parameters
+        self._spec = tuned.label_model.spec
+        self._states = KeptStates(context.state_folder)
+        n_pool = len(texts.pool) if config.soft_labels == "on" else 0
+        soft_settings = build(SoftLabelSettings, as_dict(config))
+        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings)
+        self._pool_digest = _digest(texts.pool)
+        if context.takes_over:
+            self._take_over()
+
+    def calibrate(self, prior: np.ndarray | None) -> None:
+        self._model.calibrate(prior)
+
+    def initialize(self) -> InitializeResult:
+        """Begin a job: evaluate the pretrained model, which a new adapter leaves as it is.
+
+        Raises:
+            UserError: the job resumes a run, and what this client has kept of it is damaged.
+        """
+        after_round = self._context.after_round
+        self._states.clear(after_round)  # of an earlier job in this folder
+        if after_round:
+            self._restore(after_round)
+        if self._config.soft_labels == "on" and not len(self._texts.pool):
+            log.warning("this client has no unlabelled texts: it learns from its labelled ones alone")
+        evaluated, tuned = self._timed_evaluation(), self._tuned
+        shapes = {
+            "adapter": tuned.adapter_config or {},
+            "initial": {name: list(values.shape) for name, values in tuned.initial.items()},
+            "parameters": {name: list(shape) for name, shape in self._parameters.shapes().items()},
+        }
+        return InitializeResult(
+            settings=settings_of(self._config, self._spec, tuned.pretrained.kind, tuned.hidden_size, **shapes),
+            n_train=len(self._texts.train.labels),
+            zero_shot=evaluated.evaluation.test,
+            evaluation=evaluated.evaluation,
+            counters=evaluated.counters,
+            mass=self._mass() if self._config.calibrate == "batch" else None,
+            dtype=tuned.dtype,
+            arrays=tuned.initial,
+        )
+
+    def fit(self, request: FitRequest) -> FitResult:
+        """A round (spec: "A round", steps 2 to 5): take over the global model, label, train, report.
+
+        From the second round on, texts are labelled by the received model.
+
+        Raises:
+            FloatingPointError: the model's logits or the loss are not finite.
+        """
+        started, forwards = time.monotonic(), self._model.example_forwards
+        self._parameters.load(request.arrays)
+        evaluation = self._evaluation() if request.evaluate else None
+        if request.evaluate:
+            forwards = self._model.example_forwards
+        if request.round > 1:
+            self._label_texts(request.round)
+        data = self._training_set()
+        seed = derive_seed(self._config.seed, "train", request.round, self._context.name)
+        settings = build(TrainSettings, as_dict(self._config))
+        loss, steps = local_train(self._model, self._parameters.trained(), data, settings, seed)
+        counters = Counters(steps, self._model.example_forwards - forwards, time.monotonic() - started)
+        n_soft, truth = len(self._pool.indices), self._texts.truth
+        numbers = {"labelled": len(self._texts.train.labels), "soft_labelled": n_soft, "loss": loss}
+        if n_soft and truth is not None:
+            numbers["soft_labels_correct"] = self._pool.agreement(truth)[0]
+        return FitResult(self._parameters.arrays(), numbers, counters, evaluation)
+
+    def evaluate(self, arrays: Arrays) -> EvaluateResult:
+        """See `Client.evaluate`.
+
+        Raises:
+            UserError: arrays are missing, for which this client's own, which it may have to protect, would stand.
+        """
+        if set(arrays) != set(self._parameters.shapes()):
+            raise UserError("the server's message does not have the arrays that are trained here")
+        self._parameters.load(arrays)
+        return self._timed_evaluation()
+
+    def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
+        """The noised adapter, and nothing else: every client counts as one text, for the same weight in the average."""
+        arrays = releases.release(request.arrays, result.arrays)
+        noised = {name: values.astype(np.float32) for name, values in arrays.items()}
+        return noised, {"labelled": 1, "soft_labelled": 0, "loss": 0.0}, 0
+
+    def _take_over(self) -> None:
+        """Go on where another process of this client stopped."""
+        state = self._states.load()
+        if state is not None:
+            self._take(state)
+
+    def _restore(self, after_round: int) -> None:
+        """Go on after a round of an earlier job; the first that labels texts is the second."""
+        if self._config.soft_labels == "off" or not len(self._texts.pool) or after_round < 2:
+            return
+        state = self._states.load(after_round)
+        if state is None:
+            log.warning(
+                "the job goes on after round %d, and this client has no soft labels of that run: it labels texts anew",
+                after_round,
+            )
+        else:
+            self._take(state)
+
+    def _take(self, state: dict[str, np.ndarray]) -> None:
+        texts = state.pop("texts", None)
+        if not np.array_equal(texts, self._pool_digest):  # with other clients, shares of a common data set are others
+            log.warning("the soft labels that this client has kept are those of other texts: it labels texts anew")
+            return
+        try:
+            self._pool.restore(state)
+        except ValueError as error:
+            raise UserError(
+                f"the soft labels that this client has kept are not those of this run ({error}): start anew with another "
+                "--checkpoint"
+            ) from error
+
+    def _label_texts(self, round_number: int) -> None:
+        wanted = self._pool.wanted()
+        if len(wanted) == 0:
+            return
+        logits = self._model.answers([self._texts.pool[i] for i in wanted])
+        try:
+            self._pool.label(wanted, logits, round_number)
+        except ValueError as error:
+            raise FloatingPointError(str(error)) from error
+        self._states.save(round_number, {**self._pool.state(), "texts": self._pool_digest})
+
+    def _training_set(self) -> TrainingSet:
+        train, soft = self._texts.train, self._pool.indices
+        return TrainingSet(
+            [*train.texts, *(self._texts.pool[i] for i in soft)],
+            np.concatenate([np.eye(self._spec.n_classes)[train.labels], self._pool.labels]),
+            np.ones(len(train.labels) + len(soft)),
+        )
+
+    def _mass(self) -> np.ndarray:
+        """Summed probabilities of the classes over this client's texts but the test data, float64 (C,)."""
+        return calibration.mass(
+            self._model.answers([*self._texts.train.texts, *self._texts.validation.texts, *self._texts.pool])
+        )
+
+    def _timed_evaluation(self) -> EvaluateResult:
+        started, forwards = time.monotonic(), self._model.example_forwards
+        evaluation = self._evaluation()
+        return EvaluateResult(
+            evaluation, Counters(0, self._model.example_forwards - forwards, time.monotonic() - started)
+        )
+
+    def _evaluation(self) -> Evaluation:
+        validation, test = self._texts.validation, self._texts.test
+        logits = self._model.answers(validation.texts)
+        return Evaluation(
+            validation=count_correct(self._spec, logits, validation.labels),
+            validation_loss_sum=cross_entropy_sum(logits, validation.labels) if len(validation.labels) else 0.0,
+            n_validation=len(validation.labels),
+            test=None if test is None else count_correct(self._spec, self._model.answers(test.texts), test.labels),
+        )
+
+
+def _digest(texts: Sequence[Encoded]) -> np.ndarray:
+    """By which it is known again whether labels are those of these texts: sha256 of the tokens, uint8, shape (32,)."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(len(text.ids).to_bytes(8, "little") + text.ids.astype("<i8").tobytes())
+    return np.frombuffer(digest.digest(), dtype=np.uint8)
+
+
+def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
+    """Load data and model.
+
+    Raises:
+        UserError: whatever the user can correct.
+    """
+    # drawn even where soft labels are off, so that the test data of a client's own file is the same; and of a common
+    # data set even where this client has a file of its own, so that it tests on no text that others train on
+    wanted = 0 if config.unlabelled_path and config.data_path else config.unlabelled
+    spec, data = load_data(config, context, unlabelled=wanted)
+    tuned = open_tuned_model(
+        spec,
+        config.model_name,
+        build(TuneSettings, as_dict(config)),
+        dtype=config.dtype,
+        device=config.device,
+        batch_size=config.batch_size,
+    )
+    pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
+    encode = tuned.label_model.encode
+    texts = ClientTexts(
+        Labelled(encode(data.train.texts), data.train.labels),
+        Labelled(encode(data.dev.texts), data.dev.labels),
+        None if data.test is None else Labelled(encode(data.test.texts), data.test.labels),
+        encode(pool.texts) if config.soft_labels == "on" else [],
+        pool.truth,
+    )
+    return LPFLClient(config, context, tuned, texts)

@@ -1,0 +1,150 @@
+"""The server's side of LP-FL: FedAvg (arXiv 1602.05629) of what the clients have trained, or something sturdier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flaretune.aggregation.average import federated_average
+from flaretune.aggregation.pieces import coordinate_median
+from flaretune.errors import UserError, shown
+from flaretune.methods.artifact_parts import told_parts
+from flaretune.methods.base import Arrays, FitResult, InitializeResult, Numbers, Resumed, Strategy
+from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
+from flaretune.methods.lpfl.start import adapter_to_go_on_from, most_common
+from flaretune.methods.message import read_arrays, read_natural, read_number
+
+NUMBERS = {"labelled", "soft_labelled", "soft_labels_correct", "loss"}
+
+
+class LPFLStrategy(Strategy):
+    """Averages the clients' arrays; see `Strategy`.
+
+    Averaging A and B each is not averaging their product B·A, which is what the model adds to its weights; with A
+    frozen and the same everywhere it is: mean(B_k)·A = mean(B_k·A) (FFA-LoRA, arXiv 2403.12313).
+    """
+
+    def start(self, results: Mapping[str, InitializeResult], resumed: Resumed | None, folder: Path) -> dict[str, str]:
+        """Take the whole adapter that the job starts from: that of an earlier run, or the one that the clients drew."""
+        self.settings = next(iter(results.values())).settings
+        self._shapes = read_shapes(self.settings["parameters"])  # of what is trained
+        initial = [result.arrays for result in results.values()]
+        # equal seeds give equal ones: then the median is the first client's too
+        self._whole = dict(initial[0]) if self.config.aggregation == "mean" else coordinate_median(initial)
+        frozen = sorted(set(self._whole) - set(self._shapes))
+        if self.config.init_adapter:
+            self._whole, self.prior = adapter_to_go_on_from(self.config.init_adapter, self.settings, self._whole)
+            self.starts_as_initialized = False
+        elif frozen and resumed and resumed.artifact:
+            arrays = load_adapter(resumed.artifact).arrays
+            self._whole |= {name: arrays[name] for name in frozen}
+        elif frozen:
+            self._whole |= most_common([{name: arrays[name] for name in frozen} for arrays in initial])
+        objections = {client: self.objection(client, result) for client, result in results.items()}
+        objections = {client: sentence for client, sentence in objections.items() if sentence}
+        if 2 * len(objections) >= len(results):
+            raise UserError(next(iter(objections.values())))
+        self._arrays: Arrays = {name: values for name, values in self._whole.items() if name in self._shapes}
+        if resumed:
+            self._arrays = read_arrays(resumed.arrays, self._shapes)
+        return objections
+
+    def objection(self, client: str, result: InitializeResult) -> str:
+        """Which frozen part a client has other than the job, as a sentence; "" if none."""
+        for name in sorted(set(self._whole) - set(self._shapes)):
+            if not np.array_equal(self._whole[name], result.arrays[name]):
+                return (
+                    f"--freeze_a 1: {name} at {client} is another than that of the job's start; every client needs the "
+                    "same seed, rank and version of PEFT and torch"
+                )
+        return ""
+
+    def configure(self, round_number: int) -> tuple[Arrays, Numbers]:
+        return self._arrays, {}
+
+    def check(self, result: FitResult) -> FitResult:
+        numbers = result.numbers
+        if extra := sorted(set(numbers) - NUMBERS):
+            raise ValueError(f"{extra[0]!r} is none of the numbers that are sent")
+        labelled, soft_labelled = read_natural(numbers, "labelled"), read_natural(numbers, "soft_labelled")
+        read_number(numbers, "loss", at_least=0)
+        if labelled + soft_labelled == 0:
+            raise ValueError("it trained on no examples")
+        if "soft_labels_correct" in numbers and (n := read_natural(numbers, "soft_labels_correct")) > soft_labelled:
+            raise ValueError(f"'soft_labels_correct' is {n} of {soft_labelled} soft-labelled texts, which cannot be")
+        most = self.settings["options"]["k_shot"] * len(self.settings["task"]["label_values"])
+        if labelled > most:
+            raise ValueError(f"'labelled' tells of {labelled} texts, and --k_shot gives a client {most} at the most")
+        arrays = {name: _as_float32(name, values) for name, values in read_arrays(result.arrays, self._shapes).items()}
+        return FitResult(arrays, dict(numbers), result.counters, result.evaluation)
+
+    def aggregate(self, round_number: int, results: Mapping[str, FitResult]) -> list[str]:
+        updates, texts = [r.arrays for r in results.values()], [_n_texts(r) for r in results.values()]
+        self._arrays, is_limited = federated_average(self.rule, self._arrays, updates, texts)
+        return [client for client, limited in zip(results, is_limited, strict=True) if limited]
+
+    def evaluated_arrays(self) -> Arrays:
+        return self._arrays
+
+    def save(self, path: Path, result: Mapping[str, Any]) -> bool:
+        whole = {**self._whole, **self._arrays}
+        if whole:  # nothing where every parameter is trained and none has been yet
+            parts = told_parts(self.settings)
+            save_adapter(AdapterArtifact(whole, self.settings["adapter"] or None, **parts, result=dict(result)), path)
+        return bool(whole)
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        return self._arrays, {}
+
+    def metrics(self, results: Mapping[str, FitResult], private: bool) -> tuple[Numbers, Mapping[str, Numbers]]:
+        if not results or private:  # then clients do not say how many texts they have, and with what loss
+            return {}, {}
+        told = [r.numbers for r in results.values()]
+        known = [n for n in told if "soft_labels_correct" in n]
+        n_known = sum(n["soft_labelled"] for n in known)
+        agreement = sum(n["soft_labels_correct"] for n in known) / n_known if n_known else None
+        losses = {client: float(r.numbers["loss"]) for client, r in results.items()}
+        numbers = {
+            "train_loss": float(np.average(list(losses.values()), weights=[_n_texts(r) for r in results.values()])),
+            "labelled": sum(n["labelled"] for n in told),
+            "soft_labelled": sum(n["soft_labelled"] for n in told),
+            **({} if agreement is None else {"soft_label_agreement": agreement}),
+        }
+        return numbers, {"train_loss": losses}
+
+    def summary(self, metrics: Numbers) -> dict[str, Any]:
+        return {
+            "labelled": metrics.get("labelled", 0),
+            "soft_labelled": metrics.get("soft_labelled", 0),
+            "soft_label_agreement": metrics.get("soft_label_agreement"),
+            "trained_parameters": sum(int(np.prod(shape)) for shape in self._shapes.values()),
+        }
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check what a client says of the arrays that are trained; see `Method.check_settings`."""
+    read_shapes(settings["parameters"])
+    if not isinstance(settings["adapter"], dict):
+        raise TypeError("'adapter' is no table")
+
+
+def read_shapes(told: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """Shapes of arrays by name, as a message has them."""
+    for name, shape in told.items():
+        if not isinstance(name, str) or not all(type(n) is int and n > 0 for n in shape):
+            raise ValueError(f"array {shown(name)} has the shape {shown(shape)}")
+    return {name: tuple(shape) for name, shape in told.items()}
+
+
+def _n_texts(result: FitResult) -> int:
+    return result.numbers["labelled"] + result.numbers["soft_labelled"]
+
+
+def _as_float32(name: str, values: np.ndarray) -> np.ndarray:
+    limit = np.finfo(np.float32).max
+    if values.dtype != np.float32 and np.abs(values.astype(np.float64)).max(initial=0.0) > limit:
+        raise ValueError(f"array {name!r} holds values that are not finite in float32")
+    return values.astype(np.float32, copy=False)

@@ -1,0 +1,182 @@
+"""The model server: LitServe around `Worker`, one worker process for each device.
+
+LitServe brings HTTP, queues and processes per device, in a package of 0.1 MB on FastAPI and uvicorn; Ray Serve would
+bring a cluster of its own.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Header, HTTPException
+from litserve import LitAPI, LitServer
+from starlette.responses import Response
+from urllib3.exceptions import InsecureRequestWarning
+
+from flaretune.config.model_server import LOOPBACK, PARENT_VARIABLE, ServiceConfig
+from flaretune.errors import UserError
+from flaretune.model_server.client import is_ready
+from flaretune.model_server.protocol import QUERY_PATH, Query, read_query
+
+
+class QueryAPI(LitAPI):
+    """What LitServe calls, in its HTTP process (`authorize`) and in each worker (the rest).
+
+    Args:
+        config: the model server's options.
+        token: what clients must bring.
+        devices: of all workers, as torch names them.
+    """
+
+    def __init__(self, config: ServiceConfig, token: str, devices: Sequence[str]):
+        super().__init__(api_path=QUERY_PATH)
+        self._config = config
+        self._token = token
+        self._devices = devices
+
+    def authorize(self, authorization: str = Header(default="")) -> None:
+        """Refuse who does not bring the token."""
+        if not hmac.compare_digest(authorization.encode(), f"Bearer {self._token}".encode()):
+            raise HTTPException(401, "the token is missing or wrong")
+
+    def setup(self, device: str) -> None:
+        """Load the model, in a worker."""
+        import torch
+
+        from flaretune.model_server.worker import Worker
+        from flaretune.models.load import load_pretrained, resolve_dtype
+
+        _end_with_parent()
+        config = self._config
+        try:
+            # the same in all workers, whichever of them replies
+            dtype = resolve_dtype(config.dtype, *map(torch.device, self._devices))
+            pretrained = load_pretrained(config.model_name, dtype, device)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            logging.getLogger("litserve").setLevel(logging.CRITICAL)  # which would add its traceback
+            raise
+        self._worker = Worker(pretrained, config.batch_size, config.cache_mb)
+
+    # LitServe reads the annotations of these two: without any, a request's body is JSON and a response what is returned
+    def decode_request(self, request):
+        """A message (`Query`), or a sentence on what is wrong with it."""
+        try:
+            return read_query(request)
+        except ValueError as error:
+            return f"the message cannot be read: {error}"
+
+    def predict(self, query: Any) -> Any:
+        """Reply to one message."""
+        from flaretune.model_server.worker import BAD_REQUEST, Reply
+
+        return self._worker.reply(query) if isinstance(query, Query) else Reply(BAD_REQUEST, {"error": query})
+
+    def encode_response(self, output):
+        """An HTTP response, with the reply's status; logits that are no numbers are for the client to judge."""
+        return Response(json.dumps(output.body, allow_nan=True), output.status, media_type="application/json")
+
+
+def _end_with_parent() -> None:
+    """Let this process end when its parent has ended, killed perhaps, so that nobody is left behind with a model."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def find_devices(device: str) -> list[str]:
+    """What `--device` stands for here, as torch names it: ``cpu``, or ``cuda:0`` and so on."""
+    if device == "auto":
+        return [f"cuda:{number}" for number in range(_count_gpus())] or ["cpu"]
+    return ["cpu"] if device == "cpu" else [f"cuda:{number}" for number in re.findall(r"\d+", device) or [0]]
+
+
+def _count_gpus() -> int:
+    """Those that torch finds, by a process of its own: this one holds none, and needs no torch."""
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    return int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def serve(config: ServiceConfig, token: str) -> int:
+    """Run the model server until it is told to stop (SIGTERM, Ctrl-C); returns the exit status.
+
+    Args:
+        config: its options.
+        token: what clients must bring.
+    """
+    told_to_stop = False
+
+    def stop(signum: int, frame: Any) -> None:
+        nonlocal told_to_stop
+        told_to_stop = True
+        raise KeyboardInterrupt  # LitServe ends well when it sees one, without saying that it did
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    if os.environ.get(PARENT_VARIABLE) == str(os.getppid()):
+        _end_with_parent()
+    os.register_at_fork(after_in_child=_end_with_parent)  # LitServe's manager, which would keep the port
+    devices = find_devices(config.device)
+    on_gpus = devices != ["cpu"]
+    server = LitServer(
+        QueryAPI(config, token, devices),
+        accelerator="cuda" if on_gpus else "cpu",
+        devices=[int(device.removeprefix("cuda:")) for device in devices] if on_gpus else 1,
+        timeout=config.model_server_timeout,
+        max_payload_size=int(config.max_mb * 2**20),
+        disable_openapi_url=True,
+    )
+    tls = {"ssl_certfile": config.ssl_certfile} if config.ssl_certfile else {}
+    threading.Thread(target=_say_when_ready, args=(config, token, devices), daemon=True).start()
+    reason = "a worker has ended, killed perhaps for lack of memory"
+    try:
+        server.run(
+            host=config.host,
+            port=config.port,
+            num_api_servers=1,
+            api_server_worker_type="thread",  # so that a killed server leaves nobody behind who keeps the port
+            log_level="warning",
+            generate_client_file=False,
+            **tls,
+        )
+    except KeyboardInterrupt:  # before the workers were ready
+        pass
+    except SystemExit:  # of uvicorn, which has said why
+        reason = f"port {config.port} of {config.host} cannot be listened at; choose another with --port"
+    except Exception as error:  # LitServe raises whatever its queues raise when a worker has ended
+        reason = f"the model server has ended: {error or type(error).__name__}"
+    finally:
+        for process in multiprocessing.active_children():
+            process.kill()
+    if told_to_stop:
+        return 0
+    print(f"error: {reason}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _say_when_ready(config: ServiceConfig, token: str, devices: Sequence[str]) -> None:
+    url = f"{'https' if config.ssl_certfile else 'http'}://{LOOPBACK}:{config.port}"
+    warnings.simplefilter(
+        "ignore", InsecureRequestWarning
+    )  # it looks at itself, by another name than its certificate's
+    while not is_ready(url, token, verify=False):
+        time.sleep(0.2)
+    print(f"{config.model_name} answers at {url}, on {', '.join(devices)}", flush=True)

@@ -1,0 +1,90 @@
+"""Made-up runs of both methods: two sites, two rounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flaretune.engine.records import SearchRecord, TrainRecord, summary
+
+SITES = ["hospital-a", "site-2"]
+
+# What the rounds of both runs have in common.
+_ROUNDS: list[dict[str, Any]] = [
+    {
+        "round": 0,
+        "accuracy": 0.5,
+        "dev_accuracy": 0.52,
+        "dev_loss": 0.9,
+        "seconds": 40.0,
+        "overhead_seconds": 38.0,
+        "sites": SITES,
+        "bytes_down": 1000.0,
+        "bytes_up": 3000.0,
+        "queries": 0,
+        "example_forwards": 0,
+        "memory_mb": 900.5,
+    },
+    {
+        "round": 1,
+        "accuracy": 0.6,
+        "dev_accuracy": 0.75,
+        "dev_loss": 0.6,
+        "seconds": 20.0,
+        "overhead_seconds": 0.5,
+        "sites": SITES,
+        "bytes_down": 4000.0,
+        "bytes_up": 4200.0,
+        "queries": 82,
+        "example_forwards": 2624,
+        "memory_mb": 1100.25,
+    },
+    {
+        "round": 2,
+        "accuracy": 0.7,
+        "dev_accuracy": 0.65,
+        "dev_loss": 0.7,
+        "seconds": 22.0,
+        "overhead_seconds": 0.8,
+        "sites": SITES[:1],
+        "bytes_down": 5000.0,
+        "bytes_up": 4300.0,
+        "queries": 41,
+        "example_forwards": 1312,
+        "memory_mb": 1000.0,
+    },
+]
+_COMMON = {
+    "task": "movie_reviews",
+    "metric": "accuracy",
+    "model": {"name": "m", "kind": "causal", "hidden_size": 8},
+    "sites": SITES,
+}
+
+
+def search_records() -> list[SearchRecord]:
+    found = [{"fitness": None, "sigma": 1.0}, {"fitness": 0.7, "sigma": 0.9}, {"fitness": 0.6, "sigma": 0.8}]
+    return [SearchRecord(**common, **own) for common, own in zip(_ROUNDS, found, strict=True)]
+
+
+def train_records() -> list[TrainRecord]:
+    trained: list[dict[str, Any]] = [
+        {},
+        {"train_loss": 0.65, "labelled": 24, "site_loss": {"hospital-a": 0.6, "site-2": 0.7}},
+        {"train_loss": 0.4, "labelled": 12, "soft_labelled": 32, "soft_label_agreement": 0.875},
+    ]
+    return [TrainRecord(**common, **own) for common, own in zip(_ROUNDS, trained, strict=True)]
+
+
+def a_summary(**changes: Any) -> dict[str, Any]:
+    """Of a run of FedBPT."""
+    own = {"method": "FedBPT", "artifact": "best_prompt.safetensors", "artifact_kind": "prompt"}
+    values = summary(search_records(), best_round=1, zero_shot=0.55, seconds=82.04, **own, **_COMMON)
+    return {**values, **changes}
+
+
+def a_training_summary(**changes: Any) -> dict[str, Any]:
+    """Of a run of LP-FL."""
+    own = {"method": "LP-FL", "artifact": "best_adapter", "artifact_kind": "adapter"}
+    last = {"labelled": 12, "soft_labelled": 32, "soft_label_agreement": 0.875, "trained_parameters": 368640}
+    values = summary(train_records(), best_round=1, zero_shot=0.55, seconds=82.04, **own, **_COMMON, **last)
+    return {**values, **changes}
