@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import flaretune
+from tests.authoring.tickets import GOOD, WORDS, write_tickets
 from tests.jobs_for_tests import REPOSITORY, environment_in, read_summary
 from tests.models_for_tests import save_tiny_model
-from tests.own_task.tickets import GOOD, WORDS, write_tickets
 
 PAGE = REPOSITORY / "docs" / "how-to" / "python.md"
 EXECUTED = re.compile(r"^<!-- executed -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -35,7 +35,6 @@ def test_a_whole_job_is_a_few_lines_of_the_public_interface():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(flaretune, "load_classifier"), reason="the public interface is not there yet")
 def test_the_block_runs_a_job_and_predicts(tmp_path):
     write_tickets(tmp_path / "tickets")
     (tmp_path / "tickets.toml").write_text(GOOD, encoding="utf-8")
