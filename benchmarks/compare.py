@@ -31,12 +31,12 @@ from compare_kept import JOB, Kept, read_earlier
 from compare_plan import METHODS, ROOT, Plan, Run, check_keys, defaults_of, in_full, read_plan
 from compare_report import Places, write_report
 from compare_result import Result, read_result
+from measurements.machine import machine
 
 from flaretune.cli import console as command_line
-from measure.machine import machine
 from flaretune.cli.console import STOPPED, add_manners, parse
-from flaretune.errors import UserError
 from flaretune.engine.records import write_json
+from flaretune.errors import UserError
 
 SHIPPED_PLAN = Path(__file__).resolve().with_name("compare.toml")
 HEAVY = ("workspace", "best_adapter", "last_adapter", "rounds", "tb_events")  # of a finished run: removed

@@ -12,7 +12,7 @@ from typing import Any
 from compare_result import Finished, Result
 from compare_table import Layout, size, table
 
-from flaretune.engine.records import write_json
+from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
 from flaretune.files import atomic_write
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flaretune.errors import UserError
 from flaretune.engine.results import read_summary
+from flaretune.errors import UserError
 
 CONFIG = "config.json"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compare_result import Result
+from markdown_table import markdown_table
 
 NONE = "–"
 
@@ -40,7 +41,7 @@ def table(layout: Layout, results: Sequence[Result], date: str, machine: str) ->
     columns = [ACCURACY, *(COLUMNS[name] for name in layout.columns)]
     places = [(column, split) for column in columns for split in (layout.splits if column.by_split else [None])]
     heads = [f"{column.head}, {split}" if split else column.head for column, split in places]
-    lines = [["", *heads], ["---", *["--:"] * len(heads)]]
+    lines = []
     zero_shot = [
         _range([r.zero_shot_accuracy for r in results if r.split == split]) if column is ACCURACY else column.zero_shot
         for column, split in places
@@ -57,7 +58,7 @@ def table(layout: Layout, results: Sequence[Result], date: str, machine: str) ->
     if any(r.shared_model for r in results) and COLUMNS["memory"] in columns:
         notes.append("Lines with * use a model server, whose process is not in the memory.")
     notes.append(f"Measured on {machine}; last run {date}.")
-    return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", " ".join(notes)])
+    return markdown_table(["", *heads], lines, "lr", " ".join(notes))
 
 
 def _spread_of(name: str) -> Callable[[Sequence[Result], int], str]:

@@ -30,27 +30,28 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from flaretune.flare.site_script import load_data
+from flaretune.methods.fedbpt.global_update import GlobalSearch
 from measure.machine import machine
 
 from flaretune.aggregation.average import federated_average
 from flaretune.aggregation.registry import RULES, find_rule
 from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
-from flaretune.cli.jobs import FEDBPT, LPFL, read_preset
-from flaretune.config.options import add_flags, as_dict, build
-from flaretune.config.shared import GROUPS
-from flaretune.engine.records import versions, write_json
+from flaretune.cli.jobs import read_preset
+from flaretune.config.flags import add_flags
+from flaretune.config.groups import GROUPS
+from flaretune.config.options import as_dict, build
+from flaretune.engine.summary import versions, write_json
 from flaretune.errors import UserError
 from flaretune.flare import fedbpt_client, lpfl_client
-from flaretune.flare.site_script import load_data
-from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.methods.fedbpt.limited_results import RoundResults, limit_results
 from flaretune.methods.fedbpt.objective import FITNESS_RANGE
 from flaretune.methods.lpfl.kept_states import KeptStates
+from flaretune.methods.registry import METHODS
 from flaretune.seeding import derive_seed
 from flaretune.tasks.metrics.registry import find_metric
 
-METHODS = {"fedbpt": FEDBPT, "lpfl": LPFL}
 # In place of the demo's, which has fewer sites: as many texts a site.
 TEXTS_A_SITE = {"fedbpt": {"k_shot": 16}, "lpfl": {"k_shot": 2, "unlabelled": 64}}
 ATTACKS = {"fedbpt": "away", "lpfl": "reverse"}
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=0, metavar="N", help="of a run (default: the demo's)")
     parser.add_argument("--output", "--json", metavar="FILE", type=Path, help="keep the runs in this JSON file")
     add_manners(parser)
-    add_flags(parser, method.client, groups=GROUPS, short=True)
+    add_flags(parser, method.client_config, groups=GROUPS, short=True)
     asked = vars(parse(parser, argv))
     return command_line.run(lambda: run_all(asked["method"], asked), asked["debug"])
 
@@ -95,7 +96,7 @@ def run_all(method: str, asked: Mapping[str, Any]) -> int:
     check_output(file)
     kept = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {"runs": []}
     for seed in asked["seeds"]:
-        config = build(METHODS[method].client, {**options, "seed": seed})
+        config = build(METHODS[method].client_config, {**options, "seed": seed})
         if config.calibrate != "none":
             raise UserError(f"--calibrate {config.calibrate}: its prior comes from a job's set-up, left out here")
         about = {"method": method, "sites": asked["sites"], "rounds": rounds, "strength": asked["strength"]}
@@ -271,7 +272,7 @@ def table(runs: list[Mapping[str, Any]]) -> str:
                 keys = ("method", "attack", "sites", "aggregation", "attackers")
                 cells.append(_cell([run for run in runs if tuple(run[k] for k in keys) == chosen]))
             if any(cells):
-                name = f"{METHODS[method].client.method}, {attack}, {n_sites} sites"
+                name = f"{METHODS[method].title}, {attack}, {n_sites} sites"
                 lines.append(f"| {name} | {aggregation} | {' | '.join(cells)} |")
     note = (
         "Test accuracy of the round chosen by development data / after the last one; mean ± sample standard deviation."

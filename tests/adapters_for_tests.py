@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.config.options import as_dict, build
 from flaretune.methods.lpfl.artifact import AdapterArtifact
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.models.tuned import TuneSettings, open_tuned_model
 from flaretune.tasks.spec import TaskSpec, task_table
 

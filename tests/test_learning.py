@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from flaretune.flare.fedbpt_client import set_up
+from flaretune.methods.fedbpt.global_update import GlobalSearch
 
 from flaretune.flare import fedbpt_messages
-from flaretune.flare.fedbpt_client import set_up
 from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.tasks.metrics.registry import find_metric
 from tests.learnable import train_model, write_reviews
 

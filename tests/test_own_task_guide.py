@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from flaretune.methods.fedbpt.artifact import load_prompt
+from tests.authoring.tickets import WORDS, write_tickets
 from tests.jobs_for_tests import REPOSITORY, environment_in, read_summary
 from tests.models_for_tests import save_tiny_model
-from tests.authoring.tickets import WORDS, write_tickets
 
 GUIDE = REPOSITORY / "docs" / "how-to" / "own-task.md"
 NOT_COPIED = shutil.ignore_patterns("__pycache__", "tasks_local")

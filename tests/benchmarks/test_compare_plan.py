@@ -44,8 +44,8 @@ def test_options_of_common_method_split_and_row_in_this_order(tmp_path, monkeypa
         ("seeds = [3, 1]", "", "it has no seeds"),
         ("seeds = [3, 1]", "seeds = [3, 3]", r"seeds = \[3, 3\] must be different whole numbers"),
         ("seeds = [3, 1]", "seeds = [true]", r"seeds = \[True\] must be different whole numbers"),
-        ("seeds = [3, 1]", "seeds = [3]\nsplit = 1", "there is no 'split'; did you mean 'splits'"),
-        ("seeds = [3, 1]", "seeds = 3", "seeds is 3 and must be a list"),
+        ("seeds = [3, 1]", "seeds = [3]\nsplit = 1", "there is no option 'split'; did you mean 'splits'"),
+        ("seeds = [3, 1]", "seeds = 3", "seeds = 3 must be of type list"),
         (
             "seeds = [3, 1]",
             'seeds = [3]\ncolumns = ["second"]',
@@ -56,7 +56,7 @@ def test_options_of_common_method_split_and_row_in_this_order(tmp_path, monkeypa
         ("[method.fedbpt]", "[method.fedbtp]", r"\[method\]: there is no 'fedbtp'; did you mean 'fedbpt'"),
         ("k_shot = 12", "k_shots = 12", "row 'LP-FL', split IID: there is no 'k_shots'; did you mean 'k_shot'"),
         ("k_shot = 12", "k_shot = 0", "row 'LP-FL', split IID: --k_shot 0: must be at least 1"),
-        ("k_shot = 12", "k_shot = 1.5", "--k_shot 1.5: must be a whole number"),
+        ("k_shot = 12", "k_shot = 1.5", "--k_shot 1.5: must be of type int"),
         ("k_shot = 12", "unlabelled = 12", "row 'FedBPT', split Skewed: there is no 'unlabelled'"),
         ("k_shot = 12", 'output = "x"', "row 'LP-FL', split IID: there is no 'output'"),
         ("k_shot = 12", "seed = 12", "seed = 12 stands among the options; give all seeds at the top"),
@@ -90,7 +90,7 @@ def test_the_shipped_plan_has_the_rows_of_the_issue_and_flags_that_the_jobs_take
     for run in plan.runs:
         method = FEDBPT if run.method == "fedbpt" else LPFL
         given = parse(method, compare.job_command(run, tmp_path)[2:])
-        site, server = build(method.client, given), build(method.server, given)
+        site, server = build(method.site, given), build(method.server, given)
         assert (site.seed, site.iid) == (run.seed, int(run.split == "IID"))
         assert given["n_clients"] == server.min_clients == (1 if run.row == "centralised" else 3)
         assert site.k_shot == plan.values["common"]["k_shot"]
@@ -116,7 +116,7 @@ def test_the_plan_of_a_task_of_one_s_own_is_that_of_the_demos_but_for_the_task(m
         others = {"task_file": task, "seed": run.seed, "output": str(tmp_path), "iid": 1, "dtype": "bfloat16"}
         assert {name: value for name, value in given.items() if name not in demo} == {
             **others,
-            **({"share_model": 1} if run.method == "fedbpt" else {}),
+            **({"share_lm": 1} if run.method == "fedbpt" else {}),
         }
         assert run.task["text_columns"] == ["sentence"]
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
 import pytest
 
 from flaretune.config.client import ClientConfig
-from flaretune.config.client_flags import read_client_config, to_json
-from flaretune.config.options import options_of
+from flaretune.config.client_flags import read_client_config
+from flaretune.config.options import as_dict, options_of
 from flaretune.config.server import ServerConfig
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 
 LM = "http://127.0.0.1:8765"
+ALL = [FedBPTConfig, LPFLConfig]
 # What each site needs besides its defaults.
 SITES = [(FedBPTConfig, {}), (LPFLConfig, {"soft_labels": "off"})]
 SERVERS = [FedBPTServerConfig, LPFLServerConfig]
@@ -107,7 +109,7 @@ def test_all_that_is_wrong_with_a_command_line_is_told(capsys):
     assert "unrecognized arguments: --k_shoot 8; --k_shoot: did you mean '--k_shot'?; --k_shot 'many': must be" in told
 
 
-# ---- a config as JSON ----
+# ---- options in a JSON file ----
 
 
 @pytest.mark.parametrize(
@@ -118,12 +120,16 @@ def test_all_that_is_wrong_with_a_command_line_is_told(capsys):
         LPFLConfig(unlabelled=4, lora_alpha=8, soft_select="order"),
     ],
 )
-def test_a_whole_config_travels_as_json(config):
-    assert read_client_config(type(config), [f"--config={to_json(config)}"]) == (config, [])
+def test_a_whole_config_travels_as_json(config, tmp_path):
+    file = tmp_path / "options.json"
+    file.write_text(json.dumps(as_dict(config)), encoding="utf-8")
+    assert read_client_config(type(config), ["--config", str(file)]) == (config, [])
 
 
 def test_flags_and_a_client_s_own_file_go_before_the_json(tmp_path):
-    argv = ["--config", to_json(FedBPTConfig(seed=7, k_shot=8, dataset="common")), "--k_shot", "9"]
+    file = tmp_path / "options.json"
+    file.write_text('{"seed": 7, "k_shot": 8, "dataset": "common"}', encoding="utf-8")
+    argv = ["--config", str(file), "--k_shot", "9"]
     config, _ = read_client_config(FedBPTConfig, argv)
     assert (config.seed, config.k_shot, config.dataset) == (7, 9, "common")
     (tmp_path / "flaretune.toml").write_text('data_path = "a.csv"\n', encoding="utf-8")
@@ -134,20 +140,21 @@ def test_flags_and_a_client_s_own_file_go_before_the_json(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", "--config '{' is not valid JSON"),
+        ("{", "options.json is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
-        ("[1]", "--config '[1]': must be a JSON object of options"),
+        ("[1]", "options.json: must hold a JSON object of options, not [1]"),
         ('{"k_shoot": 1}', "--k_shoot is no option; did you mean 'k_shot'?"),
         ('{"k_shot": "8"}', "--k_shot '8': must be a whole number"),
-        (
-            '{"k_shot": 8.0, "alpha": NaN}',
-            "2 options are wrong: (1) --k_shot 8.0: must be a whole number (2) --alpha nan",
-        ),
+        ('{"k_shot": 8.0, "alpha": NaN}', "(1) --k_shot 8.0: must be a whole number (2) --alpha nan: must be a finite"),
     ],
 )
-def test_json_that_is_no_config_is_refused(text, sentence):
+def test_json_that_is_no_config_is_refused(text, sentence, tmp_path):
+    file = tmp_path / "options.json"
+    file.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(sentence)):
-        read_client_config(FedBPTConfig, [f"--config={text}"])
+        read_client_config(FedBPTConfig, ["--config", str(file)])
+    with pytest.raises(UserError, match=r"none\.json cannot be read \(No such file"):
+        read_client_config(FedBPTConfig, ["--config", str(tmp_path / "none.json")])
 
 
 @pytest.mark.parametrize(
@@ -221,10 +228,10 @@ def test_one_file_of_a_site_serves_both_methods(tmp_path):
         'model_server = "http://127.0.0.1:8765"\nunlabelled_path = "texts.csv"\nstate_dir = "states"\n',
         encoding="utf-8",
     )
-    config, sentences = read_client_config(FedBPTConfig, [], file)
+    config, sentences = read_client_config(FedBPTConfig, [], file, ALL)
     assert (config.model_server, config.state_dir) == ("http://127.0.0.1:8765", str(tmp_path / "states"))
     assert sentences == [f"of this client's own {file}: model_server, state_dir"]
-    config, _ = read_client_config(LPFLConfig, [], file)
+    config, _ = read_client_config(LPFLConfig, [], file, ALL)
     assert (config.unlabelled_path, config.state_dir) == (str(tmp_path / "texts.csv"), str(tmp_path / "states"))
 
 
@@ -243,7 +250,7 @@ def test_where_a_site_has_a_service_device_and_batches_are_the_service_s(tmp_pat
     config, sentences = read_client_config(FedBPTConfig, flags, file)
     assert (config.model_server, config.device, config.batch_size) == (LM, "auto", 0)
     assert f"--device is left to the model server at {LM}" in sentences
-    assert read_client_config(LPFLConfig, ["--unlabelled", "4"], file)[0].device == "cuda:0"
+    assert read_client_config(LPFLConfig, ["--unlabelled", "4"], file, ALL)[0].device == "cuda:0"
 
 
 def test_a_site_s_own_task_stands_for_the_job_s_task_file(tmp_path):

@@ -2,13 +2,13 @@ import pytest
 
 from flaretune.config.client_flags import read_client_config
 from flaretune.config.job import JobConfig
-from flaretune.config.methods import method_configs
 from flaretune.config.model_server import ServiceConfig
 from flaretune.config.old_names import GONE, JOINED, RENAMED, RENAMED_VALUES, renew
 from flaretune.config.options import defaults
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
+from flaretune.methods.registry import METHODS as REGISTERED
 
 # (what is given, what the sentence must say besides the option's name); the job goes on
 HARMLESS = [
@@ -52,6 +52,7 @@ def test_what_is_not_there_any_more_is_refused(argv, message):
     assert any(way in str(refused.value) for way in ("use --", "give ", "start from", "leave it out"))
 
 
+PAIRS = [(method.client_config, method.server_config) for method in REGISTERED.values()]
 OFF = ["--soft_labels", "off"]
 # (whose, what is given, whether the job goes on)
 OURS = [
@@ -121,11 +122,11 @@ def test_a_warning_says_the_new_name():
 
 
 def test_no_old_name_is_an_option_of_the_same_config():
-    kinds = {k.__name__: k for pair in method_configs().values() for kind in pair for k in kind.__mro__}
+    kinds = {k.__name__: k for pair in PAIRS for kind in pair for k in kind.__mro__}
     kinds |= {"JobConfig": JobConfig, "ServiceConfig": ServiceConfig}
     for of, entries in GONE.items():
         assert not entries.keys() & defaults(kinds[of]).keys()
-    every = {name for pair in method_configs().values() for kind in pair for name in defaults(kind)}
+    every = {name for pair in PAIRS for kind in pair for name in defaults(kind)}
     every |= defaults(JobConfig).keys()
     assert not (RENAMED.keys() | {old for names, _ in JOINED.values() for old in names}) & every
     assert {*RENAMED.values(), *JOINED, *(name for name, _ in RENAMED_VALUES)} <= every

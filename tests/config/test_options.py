@@ -14,15 +14,15 @@ from flaretune.config.client_flags import read_client_config
 from flaretune.config.flags import add_flags, to_argv
 from flaretune.config.groups import GROUPS
 from flaretune.config.job import JobConfig
-from flaretune.config.methods import method_configs
 from flaretune.config.model_server import ServiceConfig
 from flaretune.config.options import as_dict, build, build_all, changed, check_values, defaults, options_of
 from flaretune.config.server import ServerConfig
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
+from flaretune.methods.registry import METHODS as REGISTERED
 
-METHODS = [(FedBPTConfig, FedBPTServerConfig), (LPFLConfig, LPFLServerConfig)]
+METHODS = [(method.client_config, method.server_config) for method in REGISTERED.values()]
 CONFIGS = [kind for method in METHODS for kind in method]
 
 
@@ -139,10 +139,6 @@ def test_every_option_has_a_help_text_and_a_group_with_a_sentence(kind):
 
 def test_every_group_has_options():
     assert {item.group for kind in (*CONFIGS, JobConfig, ServiceConfig) for item in options_of(kind)} == set(GROUPS)
-
-
-def test_the_methods_are_found():
-    assert method_configs() == {"fedbpt": METHODS[0], "lpfl": METHODS[1]}
 
 
 def test_no_two_configs_of_a_job_have_an_option_of_one_name():

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.errors import UserError
 from flaretune.engine import checkpoint as checkpoints
 from flaretune.engine.checkpoint import Checkpoint, check_settings, load_checkpoint, save_checkpoint
+from flaretune.errors import UserError
 
 SETTINGS = {"options": {"seed": 1, "sigma": 1.0}, "server": {"covariance": "full"}}
 

@@ -2,8 +2,8 @@ import matplotlib.image
 import pytest
 from matplotlib.figure import Figure
 
-from flaretune.errors import UserError
 from flaretune.engine.plot import draw_curve
+from flaretune.errors import UserError
 from tests.engine.summaries import a_summary, a_training_summary
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flaretune.privacy.accountant import account
 from flaretune.engine.records import closing_report, scalars, summary
+from flaretune.privacy.accountant import account
 from tests.engine.summaries import a_summary, a_training_summary, search_records, train_records
 
 OPTIONS = {"dp_noise": 1.0, "dp_clip": 2.0}

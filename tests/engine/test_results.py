@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from flaretune.errors import UserError
 from flaretune.engine.results import collect_results, error_sentences, forget_results, read_summary, tell_results
+from flaretune.errors import UserError
 from tests.engine.summaries import a_summary, a_training_summary
 
 

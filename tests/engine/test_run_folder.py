@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
-from flaretune.engine.run_folder import RunFolder
 from flaretune.engine.records import SearchRecord
+from flaretune.engine.run_folder import RunFolder
+from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
 from flaretune.tasks.spec import load_task, task_table
 from tests.engine.summaries import train_records
 

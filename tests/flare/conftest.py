@@ -1,10 +1,10 @@
 import pytest
+from flaretune.flare.lpfl_client import LPFLTasks
+from flaretune.flare.lpfl_controller import LPFLController
 from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.decomposers import common_decomposers
 
 from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.flare.lpfl_client import LPFLTasks
-from flaretune.flare.lpfl_controller import LPFLController
 from tests.flare.federation import federate
 from tests.jobs_for_tests import command_in, environment_in
 from tests.learnable import write_reviews

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from flaretune.config.options import as_dict, build
-from flaretune.methods.fedbpt.client import FedBPTSite, Labelled, SearchSettings
 from flaretune.flare import fedbpt_client, fedbpt_messages, messages
+from flaretune.methods.fedbpt.client import FedBPTSite, Labelled, SearchSettings
 from flaretune.tasks.spec import load_task
 
 LABELS = np.arange(20) % 2

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-
-from flaretune.config.client_flags import read_client_config
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
 from flaretune.flare.site_script import HasHandlers
+
+from flaretune.config.client_flags import read_client_config
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.lpfl.config import LPFLConfig
 from tests.flare.federation import federate

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from flaretune.flare.fedbpt_controller import FedBPTController
 
 from flaretune.flare import fedbpt_client, fedbpt_controller, fedbpt_messages, messages
-from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from tests.flare import light_site
 from tests.flare.federation import federate

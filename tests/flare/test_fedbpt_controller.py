@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.fedbpt.artifact import load_prompt
-from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
+
 from flaretune.engine import checkpoint
 from flaretune.engine import resume as kept_run
+from flaretune.flare import fedbpt_messages, messages
+from flaretune.methods.fedbpt.artifact import load_prompt
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from tests.flare.federation import federate
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model

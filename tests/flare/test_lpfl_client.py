@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flaretune.flare.lpfl_client import STATES, LPFLTasks, set_up
 
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
-from flaretune.flare.lpfl_client import STATES, LPFLTasks, set_up
 from flaretune.methods.lpfl.config import LPFLConfig
 from tests.flare.sending import TASK, through_nvflare
 from tests.learnable import write_reviews

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-
-from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
+
+from flaretune.flare import lpfl_messages, messages
 from flaretune.methods.lpfl.artifact import load_adapter
 from flaretune.methods.lpfl.config import LPFLConfig
 from tests.flare.federation import federate

@@ -150,9 +150,7 @@ def no_answers_from(round_number):
     return lambda site, task, n, answer: None if n >= round_number else answer
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"freeze_a": 1}, {"tuning": "full", "soft_labels": "off"}]
-)
+@pytest.mark.parametrize("options", [{}, {"freeze_a": 1}, {"tuning": "full", "soft_labels": "off"}])
 @pytest.mark.parametrize("stopped_in", [1, 3])
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options, stopped_in):
     _, whole = lpfl_job("whole", rounds=4, **options)

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-
-from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
+
+from flaretune.methods.lpfl.config import LPFLConfig
 from tests.flare.federation import federate
 from tests.learnable import train_model, write_reviews
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 
 from flaretune.flare import lpfl_messages, messages
-from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.tasks.evaluation import SetupAnswer
 from tests.flare.sending import COUNTERS, EVALUATION, TASK, serialised, through_nvflare
 

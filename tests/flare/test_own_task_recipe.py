@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.errors import UserError
 from flaretune.flare.fedbpt_recipe import FedBPTRecipe
 from flaretune.flare.lpfl_recipe import LPFLRecipe
+
+from flaretune.errors import UserError
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.tasks import spec as spec_module
 from tests.authoring.tickets import write_task, write_tickets
 

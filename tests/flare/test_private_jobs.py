@@ -7,16 +7,16 @@ from functools import partial
 
 import numpy as np
 import pytest
-
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.errors import UserError
-from flaretune.methods.fedbpt.distribution import Distribution
-from flaretune.flare import fedbpt_messages, lpfl_messages, messages, site_script
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
+
+from flaretune.errors import UserError
+from flaretune.flare import fedbpt_messages, lpfl_messages, messages, site_script
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.distribution import Distribution
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.privacy.accountant import epsilon
 from flaretune.privacy.release import FILE, Releases
 from tests.flare.federation import federate

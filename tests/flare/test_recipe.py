@@ -6,18 +6,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from flaretune.flare.fedbpt_recipe import FedBPTRecipe
+from flaretune.flare.lpfl_recipe import LPFLRecipe
+from flaretune.flare.site_executor import SiteExecutor
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
 from nvflare.recipe import SimEnv
 from nvflare.recipe.spec import Recipe
 
 import flaretune
-from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.job import CARRIED, INSTALLED
-from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 from flaretune.errors import UserError
-from flaretune.flare.fedbpt_recipe import FedBPTRecipe
-from flaretune.flare.lpfl_recipe import LPFLRecipe
-from flaretune.flare.site_executor import SiteExecutor
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 from tests.test_templates import components
 
 FEDBPT = (FedBPTRecipe, FedBPTConfig, FedBPTServerConfig, {})

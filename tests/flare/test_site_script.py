@@ -6,11 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from flaretune.flare.site_script import evaluation_sites, load_data, read_task
 
+from flaretune.config.options import defaults
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_client, messages
-from flaretune.flare.site_script import evaluation_sites, load_data, read_task
-from flaretune.config.options import defaults
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.lpfl.config import LPFLConfig
 

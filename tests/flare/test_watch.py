@@ -6,12 +6,12 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from flaretune.flare.progress import TOPIC, Progress
 from nvflare.fuel.flare_api.api_spec import JobNotFound, JobNotRunning, NoConnection
 
+from flaretune.engine.records import SearchRecord
 from flaretune.errors import UserError
 from flaretune.flare import watch as watching
-from flaretune.flare.progress import TOPIC, Progress
-from flaretune.engine.records import SearchRecord
 
 
 def a_record(round_number, accuracy=0.75):

@@ -1,9 +1,9 @@
 """Task files and files of options, damaged or made up."""
 
 import pytest
-from flaretune.config.files import read_options
 
 from flaretune.config.client_flags import read_client_config
+from flaretune.config.files import read_options
 from flaretune.errors import UserError
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.tasks.spec import TaskSpec, available_tasks, load_task, parse_task, task_table

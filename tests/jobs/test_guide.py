@@ -8,9 +8,10 @@ import guide
 import pytest
 import run_local
 
-from flaretune.cli.jobs import FEDBPT, LPFL, JobConfig, parse, read_preset
+from flaretune.cli.jobs import JobConfig, parse, read_preset
 from flaretune.config.options import build
 from flaretune.errors import UserError
+from flaretune.methods.registry import METHODS
 from tests.jobs_for_tests import REPOSITORY
 
 BLOCKS = guide.read_blocks(run_local.GUIDE)
@@ -54,12 +55,12 @@ def test_the_table_names_the_variables_that_each_party_has(tmp_path, monkeypatch
             assert asked_for <= parties[name].environment.keys()
 
 
-@pytest.mark.parametrize(("method", "name"), [(FEDBPT, "fedbpt"), (LPFL, "lpfl")])
+@pytest.mark.parametrize(("method", "name"), [(METHODS["fedbpt"], "fedbpt"), (METHODS["lpfl"], "lpfl")])
 def test_the_guide_s_jobs_are_named_as_it_says_and_leave_to_clients_what_is_theirs(method, name):
     options = read_preset(method, str(REPOSITORY / "jobs" / "federation" / f"{name}.toml"))
     assert f"jobs/{options['name']})" in TEXT
-    build(method.client, options)
-    assert build(method.server, options).min_clients == len(run_local.HOSPITALS)
+    build(method.client_config, options)
+    assert build(method.server_config, options).min_clients == len(run_local.HOSPITALS)
     assert not {"data_path", "unlabelled_path", "device", "dataset"} & options.keys()
 
 
@@ -69,7 +70,7 @@ def test_proof_of_concept_in_three_commands(monkeypatch):
     commands = [shlex.split(line) for line in block.commands.splitlines()]
     assert len(commands) == 3
     assert commands[1][:2] == ["python", "jobs/fedbpt_job.py"]
-    job = build(JobConfig, parse(FEDBPT, commands[1][2:]))
+    job = build(JobConfig, parse(METHODS["fedbpt"], commands[1][2:]))
     assert job.env == "poc"
     assert commands[2][:5] == ["python", "-m", "flaretune", "predict", "--result"]
     assert Path(commands[2][5]).parent == Path(job.output)

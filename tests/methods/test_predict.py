@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from flaretune.flare.fedbpt_client import set_up
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.data.load import load_file
 from flaretune.errors import UserError
-from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
-from flaretune.flare.fedbpt_client import set_up
 from flaretune.methods.classifier import load_classifier, score
+from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.seeding import derive_seed
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model

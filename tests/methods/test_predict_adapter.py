@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.methods.lpfl.artifact import AdapterArtifact, save_adapter
 from flaretune.methods.classifier import load_classifier
+from flaretune.methods.lpfl.artifact import AdapterArtifact, save_adapter
 from tests.adapters_for_tests import random_adapter
 from tests.models_for_tests import save_tiny_model
 from tests.tasks_for_tests import review_task

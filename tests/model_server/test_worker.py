@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from flaretune.model_server.protocol import Query, black_box_content, named, read_logits, texts_content
+from flaretune.model_server.worker import LatestKept, Worker
 from flaretune.models.black_box import BlackBox
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompted import open_prompted_model
-from flaretune.model_server.protocol import Query, black_box_content, named, read_logits, texts_content
-from flaretune.model_server.worker import LatestKept, Worker
 from tests.model_server.conftest import EXAMPLES, POINTS, SETTINGS
 from tests.tasks_for_tests import review_task
 

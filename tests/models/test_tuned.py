@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.config.options import as_dict, build
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.models.tuned import TuneSettings, open_tuned_model
 from tests.tasks_for_tests import review_task
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from flaretune.errors import UserError
-from flaretune.tasks import calibration
 from flaretune.methods.artifact_parts import saved_prior
+from flaretune.tasks import calibration
 
 
 def test_the_prior_is_the_mean_probability_over_the_texts_of_all_sites():

@@ -44,10 +44,11 @@ def main(method_name: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _run(method: Method, argv: Sequence[str]) -> int:
-    given, sentences = parse(method, argv)
-    warn(sentences)
-    job, client, server = build_all({"name": method.name, **given}, *configs_of(method))
-    per_client, sentences = read_client_tables(Path(job.per_client), method.client_config) if job.per_client else ({}, [])
+    given = {"name": method.name, **parse(method, argv)}
+    job, client, server = build_all(given, *configs_of(method))
+    per_client, sentences = (
+        read_client_tables(Path(job.per_client), method.client_config) if job.per_client else ({}, [])
+    )
     warn(sentences)
     quiet = "--quiet" in argv
     try:
@@ -83,8 +84,8 @@ def configs_of(method: Method) -> tuple[type[Options], ...]:
     return JobConfig, method.client_config, method.server_config
 
 
-def parse(method: Method, argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Options by name, the preset's, overridden by the flags that were given; and a sentence for every old name."""
+def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
+    """Options by name: the preset's, overridden by the flags that were given. Old names are warned of."""
     parser = argparse.ArgumentParser(
         prog=method.job_script,
         usage="%(prog)s [--preset NAME] [--option value ...]\n       [--export --export-dir FOLDER]",
@@ -99,10 +100,10 @@ def parse(method: Method, argv: Sequence[str]) -> tuple[dict[str, Any], list[str
     preset = flags.pop("preset", None)
     for manner in ("quiet", "debug"):  # of this command line, not of the job
         del flags[manner]
-    if not preset:
-        return flags, sentences
-    options, more = read_preset(method, preset, not EXPORTING and flags.get("env") != "prod")
-    return {**options, **flags}, [*more, *sentences]
+    is_here = not EXPORTING and flags.get("env") != "prod"
+    options = read_preset(method, preset, is_here) if preset else {}
+    warn(sentences)
+    return {**options, **flags}
 
 
 def presets(method: Method) -> list[str]:

@@ -98,7 +98,11 @@ def old_names(*configs: type[Options]) -> dict[str, str]:
     """Old names that the configs' options may be given by, and the option of today, or "" for none."""
     known = {name for config in configs for name in config.model_fields}
     joined = {old: "" for new, (names, _) in JOINED.items() if new in known for old in names}
-    return {o: n for o, n in RENAMED.items() if n in known} | joined | {name: "" for name in _gone(configs) if name not in known}
+    return (
+        {o: n for o, n in RENAMED.items() if n in known}
+        | joined
+        | {name: "" for name in _gone(configs) if name not in known}
+    )
 
 
 def renew(given: Mapping[str, Any], *configs: type[Options], place: str = "--") -> tuple[dict[str, Any], list[str]]:

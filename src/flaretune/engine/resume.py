@@ -87,7 +87,9 @@ class ResumableRun:
         Raises:
             UserError: the earlier part of it was made with something else.
         """
-        model = {key: value for key, value in settings["model"].items() if key != "name"}  # differs from client to client
+        model = {
+            key: value for key, value in settings["model"].items() if key != "name"
+        }  # differs from client to client
         parts = {"options": settings["options"], "task": settings["task"], "model": model, "server": dict(server)}
         self._settings, self._shares = parts, list(shares)
         if self.earlier is None:

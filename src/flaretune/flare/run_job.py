@@ -120,7 +120,12 @@ def _run(
             f"--code {job.code} is for a real federation, whose server and clients allow flaretune's classes: give "
             "--env prod or --export"
         )
-    names = list(per_client)
+    names = [name.strip() for name in job.clients.split(",") if name.strip()]
+    if names and per_client and set(names) != set(per_client):
+        raise UserError(
+            f"--clients {job.clients} and {job.per_client}, which has {', '.join(per_client)}, name other clients"
+        )
+    names = names or list(per_client)
     n_clients = len(names) or job.n_clients
     if job.env == "poc" and server.min_clients == 1:
         server = changed(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there

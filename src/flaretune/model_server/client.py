@@ -1,4 +1,4 @@
-"""The model server as a client sees it: a black box as `models.prompted` makes one, without torch and without a model."""
+"""The model server as a client sees it: a black box like that of `models.prompted`, without torch and a model."""
 
 from __future__ import annotations
 
@@ -194,7 +194,9 @@ def open_remote_model(
         UserError: there is no token; see `Connection.send`.
     """
     if not token:
-        raise UserError(f"--model_server {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}")
+        raise UserError(
+            f"--model_server {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}"
+        )
     connection = Connection(url, token, patience, answer_seconds)
     return RemotePromptedModel(connection, named(black_box_content(model_name, dtype, spec, settings)), spec)
 
@@ -209,7 +211,7 @@ def is_ready(url: str, token: str, verify: bool = True) -> bool:
 
 
 class _Token(requests.auth.AuthBase):
-    """What proves who sends a query; without an object of this kind requests takes a password of ~/.netrc in its place."""
+    """What proves who sends a query; without an object of this kind requests takes a password of ~/.netrc."""
 
     def __init__(self, token: str):
         self._token = token

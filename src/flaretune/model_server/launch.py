@@ -17,7 +17,7 @@ from flaretune.config.flags import to_argv
 from flaretune.config.model_server import LOOPBACK, PARENT_VARIABLE, ServiceConfig
 from flaretune.config.options import changed
 from flaretune.errors import UserError
-from flaretune.free_port import free_port
+from flaretune.host import free_port
 from flaretune.model_server.client import is_ready
 from flaretune.model_server.token import OLD_TOKEN_VARIABLE, TOKEN_VARIABLE
 

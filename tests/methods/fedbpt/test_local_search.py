@@ -1,9 +1,9 @@
 import cma
 import numpy as np
 import pytest
+from flaretune.methods.fedbpt.global_update import GlobalSearch
 
 from flaretune.methods.fedbpt.distribution import Distribution
-from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.methods.fedbpt.local_search import limit_norm, local_search
 
 D = 12

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from flaretune.flare.lpfl_client import open_site
 
 from flaretune.errors import UserError
-from flaretune.flare.lpfl_client import open_site
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import TrainingSet, local_train

@@ -66,21 +66,12 @@ def test_a_round_that_is_played_again_moves_nothing_more():
     assert play(pool, model(8), 3) == [2, 3]
 
 
-
-
-
 def test_labels_stay_as_they_were_when_their_texts_moved():
     first, second, third = (model(8, seed=seed) for seed in range(3))
     pool = make_pool(8, soft_portion=0.5)
     for number, logits in enumerate((first, second, third)):
         play(pool, logits, number)
     np.testing.assert_allclose(pool.labels, [softmax(row) for row in (*first[:4], *second[4:])], rtol=1e-12)
-
-
-
-
-
-
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from safetensors.numpy import save
 
 from flaretune.errors import UserError
 from flaretune.files import atomic_write
-from flaretune.methods.artifact_parts import PARTS, check_model, checksum, read_task
+from flaretune.methods.artifact_parts import PARTS, check_model, checksum
+from flaretune.tasks.saved import read_task
 from flaretune.tasks.spec import TaskSpec
 
 FORMAT = "flaretune-fedbpt-prompt-1"

@@ -15,7 +15,8 @@ from safetensors.numpy import save
 
 from flaretune.errors import UserError, shown
 from flaretune.files import atomic_folder
-from flaretune.methods.artifact_parts import PARTS, check_model, checksum, read_task
+from flaretune.methods.artifact_parts import PARTS, check_model, checksum
+from flaretune.tasks.saved import read_task
 from flaretune.tasks.spec import TaskSpec
 
 FORMAT = "flaretune-lpfl-adapter-1"
