@@ -93,7 +93,7 @@ def linear_layers(model: torch.nn.Module) -> list[str]:
 
 
 def adapter_config(model: PeftModel) -> dict[str, Any]:
-    """Contents of PEFT's adapter_config.json, but for the name of the model, which is a path at each site."""
+    """Contents of PEFT's adapter_config.json, but for the name of the model, which is a path at each client."""
     with tempfile.TemporaryDirectory() as folder:
         model.peft_config["default"].save_pretrained(folder)
         values = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What noise is worth: (ε, δ) of a site's answers, by Google's dp-accounting."""
+"""What noise is worth: (ε, δ) of a client's answers, by Google's dp-accounting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from flaretune.errors import UserError
 
 DELTA = 1e-5  # δ: well below 1 / number of clients
-UNIT = "all data of one site, replaced by other data"
+UNIT = "all data of one client, replaced by other data"
 
 
 def epsilon(dp_noise: float, dp_delta: float, releases: int) -> float:
@@ -43,8 +43,8 @@ def account(options: Mapping[str, Any], releases: int) -> dict[str, Any] | None:
     """What a run's result says of privacy, plain JSON values; None where nothing is noised.
 
     Args:
-        options: of the sites.
-        releases: the most noised answers that one site has given.
+        options: of the clients.
+        releases: the most noised answers that one client has given.
 
     Raises:
         UserError: see `epsilon`.
@@ -67,6 +67,6 @@ def account(options: Mapping[str, Any], releases: int) -> dict[str, Any] | None:
 def sentence(privacy: Mapping[str, Any]) -> str:
     """The same for people."""
     return (
-        f"ε = {privacy['epsilon']:.4g}, δ = {privacy['delta']:g} for all that a site sends ({UNIT}), "
+        f"ε = {privacy['epsilon']:.4g}, δ = {privacy['delta']:g} for all that a client sends ({UNIT}), "
         f"{privacy['releases']} noised answers"
     )

@@ -229,7 +229,7 @@ def open_client(config: FedBPTConfig, context: ClientContext) -> FedBPTClient:
         prompted.facts,
         prompted.black_box,
         Labelled(prompted.register(data.train), data.train.labels),
-        Labelled(prompted.register(data.dev), data.dev.labels),
+        Labelled(prompted.register(data.validation), data.validation.labels),
         None if data.test is None else Labelled(prompted.register(data.test), data.test.labels),
         partial(prompted.register_perturbed, data.train, config.perturb_rate),
         lambda: prompted.zero_shot_logits(data.test),

@@ -269,7 +269,7 @@ def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
     encode = tuned.label_model.encode
     texts = ClientTexts(
         Labelled(encode(data.train.texts), data.train.labels),
-        Labelled(encode(data.dev.texts), data.dev.labels),
+        Labelled(encode(data.validation.texts), data.validation.labels),
         None if data.test is None else Labelled(encode(data.test.texts), data.test.labels),
         encode(pool.texts) if config.soft_labels == "on" else [],
         pool.truth,

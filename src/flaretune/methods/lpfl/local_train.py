@@ -1,4 +1,4 @@
-"""A site's training in a round: a few epochs over its hard- and soft-labelled texts."""
+"""A client's training in a round: a few epochs over its hard- and soft-labelled texts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_LEARNING_RATE = {"lora": 1e-3, "full": 2e-5}
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a site trains; the options of these names in `config.LPFLConfig`."""
+    """How a client trains; the options of these names in `config.LPFLConfig`."""
 
     tuning: str
     local_epochs: int
@@ -85,7 +85,7 @@ def local_train(
                 step_loss = _backward(model, data, batch, settings.batch_size or len(batch))
                 if not np.isfinite(step_loss):
                     raise FloatingPointError(
-                        f"the training loss became {step_loss} in epoch {epoch + 1} of this round, so that this site "
+                        f"the training loss became {step_loss} in epoch {epoch + 1} of this round, so that this client "
                         "has nothing to send; a lower --learning_rate may help"
                     )
                 optimiser.step()

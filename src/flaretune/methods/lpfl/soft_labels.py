@@ -1,6 +1,6 @@
-"""Soft labels: which of a site's unlabelled texts join its training data, and what the received model says of them.
+"""Soft labels: which of a client's unlabelled texts join its training data, and what the received model says of them.
 
-In a round of LP-FL (arXiv 2307.13896) a site asks the model it received about its unlabelled texts U_k and moves a
+In a round of LP-FL (arXiv 2307.13896) a client asks the model it received about its unlabelled texts U_k and moves a
 portion of them, with the model's probabilities as their labels, to the texts it trains on. Which texts go first and
 what is done to the probabilities are the choices here.
 """
@@ -34,7 +34,7 @@ class SoftLabelSettings:
 
 
 class SoftLabelPool:
-    """A site's unlabelled texts, by their index in U_k: which have moved to the training data, and their labels.
+    """A client's unlabelled texts, by their index in U_k: which have moved to the training data, and their labels.
 
     Args:
         n_texts: size of U_k; may be 0.

@@ -8,7 +8,7 @@ import pytest
 
 from flaretune.data.load import Examples
 from flaretune.data.partition import dirichlet_proportions
-from flaretune.data.site_data import SiteData, Split, own_data, share_of_common_set
+from flaretune.data.shares import ClientData, Split, own_data, share_of_common_set
 from flaretune.data.unlabelled import Unlabelled
 from flaretune.errors import UserError
 from flaretune.seeding import derive_seed
@@ -34,18 +34,18 @@ def rows_of(part: Examples | Unlabelled) -> list[int]:
     return [int(text["sentence"].removeprefix("text ")) for text in part.texts]
 
 
-def share(folder: Path, split: Split, number: int) -> SiteData:
+def share(folder: Path, split: Split, number: int) -> ClientData:
     return share_of_common_set(review_task(), str(folder), split, number, (number, split.n_shares))
 
 
-def own(path: Path, k_shot: int = 4, with_test: bool = True, unlabelled: int = 0) -> SiteData:
+def own(path: Path, k_shot: int = 4, with_test: bool = True, unlabelled: int = 0) -> ClientData:
     return own_data(review_task(), str(path), k_shot, seed=5, with_test=with_test, unlabelled=unlabelled)
 
 
 # The numbers were written down before there were unlabelled texts: jobs of that time draw the same today.
 @pytest.mark.parametrize("unlabelled", [0, 20])
 @pytest.mark.parametrize(
-    ("iid", "number", "train", "dev", "test"),
+    ("iid", "number", "train", "validation", "test"),
     [
         (True, 0, [30, 31, 37], [12, 19, 50], [0, 3, 6]),
         (True, 1, [27, 48, 59], [21, 39, 41], [1, 4, 7]),
@@ -55,16 +55,18 @@ def own(path: Path, k_shot: int = 4, with_test: bool = True, unlabelled: int = 0
         (False, 2, [27, 48], [0, 12], [2, 5, 8]),
     ],
 )
-def test_unlabelled_texts_do_not_change_the_shares_of_examples(folder, unlabelled, iid, number, train, dev, test):
+def test_unlabelled_texts_do_not_change_the_shares_of_examples(
+    folder, unlabelled, iid, number, train, validation, test
+):
     data = share(folder, replace(SPLIT, iid=iid, unlabelled=unlabelled), number)
-    assert (rows_of(data.train), rows_of(data.dev), rows_of(data.test)) == (train, dev, test)
+    assert (rows_of(data.train), rows_of(data.validation), rows_of(data.test)) == (train, validation, test)
 
 
 @pytest.mark.parametrize("unlabelled", [0, 7])
 def test_unlabelled_texts_do_not_change_a_site_s_own_examples(tmp_path, unlabelled):
     data = own(write(tmp_path / "one.csv", 24), k_shot=3, unlabelled=unlabelled)
     assert rows_of(data.train) == [0, 5, 6, 10, 17, 21]
-    assert rows_of(data.dev) == [2, 8, 9, 12, 18, 19]
+    assert rows_of(data.validation) == [2, 8, 9, 12, 18, 19]
 
 
 def test_without_unlabelled_texts_all_the_rest_of_an_own_file_is_test_data(tmp_path):
@@ -75,7 +77,7 @@ def test_without_unlabelled_texts_all_the_rest_of_an_own_file_is_test_data(tmp_p
 
 def test_the_pool_is_empty_unless_given():
     nothing = Examples((), np.empty(0, dtype=np.int64))
-    data = SiteData(nothing, nothing, None)
+    data = ClientData(nothing, nothing, None)
     assert (len(data.unlabelled), data.unlabelled.truth) == (0, None)
     assert Split(4, 3, True, 0.7, 5).unlabelled == 0
 
@@ -83,20 +85,20 @@ def test_the_pool_is_empty_unless_given():
 @pytest.mark.parametrize("iid", [True, False])
 @pytest.mark.parametrize("n_unlabelled", [1, 2, 20, 44])
 def test_shared_out_texts_are_all_different_and_their_truth_is_that_of_the_data(folder, iid, n_unlabelled):
-    sites = [share(folder, replace(SPLIT, iid=iid, unlabelled=n_unlabelled), number) for number in range(3)]
-    pools = [rows_of(site.unlabelled) for site in sites]
-    examples = [row for site in sites for row in rows_of(site.train) + rows_of(site.dev)]
+    clients = [share(folder, replace(SPLIT, iid=iid, unlabelled=n_unlabelled), number) for number in range(3)]
+    pools = [rows_of(client.unlabelled) for client in clients]
+    examples = [row for client in clients for row in rows_of(client.train) + rows_of(client.validation)]
     together = [row for pool in pools for row in pool]
     assert len(together) == len(set(together)) == n_unlabelled
     assert not set(together) & set(examples)
     assert len(examples) == 16
-    for site in sites:
-        assert site.unlabelled.truth.dtype == np.int64
-        assert site.unlabelled.truth.tolist() == [int(row % 3 == 0) for row in rows_of(site.unlabelled)]
+    for client in clients:
+        assert client.unlabelled.truth.dtype == np.int64
+        assert client.unlabelled.truth.tolist() == [int(row % 3 == 0) for row in rows_of(client.unlabelled)]
 
 
 def class_counts(folder: Path, split: Split) -> np.ndarray:
-    """Texts of each class in each site's pool, shape (n_shares, 2)."""
+    """Texts of each class in each client's pool, shape (n_shares, 2)."""
     pools = [share(folder, split, number).unlabelled for number in range(split.n_shares)]
     return np.array([np.bincount(pool.truth, minlength=2) for pool in pools])
 
@@ -126,11 +128,11 @@ def test_a_larger_pool_contains_the_smaller_and_another_seed_draws_another(folde
 
 
 def test_the_draw_has_a_seed_of_its_own(folder):
-    sites = [share(folder, SPLIT, number) for number in range(3)]
-    examples = {row for site in sites for row in rows_of(site.train) + rows_of(site.dev)}
+    clients = [share(folder, SPLIT, number) for number in range(3)]
+    examples = {row for client in clients for row in rows_of(client.train) + rows_of(client.validation)}
     rest = [row for row in range(60) if row not in examples]
     expected = np.random.default_rng(derive_seed(5, "unlabelled")).permutation(rest)[:20]
-    assert sorted(row for site in sites for row in rows_of(site.unlabelled)) == sorted(expected.tolist())
+    assert sorted(row for client in clients for row in rows_of(client.unlabelled)) == sorted(expected.tolist())
 
 
 def test_equal_seeds_equal_shares_and_the_test_part_has_no_say(folder):
@@ -146,7 +148,7 @@ def test_more_sites_than_texts_leave_pools_empty(folder):
 
 def test_own_file_gives_texts_and_tests_on_what_is_left(tmp_path):
     data = own(write(tmp_path / "one.csv", 24), k_shot=3, unlabelled=7)
-    parts = [rows_of(part) for part in (data.train, data.dev, data.unlabelled, data.test)]
+    parts = [rows_of(part) for part in (data.train, data.validation, data.unlabelled, data.test)]
     assert [len(part) for part in parts] == [6, 6, 7, 5]
     assert sorted(row for part in parts for row in part) == list(range(24))
     assert data.unlabelled.truth.tolist() == [int(row % 3 == 0) for row in parts[2]]
@@ -158,7 +160,7 @@ def test_own_file_gives_texts_and_tests_on_what_is_left(tmp_path):
 def test_own_folder_keeps_its_test_file_whole(folder):
     data = own(folder, unlabelled=44)
     assert rows_of(data.test) == list(range(9))
-    assert sorted(rows_of(data.train) + rows_of(data.dev) + rows_of(data.unlabelled)) == list(range(60))
+    assert sorted(rows_of(data.train) + rows_of(data.validation) + rows_of(data.unlabelled)) == list(range(60))
 
 
 @pytest.mark.parametrize(
