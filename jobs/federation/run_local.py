@@ -30,7 +30,8 @@ from processes import MARK, end_all, members, run_commands, wait_for_end  # noqa
 
 from flaretune.cache import cache_dir  # noqa: E402
 from flaretune.cli.console import STOPPED, add_manners, parse, run  # noqa: E402
-from flaretune.engine.results import SUMMARY, error_sentences, read_summary  # noqa: E402
+from flaretune.engine.errors import failures_below  # noqa: E402
+from flaretune.engine.results import SUMMARY, read_summary  # noqa: E402
 from flaretune.errors import UserError  # noqa: E402
 
 GUIDE = REPOSITORY / "docs" / "operations" / "federation.md"
@@ -152,7 +153,7 @@ def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float
     for file in sorted((folder / ADMINISTRATOR).glob(f"*/*/workspace/flaretune/{SUMMARY}"), key=os.path.getmtime):
         run = read_summary(file.parent)
         accuracy = f"accuracy {run['zero_shot_accuracy']:.3f} before, {run['test_accuracy']:.3f} after"
-        parts = f"{run['method']}, {len(run['rounds']) - 1} rounds, {len(run['sites'])} clients"
+        parts = f"{run['method']}, {len(run['rounds']) - 1} rounds, {len(run['clients'])} clients"
         print(f"{parts}: {accuracy}; {file.parent}")
 
 
@@ -167,7 +168,7 @@ def _run(block: Block, party: Party, log: IO[bytes], until: float) -> float:
     except UserError as error:
         folder = party.folder.parent
         text = (folder / LOG).read_bytes()[begin:].decode(errors="replace")
-        said = [f"{name} said: {sentence}" for name, sentence in error_sentences(folder) if (folder / name).is_dir()]
+        said = [f"{failure.who} said: {failure.sentence}" for failure in failures_below(folder)]
         last = [f"its last words were {line!r}" for line in text.strip().splitlines()[-1:]]
         raise UserError(
             f"{GUIDE.name}:{block.line}, {block.section!r}, run by {party.name}: {error}; "
