@@ -71,6 +71,8 @@ class ResumableRun:
         except UserError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if self.earlier is None:
+                raise
             raise UserError(
                 f"--checkpoint {self._folder}: the run there cannot be taken up ({type(error).__name__}: {error}): it "
                 "is of another version or was edited; start anew in another folder"
