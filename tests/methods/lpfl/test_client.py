@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flaretune.flare.lpfl_client import STATES, LPFLTasks, set_up
 
 from flaretune.errors import UserError
 from flaretune.engine import codec
+from flaretune.engine.worker import Worker
+from flaretune.methods.base import ClientContext, FitRequest
+from flaretune.methods.lpfl.client import open_client
 from flaretune.methods.lpfl.config import LPFLConfig
-from tests.flare.sending import TASK, through_nvflare
+from flaretune.methods.registry import find_method
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
@@ -46,20 +48,20 @@ def config(folders, family="roberta", **changes) -> LPFLConfig:
 
 
 def answers(site_config: LPFLConfig):
-    return [set_up(site_config, name, CLIENTS)[1] for name in CLIENTS]
+    return [set_up(site_config, name)[1] for name in CLIENTS]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_clients_share_the_data_out_and_agree_on_all_the_rest(folders, family):
     got = answers(config(folders, family, eval_clients="site-3,site-1"))
-    assert sum(a.setup.n_train for a in got) == 18
-    assert sum(a.setup.evaluation.n_validation for a in got) == 18
-    tests = [a.setup.evaluation.test for a in got]
+    assert sum(a.n_train for a in got) == 18
+    assert sum(a.evaluation.n_validation for a in got) == 18
+    tests = [a.evaluation.test for a in got]
     assert [None if test is None else test[1] for test in tests] == [15, None, 16]  # 31 test texts, site-3 named first
     for a in got:  # a new adapter leaves the model as it is
-        np.testing.assert_array_equal(a.setup.zero_shot, a.setup.evaluation.test)
-    assert all(a.setup.settings == got[0].setup.settings for a in got)
-    settings = got[0].setup.settings
+        np.testing.assert_array_equal(a.zero_shot, a.evaluation.test)
+    assert all(a.settings == got[0].settings for a in got)
+    settings = got[0].settings
     assert json.loads(json.dumps(settings)) == settings  # plain values: they travel, and go into the artifact
     assert settings["method"] == "LP-FL"
     assert settings["model"]["kind"] == {"roberta": "masked", "llama": "causal"}[family]
@@ -68,26 +70,26 @@ def test_clients_share_the_data_out_and_agree_on_all_the_rest(folders, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_initial_adapter_is_the_same_at_all_clients_and_adds_nothing(folders, family):
     first, *others = answers(config(folders, family))
-    layers = {name.split(".lora_")[0] for name in first.initial}
+    layers = {name.split(".lora_")[0] for name in first.arrays}
     # query and value in both layers: PEFT's choice for both families
     assert sorted(layer.rsplit(".", 1)[1] for layer in layers) == sorted(
         {"roberta": ["query", "value"], "llama": ["q_proj", "v_proj"]}[family] * 2
     )
     for layer in layers:
-        a, b = first.initial[f"{layer}.lora_A.weight"], first.initial[f"{layer}.lora_B.weight"]
+        a, b = first.arrays[f"{layer}.lora_A.weight"], first.arrays[f"{layer}.lora_B.weight"]
         assert (a.dtype, b.dtype) == (np.float32, np.float32)
         assert a.shape == (2, 32)
         assert b.shape == (16 if family == "llama" and layer.endswith("v_proj") else 32, 2)
         assert np.all(a != 0)
         assert np.all(b == 0)
-    assert len(first.initial) == 2 * len(layers)
+    assert len(first.arrays) == 2 * len(layers)
     for other in others:
-        assert other.initial.keys() == first.initial.keys()
-        for name, values in first.initial.items():
-            np.testing.assert_array_equal(other.initial[name], values)
-    _, another = set_up(config(folders, family, seed=43), "site-1", CLIENTS)
+        assert other.arrays.keys() == first.arrays.keys()
+        for name, values in first.arrays.items():
+            np.testing.assert_array_equal(other.arrays[name], values)
+    _, another = set_up(config(folders, family, seed=43), "site-1")
     assert all(
-        np.array_equal(another.initial[name], values) == (".lora_B." in name) for name, values in first.initial.items()
+        np.array_equal(another.arrays[name], values) == (".lora_B." in name) for name, values in first.arrays.items()
     )
 
 
@@ -96,10 +98,10 @@ def test_the_initial_adapter_is_the_same_at_all_clients_and_adds_nothing(folders
     [({}, "AB", "AB"), ({"freeze_a": 1}, "AB", "B"), ({"tuning": "full"}, "", "model")],
 )
 def test_settings_say_what_is_there_at_the_start_and_what_travels(folders, changes, initial, parameters):
-    answer = set_up(config(folders, **changes), "site-1", CLIENTS)[1]
-    settings = answer.setup.settings
-    assert settings["initial"] == {name: list(values.shape) for name, values in answer.initial.items()}
-    assert {name.split(".lora_")[1][0] for name in answer.initial} == set(initial)
+    answer = set_up(config(folders, **changes), "site-1")[1]
+    settings = answer.settings
+    assert settings["initial"] == {name: list(values.shape) for name, values in answer.arrays.items()}
+    assert {name.split(".lora_")[1][0] for name in answer.arrays} == set(initial)
     if parameters == "model":
         assert settings["adapter"] == {}
         assert not [name for name in settings["parameters"] if "lora" in name]
@@ -114,7 +116,7 @@ def test_settings_name_no_path_but_the_model_s(folders, tmp_path, changes):
     own = tmp_path / "own.csv"
     own.write_text((Path(folders["data"]) / "train.csv").read_text(encoding="utf-8"), encoding="utf-8")
     paths = {"dataset": "", "data_path": str(own), "unlabelled_path": str(own)}
-    settings = set_up(config(folders, **paths, **changes), "site-1", CLIENTS)[1].setup.settings
+    settings = set_up(config(folders, **paths, **changes), "site-1")[1].settings
     told = json.dumps(settings)
     assert "own.csv" not in told
     assert str(tmp_path) not in told
@@ -132,107 +134,104 @@ def test_a_client_s_own_files_are_used_whole_and_its_rest_is_its_test_data(folde
         ({"unlabelled": 20}, 30, 10),  # of the 90 rows 40 are labelled and 20 lose their labels
         ({"unlabelled_path": str(pool)}, 50, 20),
     ):
-        client, answer = set_up(config(folders, **{**own, "unlabelled": 0, **soft, **changes}), "site-1", CLIENTS)
-        assert (answer.setup.n_train, answer.setup.evaluation.n_validation) == (20, 20)
-        assert answer.setup.evaluation.test[1] == n_test
-        trained = client.train(answer.initial, 2, evaluate=False)
-        assert (trained.labelled, trained.soft_labelled) == (20, n_soft)
+        client, answer = set_up(config(folders, **{**own, "unlabelled": 0, **soft, **changes}), "site-1")
+        assert (answer.n_train, answer.evaluation.n_validation) == (20, 20)
+        assert answer.evaluation.test[1] == n_test
+        trained = fit(client, answer.arrays, 2)
+        assert (trained.numbers["labelled"], trained.numbers["soft_labelled"]) == (20, n_soft)
         # nobody knows the labels of a real pool
-        assert (trained.soft_labels_correct is None) == ("unlabelled_path" in changes)
+        assert ("soft_labels_correct" not in trained.numbers) == ("unlabelled_path" in changes)
 
 
 @pytest.mark.parametrize("iid", [1, 0])
 def test_the_unlabelled_texts_are_shared_out_too(folders, iid):
     site_config = config(folders, soft_portion=1.0, iid=iid, alpha_dir=5.0)
-    found = [set_up(site_config, name, CLIENTS) for name in CLIENTS]
-    trained = [client.train(answer.initial, 2, evaluate=False) for client, answer in found]
-    assert [t.labelled for t in trained] == [answer.setup.n_train for _, answer in found]
-    assert sum(t.soft_labelled for t in trained) == 30
-    assert all(0 <= t.soft_labels_correct <= t.soft_labelled for t in trained if t.soft_labelled)
+    found = [set_up(site_config, name) for name in CLIENTS]
+    trained = [fit(client, answer.arrays, 2) for client, answer in found]
+    assert [t.numbers["labelled"] for t in trained] == [answer.n_train for _, answer in found]
+    assert sum(t.numbers["soft_labelled"] for t in trained) == 30
+    assert all(0 <= t.numbers["soft_labels_correct"] <= t.numbers["soft_labelled"] for t in trained if t.numbers["soft_labelled"])
 
 
 def test_soft_labels_off_learns_from_the_same_labelled_texts_alone(folders):
-    client, answer = set_up(config(folders, soft_labels="off"), "site-1", CLIENTS)
-    trained = client.train(answer.initial, 2, evaluate=False)
-    assert (trained.labelled, trained.soft_labelled, trained.soft_labels_correct) == (answer.setup.n_train, 0, None)
+    client, answer = set_up(config(folders, soft_labels="off"), "site-1")
+    trained = fit(client, answer.arrays, 2)
+    assert {**trained.numbers, "loss": 0} == {"labelled": answer.n_train, "soft_labelled": 0, "loss": 0}
 
 
 # ---- the server's tasks ----
 
-
-def ask(tasks: LPFLTasks, kind: str, task, name="site-1"):
-    """What reaches the server of this client's answer, as `site_script` asks it."""
-    task = through_nvflare(task)
-    return through_nvflare(tasks.handlers()[kind](task, name, messages.read_clients(task)))
+COMMON = codec.task(CLIENTS, "", 0, None)
 
 
-@pytest.mark.usefixtures("as_in_a_job")
+class Started:
+    """A client's process, asked by messages."""
+
+    def __init__(self, client_config: LPFLConfig):
+        self._worker = Worker(find_method("lpfl"), client_config, "site-1", Path("states"), Path("runs"))
+
+    def initialize(self):
+        reply = self._worker(codec.INITIALIZE, codec.initialize_message(COMMON, 3))
+        return codec.read_initialize_reply(reply, find_method("lpfl"))
+
+    def fit(self, arrays, round_number: int, counts=None):
+        request = FitRequest(round_number, arrays, {}, evaluate=counts is not None)
+        return codec.read_fit_reply(self._worker(codec.FIT, codec.fit_message(COMMON, request)), counts)
+
+    def evaluate(self, arrays, counts):
+        reply = self._worker(codec.EVALUATE, codec.evaluate_message(COMMON, 2, arrays))
+        return codec.read_evaluate_reply(reply, counts)
+
+
+def trained_part(start) -> dict[str, np.ndarray]:
+    return {name: values for name, values in start.arrays.items() if name in start.settings["parameters"]}
+
+
 @pytest.mark.parametrize(
     ("family", "changes"), [("roberta", {}), ("llama", {"freeze_a": 1}), ("roberta", {"tuning": "full"})]
 )
-def test_tasks_are_answered_and_only_what_is_trained_travels(folders, family, changes):
-    tasks = LPFLTasks(config(folders, family, **changes))
-    start = lpfl_messages.read_lpfl_setup_answer(ask(tasks, codec.INITIALIZE, messages.setup_task(CLIENTS)))
-    shapes = {name: tuple(shape) for name, shape in start.setup.settings["parameters"].items()}
-    task = lpfl_messages.train_task(CLIENTS, {n: v for n, v in start.initial.items() if n in shapes}, 1, evaluate=False)
-    trained = lpfl_messages.read_train_answer(ask(tasks, codec.FIT, task), shapes, None)
-    assert trained.arrays.keys() == shapes.keys()
-    assert any(not np.array_equal(values, start.initial.get(name)) for name, values in trained.arrays.items())
-    assert (trained.labelled, trained.soft_labelled) == (start.setup.n_train, 0)
-    assert np.isfinite(trained.loss)
+def test_tasks_are_handled_and_only_what_is_trained_is_sent(folders, family, changes):
+    process = Started(config(folders, family, **changes))
+    start = process.initialize()
+    trained = process.fit(trained_part(start), 1)
+    assert trained.arrays.keys() == start.settings["parameters"].keys()
+    assert any(not np.array_equal(values, start.arrays.get(name)) for name, values in trained.arrays.items())
+    assert (trained.numbers["labelled"], trained.numbers["soft_labelled"]) == (start.n_train, 0)
+    assert np.isfinite(trained.numbers["loss"])
 
-    task = lpfl_messages.train_task(CLIENTS, trained.arrays, 2, evaluate=True)
-    again = lpfl_messages.read_train_answer(ask(tasks, codec.FIT, task), shapes, TASK)
-    assert again.evaluation.n_validation == start.setup.evaluation.n_validation
-    assert again.soft_labelled > 0
+    counts = codec.counts_of(start.settings)
+    again = process.fit(trained.arrays, 2, counts)
+    assert again.evaluation.n_validation == start.evaluation.n_validation
+    assert again.numbers["soft_labelled"] > 0
 
-    task = lpfl_messages.evaluate_task(CLIENTS, trained.arrays)
-    evaluated = messages.read_evaluate_answer(ask(tasks, codec.EVALUATE, task), TASK)
-    np.testing.assert_array_equal(evaluated.evaluation.test, again.evaluation.test)
-    np.testing.assert_array_equal(evaluated.evaluation.validation, again.evaluation.validation)
-    assert evaluated.evaluation.validation_loss_sum == again.evaluation.validation_loss_sum
+    evaluated = process.evaluate(trained.arrays, counts).evaluation
+    np.testing.assert_array_equal(evaluated.test, again.evaluation.test)
+    np.testing.assert_array_equal(evaluated.validation, again.evaluation.validation)
+    assert evaluated.validation_loss_sum == again.evaluation.validation_loss_sum
 
 
-@pytest.mark.usefixtures("as_in_a_job")
 @pytest.mark.parametrize("changes", [{}, {"freeze_a": 1}, {"tuning": "full"}])
-def test_a_process_that_is_started_anew_answers_as_the_first_one_would(folders, changes):
+def test_a_process_that_is_started_anew_works_as_the_first_one_would(folders, changes):
     """As the simulator does with fewer threads than clients."""
-    site_config = config(folders, **changes)
-    first = LPFLTasks(site_config)
-    start = lpfl_messages.read_lpfl_setup_answer(ask(first, codec.INITIALIZE, messages.setup_task(CLIENTS)))
-    shapes = {name: tuple(shape) for name, shape in start.setup.settings["parameters"].items()}
-    arrays = {name: values for name, values in start.initial.items() if name in shapes}
-
-    def train(tasks, round_number):
-        task = lpfl_messages.train_task(CLIENTS, arrays, round_number, evaluate=False)
-        return lpfl_messages.read_train_answer(ask(tasks, codec.FIT, task), shapes, None)
-
+    first = Started(config(folders, **changes))
+    arrays = trained_part(first.initialize())
     for round_number in (1, 2):
-        arrays = train(first, round_number).arrays
-    expected = train(first, 3)
-    for file in STATES.rglob("*_00003.safetensors"):  # as it was when the second process takes over
+        arrays = first.fit(arrays, round_number).arrays
+    expected = first.fit(arrays, 3)
+    for file in Path("states").rglob("*_00003.safetensors"):  # as it was when the second process takes over
         file.unlink()
-    got = train(LPFLTasks(site_config), 3)
-    assert (got.labelled, got.soft_labelled, got.soft_labels_correct) == (
-        expected.labelled,
-        expected.soft_labelled,
-        expected.soft_labels_correct,
-    )
-    assert got.loss == expected.loss
+    got = Started(config(folders, **changes)).fit(arrays, 3)
+    assert got.numbers == expected.numbers
     for name, values in expected.arrays.items():
         np.testing.assert_array_equal(got.arrays[name], values)
 
 
-@pytest.mark.usefixtures("as_in_a_job")
 def test_a_new_job_in_the_same_folder_begins_with_no_soft_labels(folders):
-    site_config = config(folders)
-    first = LPFLTasks(site_config)
-    start = lpfl_messages.read_lpfl_setup_answer(ask(first, codec.INITIALIZE, messages.setup_task(CLIENTS)))
-    task = lpfl_messages.train_task(CLIENTS, start.initial, 2, evaluate=False)
-    ask(first, codec.FIT, task)
-    assert [file.name for file in STATES.rglob("*.safetensors")] == ["soft_labels_00002.safetensors"]
-    ask(LPFLTasks(site_config), codec.INITIALIZE, messages.setup_task(CLIENTS))
-    assert not list(STATES.rglob("*.safetensors"))
+    first = Started(config(folders))
+    first.fit(trained_part(first.initialize()), 2)
+    assert [file.name for file in Path("states").rglob("*.safetensors")] == ["soft_labels_00002.safetensors"]
+    Started(config(folders)).initialize()
+    assert not list(Path("states").rglob("*.safetensors"))
 
 
 # ---- mistakes ----
@@ -243,7 +242,7 @@ def test_a_new_job_in_the_same_folder_begins_with_no_soft_labels(folders):
     [
         ({"task_name": "sts2"}, "unknown task 'sts2'; did you mean 'sst2'"),
         ({"k_shot": 100}, "k = 100 .* the largest k that fits is 22"),
-        ({"unlabelled": 55}, r"--unlabelled 55: besides training and development examples .* has 54 texts"),
+        ({"unlabelled": 55}, r"--unlabelled 55: besides training and validation examples .* has 54 texts"),
         ({"unlabelled_path": "./nowhere.csv"}, r"nowhere\.csv does not exist"),
         ({"device": "cuda:7"}, "--device cuda:7"),
         ({"model_name": "./nowhere"}, "--model_name ./nowhere: there is no such folder"),
@@ -260,13 +259,13 @@ def test_a_new_job_in_the_same_folder_begins_with_no_soft_labels(folders):
 )
 def test_mistakes_are_answered_with_one_sentence(folders, changes, message):
     with pytest.raises(UserError, match=message) as caught:
-        set_up(config(folders, **changes), "site-1", CLIENTS)
+        set_up(config(folders, **changes), "site-1")
     assert "\n" not in str(caught.value)
 
 
 def test_layers_of_a_causal_model_are_named(folders):
     with pytest.raises(UserError) as caught:
-        set_up(config(folders, "llama", target_modules="query"), "site-1", CLIENTS)
+        set_up(config(folders, "llama", target_modules="query"), "site-1")
     assert str(caught.value) == (
         "--target_modules query: no layer of this model has that name; "
         "there are down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
@@ -276,4 +275,4 @@ def test_layers_of_a_causal_model_are_named(folders):
 def test_missing_column_of_the_unlabelled_file(folders, tmp_path):
     (tmp_path / "pool.csv").write_text("text,label\nfine,1\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"pool\.csv has no column 'sentence'; its columns are .'text', 'label'."):
-        set_up(config(folders, unlabelled_path="pool.csv"), "site-1", CLIENTS)
+        set_up(config(folders, unlabelled_path="pool.csv"), "site-1")

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from flaretune.flare.lpfl_client import open_client
 
 from flaretune.errors import UserError
+from flaretune.methods.base import ClientContext, FitRequest
+from flaretune.methods.lpfl.client import open_client
 from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.methods.lpfl.kept_states import KeptStates
-from flaretune.methods.lpfl.local_train import TrainingSet, local_train
+from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
