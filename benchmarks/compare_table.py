@@ -108,7 +108,7 @@ def _seconds(results: Sequence[Result], _: int) -> str:
 
 
 def _told(results: Sequence[Result]) -> bool:
-    """Whether sites told what they spent: with noise they do not."""
+    """Whether clients told what they spent: with noise they do not."""
     return all(r.epsilon is None for r in results)
 
 
@@ -129,19 +129,21 @@ def size(n_bytes: float) -> str:
 ACCURACY = Column(
     "accuracy",
     _spread_of("test_accuracy"),
-    "Accuracy on test data of the round chosen by development data: mean ± sample standard deviation over {n_seeds} "
+    "Accuracy on test data of the round chosen by validation data: mean ± sample standard deviation over {n_seeds} "
     "seeds.",
     by_split=True,
 )
 COLUMNS = {  # by the names that a plan's `columns` may hold
     "last": Column("after the last round", _spread_of("last_accuracy"), by_split=True),
     "agreement": Column(
-        "right soft labels", _agreement, "Right soft labels: as the hidden labels have it, after the last round; mean."
+        "correct soft labels",
+        _agreement,
+        "Correct soft labels: as the hidden labels have it, after the last round; mean.",
     ),
     "epsilon": Column(
         "ε",
         _epsilon,
-        "ε: the most of a line; with noise the accuracy is that of the last round, and sites do not tell what they "
+        "ε: the most of a line; with noise the accuracy is that of the last round, and clients do not tell what they "
         "spent.",
     ),
     "parameters": Column("trained parameters", _parameters, zero_shot="0"),
