@@ -66,8 +66,8 @@ def a_summary(**changes):
         "zero_shot_accuracy": 0.5, "test_accuracy": 0.8, "validation_accuracy": 0.9, "best_round": 2, "queries": 9,
         "example_forwards": 1000, "bytes_down_per_client_round": 1500.0, "bytes_up_per_client_round": 1400.0,
         "memory_mb": 900.5, "seconds": 61.0, "method": "LP-FL", "artifact": "a", "artifact_kind": "adapter",
-        "task": "t", "metric": "accuracy", "metric_title": "accuracy", "clients": ["site-1"], "trained_parameters": 4096,
-        "soft_label_agreement": 0.75, "rounds": [{}, {}, {"accuracy": 0.78}],
+        "task": "t", "metric": "accuracy", "metric_title": "accuracy", "clients": ["site-1"],
+        "trained_parameters": 4096, "soft_label_agreement": 0.75, "rounds": [{}, {}, {"accuracy": 0.78}],
     }  # fmt: skip
     return {**values, **changes}
 
