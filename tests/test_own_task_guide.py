@@ -68,7 +68,7 @@ def test_the_three_ways_lead_to_a_prompt(tmp_path):
     for folder, rounds in zip(results, (2, 2, 3, 2), strict=True):
         summary = read_summary(folder)
         assert [r["round"] for r in summary["rounds"]] == list(range(rounds + 1))
-        assert summary["sites"] == ["site-1", "site-2"]
+        assert summary["clients"] == ["site-1", "site-2"]
     prompts = [load_prompt(folder / "best_prompt.safetensors") for folder in results]
     causal = [prompt.spec.causal for prompt in prompts]
     assert causal[0].label_words == (" fine", " urgent")
