@@ -35,7 +35,7 @@ from measurements.machine import machine
 
 from flaretune.cli import console as command_line
 from flaretune.cli.console import STOPPED, add_manners, parse
-from flaretune.engine.records import write_json
+from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
 
 SHIPPED_PLAN = Path(__file__).resolve().with_name("compare.toml")
@@ -48,7 +48,7 @@ def job_command(run: Run, folder: Path) -> list[str]:
     """The command line that runs a job and leaves its results in a folder."""
     given = {**run.options, "output": folder.absolute()}
     flags = [f"--{name}={in_full(value)}" for name, value in given.items()]
-    return [sys.executable, str(ROOT / "jobs" / METHODS[run.method].script), *flags]
+    return [sys.executable, str(ROOT / "jobs" / METHODS[run.method].job_script), *flags]
 
 
 def run_job(run: Run, output: Path, command: Callable[[Run, Path], list[str]] = job_command) -> Result:
