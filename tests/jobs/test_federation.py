@@ -1,4 +1,4 @@
-"""The guide of jobs/federation, walked through on real NVFlare processes over mutual TLS, with a tiny model.
+"""The guide docs/operations/federation.md, walked through on real NVFlare processes over mutual TLS, with a tiny model.
 
 `make federation` does the same with the demo's model.
 """
@@ -63,7 +63,7 @@ def said_by(output: Path, site: str) -> str:
 
 
 def is_watched(output: Path, job: str) -> bool:
-    """Whether `watch` has seen a job run, be it that the job tells of its sites already or that it does not yet."""
+    """Whether `watch` has seen a job run, be it that the job tells of its clients already or that it does not yet."""
     log = output / run_local.LOG
     line = rf"^{job} \(.*(RUNNING| of round )"
     return log.is_file() and re.search(line, log.read_text(encoding="utf-8"), re.M) is not None
@@ -91,8 +91,8 @@ def test_with_flaretune_installed(walk, tmp_path):
         sent = {file.name for file in (job.parents[1] / "job").rglob("*") if file.is_file()}
         assert not [name for name in sent if name.endswith(".py")]
     assert len(re.findall(r"^great \(1\) |^terrible \(0\) ", log, re.MULTILINE)) == 4  # two texts, prompt and adapter
-    for site in CLIENTS:
-        assert "invoking task executor ClientExecutor" in said_by(output, site)
+    for client in CLIENTS:
+        assert "invoking task executor ClientExecutor" in said_by(output, client)
     assert log.count("FINISHED:COMPLETED") == 3  # of `watch`
     for number, last in (*((n, 4) for n in range(5)), *((n, 2) for n in range(3)), (5, 6), (6, 6)):
         assert log.count(f"\nround {number}/{last} ") == 1

@@ -118,11 +118,11 @@ GUIDE = """
 ```sh
 mkdir kits && for name in localhost hospital-a hospital-b hospital-c; do echo "kit of $name" > "kits/$name.tgz"; done
 ```
-**server, sites:**
+**server, clients:**
 ```sh
 cat "$SITE.tgz" >> ../said
 ```
-**sites, if installed:**
+**clients, if installed:**
 ```sh
 exit 7
 ```
