@@ -24,7 +24,7 @@ def random_adapter(model: Path, spec: TaskSpec, **options) -> AdapterArtifact:
         spec: the task.
         options: of `LPFLConfig`.
     """
-    values = as_dict(LPFLConfig(unlabelled_path="at the site.csv", **options))
+    values = as_dict(LPFLConfig(unlabelled_path="at the client.csv", **options))
     tuned = open_tuned_model(spec, str(model), build(TuneSettings, values), dtype="float32", device="cpu")
     rng = np.random.default_rng(11)
     arrays = {

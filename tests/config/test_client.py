@@ -1,4 +1,4 @@
-"""What both methods' options have in common: fields, and how a site's script reads them."""
+"""What both methods' options have in common: fields, and how a client's script reads them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 
 LM = "http://127.0.0.1:8765"
 ALL = [FedBPTConfig, LPFLConfig]
-# What each site needs besides its defaults.
-SITES = [(FedBPTConfig, {}), (LPFLConfig, {"soft_labels": "off"})]
+# What each client needs besides its defaults.
+CLIENTS = [(FedBPTConfig, {}), (LPFLConfig, {"soft_labels": "off"})]
 SERVERS = [FedBPTServerConfig, LPFLServerConfig]
 
 
-@pytest.mark.parametrize(("kind", "needed"), SITES)
+@pytest.mark.parametrize(("kind", "needed"), CLIENTS)
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -36,7 +36,7 @@ SERVERS = [FedBPTServerConfig, LPFLServerConfig]
         ({"k_shot": "8"}, "--k_shot '8': must be a whole number"),
     ],
 )
-def test_both_methods_sites_refuse_the_same_values(kind, needed, given, message):
+def test_both_methods_clients_refuse_the_same_values(kind, needed, given, message):
     assert issubclass(kind, ClientConfig)
     with pytest.raises(UserError) as refused:
         kind(**needed, **given)
@@ -62,7 +62,7 @@ def test_both_methods_servers_refuse_the_same_values(kind, given, message):
     assert str(refused.value).startswith(message)
 
 
-@pytest.mark.parametrize(("kind", "needed"), SITES)
+@pytest.mark.parametrize(("kind", "needed"), CLIENTS)
 def test_a_task_file_goes_before_a_name(kind, needed):
     assert kind(**needed, task_name="sst2").task == "sst2"
     assert kind(**needed, task_name="sst2", task_file="mine.toml").task == "mine.toml"
@@ -180,11 +180,11 @@ def test_help_shows_every_option_with_its_default_and_a_short_usage(kind, shown,
     assert "--parallel" not in text
 
 
-# ---- what a site says for itself ----
+# ---- what a client says for itself ----
 
 
 @pytest.mark.parametrize("kind", [FedBPTConfig, LPFLConfig])
-def test_a_site_s_own_file_goes_before_the_job_s_flags(kind, tmp_path):
+def test_a_client_s_own_file_goes_before_the_job_s_flags(kind, tmp_path):
     (tmp_path / "reviews.csv").write_text("sentence,label\n", encoding="utf-8")
     file = tmp_path / "flaretune.toml"
     file.write_text('data_path = "reviews.csv"\ndevice = "cpu"\nmodel_name = "a-hub-id"\n', encoding="utf-8")
@@ -214,14 +214,14 @@ def test_a_site_s_own_file_goes_before_the_job_s_flags(kind, tmp_path):
         ("batch_size = -1", "batch_size = -1: must be at least 0"),
     ],
 )
-def test_mistakes_in_a_site_s_own_file_are_one_sentence(tmp_path, text, sentence):
+def test_mistakes_in_a_client_s_own_file_are_one_sentence(tmp_path, text, sentence):
     file = tmp_path / "flaretune.toml"
     file.write_text(text + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(sentence)):
         read_client_config(FedBPTConfig, [], file)
 
 
-def test_one_file_of_a_site_serves_both_methods(tmp_path):
+def test_one_file_of_a_client_serves_both_methods(tmp_path):
     (tmp_path / "texts.csv").write_text("sentence\n", encoding="utf-8")
     file = tmp_path / "flaretune.toml"
     file.write_text(
@@ -243,7 +243,7 @@ def test_one_file_of_a_site_serves_both_methods(tmp_path):
         ("batch_size = 4\n", ["--model_server", LM]),
     ],
 )
-def test_where_a_site_has_a_service_device_and_batches_are_the_service_s(tmp_path, own, flags):
+def test_where_a_client_has_a_service_device_and_batches_are_the_service_s(tmp_path, own, flags):
     """LP-FL, for which the file says the same, has no service."""
     file = tmp_path / "flaretune.toml"
     file.write_text(f'device = "cuda:0"\n{own}', encoding="utf-8")
@@ -253,7 +253,7 @@ def test_where_a_site_has_a_service_device_and_batches_are_the_service_s(tmp_pat
     assert read_client_config(LPFLConfig, ["--unlabelled", "4"], file, ALL)[0].device == "cuda:0"
 
 
-def test_a_site_s_own_task_stands_for_the_job_s_task_file(tmp_path):
+def test_a_client_s_own_task_stands_for_the_job_s_task_file(tmp_path):
     file = tmp_path / "flaretune.toml"
     file.write_text('task_name = "rte"\n', encoding="utf-8")
     config, _ = read_client_config(FedBPTConfig, ["--task_file", "config/other.toml"], file)

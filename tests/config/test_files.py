@@ -73,11 +73,11 @@ def test_a_file_that_is_not_there_and_a_folder_are_refused(tmp_path):
         read_options(tmp_path, FedBPTConfig)
 
 
-def test_tables_by_site_are_read_with_their_types(write):
-    file = write('[hospital-a]\ndata_path = "/a.csv"\n["site 2"]\nsigma = 1\n[empty]\n')
+def test_tables_by_client_are_read_with_their_types(write):
+    file = write('[hospital-a]\ndata_path = "/a.csv"\n["client 2"]\nsigma = 1\n[empty]\n')
     tables, _ = read_client_tables(file, FedBPTConfig)
-    assert tables == {"hospital-a": {"data_path": "/a.csv"}, "site 2": {"sigma": 1.0}, "empty": {}}
-    assert type(tables["site 2"]["sigma"]) is float
+    assert tables == {"hospital-a": {"data_path": "/a.csv"}, "client 2": {"sigma": 1.0}, "empty": {}}
+    assert type(tables["client 2"]["sigma"]) is float
 
 
 @pytest.mark.parametrize(

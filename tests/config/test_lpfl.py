@@ -10,7 +10,7 @@ from flaretune.config.client_flags import read_client_config
 from flaretune.errors import UserError
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 
-OFF = {"soft_labels": "off"}  # by default a site needs unlabelled texts
+OFF = {"soft_labels": "off"}  # by default a client needs unlabelled texts
 
 
 @pytest.mark.parametrize(

@@ -57,14 +57,14 @@ def made(kind, options: dict[str, Any]):
 
 @settings(max_examples=30, deadline=None)
 @given(configs(FedBPTConfig))
-def test_a_site_s_flags_give_back_its_config(options):
+def test_a_client_s_flags_give_back_its_config(options):
     config = made(FedBPTConfig, options)
     assert read_client_config(FedBPTConfig, to_argv(config)) == (config, [])
 
 
 @settings(max_examples=30, deadline=None)
 @given(configs(LPFLConfig), st.integers(1, 10**9))
-def test_an_lp_fl_site_s_flags_give_back_its_config(options, unlabelled):
+def test_an_lp_fl_client_s_flags_give_back_its_config(options, unlabelled):
     options["unlabelled"] = unlabelled  # most options that are drawn would be refused without
     config = made(LPFLConfig, options)
     assert read_client_config(LPFLConfig, to_argv(config)) == (config, [])

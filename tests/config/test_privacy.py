@@ -33,7 +33,7 @@ def test_every_parameter_is_not_noised():
         LPFLConfig(unlabelled=4, tuning="full", dp_noise=1.0)
 
 
-def test_a_site_s_own_limit_goes_before_the_job(tmp_path):
+def test_a_client_s_own_limit_goes_before_the_job(tmp_path):
     """It may say how much it spends, and not with how much noise: that must be the same everywhere."""
     file = tmp_path / "flaretune.toml"
     file.write_text("dp_epsilon = 8.0\n", encoding="utf-8")
@@ -46,7 +46,7 @@ def test_a_site_s_own_limit_goes_before_the_job(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["dataset", "data_path", "task_name", "task_file"])
-def test_test_data_that_a_site_names_for_itself_is_not_public(name, tmp_path):
+def test_test_data_that_a_client_names_for_itself_is_not_public(name, tmp_path):
     """The job says that test data is public: it can say so of its own alone."""
     file, job = tmp_path / "flaretune.toml", ["--dp_noise", "2", "--dp_public_test", "1", "--dataset", "common"]
     file.write_text(f'{name} = "wards"\n', encoding="utf-8")

@@ -38,13 +38,13 @@ def test_iid_equal_seeds_equal_shares():
     assert [share.tolist() for share in first] != [share.tolist() for share in other]
 
 
-def test_iid_with_more_sites_than_examples():
+def test_iid_with_more_clients_than_examples():
     with pytest.raises(UserError, match="3 examples are not enough for 4 clients"):
         iid_shares(np.array([0, 1, 0]), 4, seed=1)
 
 
 @given(st.integers(1, 5), st.integers(1, 10), st.floats(1e-3, 1e3), SEEDS)
-def test_proportions_are_distributions_over_sites(n_classes, n_clients, alpha, seed):
+def test_proportions_are_distributions_over_clients(n_classes, n_clients, alpha, seed):
     proportions = dirichlet_proportions(n_classes, n_clients, alpha, seed)
     assert proportions.shape == (n_classes, n_clients)
     assert (proportions >= 0).all()

@@ -63,7 +63,7 @@ def test_unlabelled_texts_do_not_change_the_shares_of_examples(
 
 
 @pytest.mark.parametrize("unlabelled", [0, 7])
-def test_unlabelled_texts_do_not_change_a_site_s_own_examples(tmp_path, unlabelled):
+def test_unlabelled_texts_do_not_change_a_client_s_own_examples(tmp_path, unlabelled):
     data = own(write(tmp_path / "one.csv", 24), k_shot=3, unlabelled=unlabelled)
     assert rows_of(data.train) == [0, 5, 6, 10, 17, 21]
     assert rows_of(data.validation) == [2, 8, 9, 12, 18, 19]
@@ -141,7 +141,7 @@ def test_equal_seeds_equal_shares_and_the_test_part_has_no_say(folder):
     assert rows_of(first.unlabelled) == rows_of(again.unlabelled) == rows_of(without_test.unlabelled)
 
 
-def test_more_sites_than_texts_leave_pools_empty(folder):
+def test_more_clients_than_texts_leave_pools_empty(folder):
     sizes = [len(share(folder, replace(SPLIT, unlabelled=2), number).unlabelled) for number in range(3)]
     assert sorted(sizes) == [0, 1, 1]
 

@@ -177,7 +177,7 @@ def test_an_answer_that_does_not_come_in_time():
 
 def test_a_client_loads_neither_torch_nor_transformers():
     code = (
-        "import sys, flaretune.flare.fedbpt_client, flaretune.methods.fedbpt.client, flaretune.flare.site_script\n"
+        "import sys, flaretune.flare.fedbpt_client, flaretune.methods.fedbpt.client, flaretune.flare.client_script\n"
         "print([m for m in ('torch', 'transformers', 'peft', 'litserve') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)

@@ -162,7 +162,7 @@ def test_the_oldest_make_room(model_folders):
 
 
 def test_texts_of_rounds_that_have_passed_give_their_memory_to_new_ones(model_folders):
-    """As at a site with a model of its own, so that the numbers stay those of --lm local."""
+    """As at a client with a model of its own, so that the numbers stay those of --lm local."""
     folder = model_folders["gemma3"]
     worker = worker_of(folder, cache_mb=1)
     for round_number in range(60):

@@ -1,4 +1,4 @@
-"""LP-FL's sites: what they set up, what they answer, and a sentence for what a user can correct."""
+"""LP-FL's clients: what they set up, what they answer, and a sentence for what a user can correct."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,13 @@ import pytest
 from flaretune.flare.lpfl_client import STATES, LPFLTasks, set_up
 
 from flaretune.errors import UserError
-from flaretune.flare import lpfl_messages, messages
+from flaretune.engine import codec
 from flaretune.methods.lpfl.config import LPFLConfig
 from tests.flare.sending import TASK, through_nvflare
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
-SITES = ["site-1", "site-2", "site-3"]
+CLIENTS = ["site-1", "site-2", "site-3"]
 FAMILIES = ["roberta", "llama"]
 
 
@@ -27,7 +27,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    """Where a site keeps the state of its soft labels."""
+    """Where a client keeps the state of its soft labels."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -46,11 +46,11 @@ def config(folders, family="roberta", **changes) -> LPFLConfig:
 
 
 def answers(site_config: LPFLConfig):
-    return [set_up(site_config, name, SITES)[1] for name in SITES]
+    return [set_up(site_config, name, CLIENTS)[1] for name in CLIENTS]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sites_share_the_data_out_and_agree_on_all_the_rest(folders, family):
+def test_clients_share_the_data_out_and_agree_on_all_the_rest(folders, family):
     got = answers(config(folders, family, eval_clients="site-3,site-1"))
     assert sum(a.setup.n_train for a in got) == 18
     assert sum(a.setup.evaluation.n_validation for a in got) == 18
@@ -66,7 +66,7 @@ def test_sites_share_the_data_out_and_agree_on_all_the_rest(folders, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_initial_adapter_is_the_same_at_all_sites_and_adds_nothing(folders, family):
+def test_the_initial_adapter_is_the_same_at_all_clients_and_adds_nothing(folders, family):
     first, *others = answers(config(folders, family))
     layers = {name.split(".lora_")[0] for name in first.initial}
     # query and value in both layers: PEFT's choice for both families
@@ -85,7 +85,7 @@ def test_the_initial_adapter_is_the_same_at_all_sites_and_adds_nothing(folders, 
         assert other.initial.keys() == first.initial.keys()
         for name, values in first.initial.items():
             np.testing.assert_array_equal(other.initial[name], values)
-    _, another = set_up(config(folders, family, seed=43), "site-1", SITES)
+    _, another = set_up(config(folders, family, seed=43), "site-1", CLIENTS)
     assert all(
         np.array_equal(another.initial[name], values) == (".lora_B." in name) for name, values in first.initial.items()
     )
@@ -96,7 +96,7 @@ def test_the_initial_adapter_is_the_same_at_all_sites_and_adds_nothing(folders, 
     [({}, "AB", "AB"), ({"freeze_a": 1}, "AB", "B"), ({"tuning": "full"}, "", "model")],
 )
 def test_settings_say_what_is_there_at_the_start_and_what_travels(folders, changes, initial, parameters):
-    answer = set_up(config(folders, **changes), "site-1", SITES)[1]
+    answer = set_up(config(folders, **changes), "site-1", CLIENTS)[1]
     settings = answer.setup.settings
     assert settings["initial"] == {name: list(values.shape) for name, values in answer.initial.items()}
     assert {name.split(".lora_")[1][0] for name in answer.initial} == set(initial)
@@ -114,15 +114,15 @@ def test_settings_name_no_path_but_the_model_s(folders, tmp_path, changes):
     own = tmp_path / "own.csv"
     own.write_text((Path(folders["data"]) / "train.csv").read_text(encoding="utf-8"), encoding="utf-8")
     paths = {"dataset": "", "data_path": str(own), "unlabelled_path": str(own)}
-    settings = set_up(config(folders, **paths, **changes), "site-1", SITES)[1].setup.settings
+    settings = set_up(config(folders, **paths, **changes), "site-1", CLIENTS)[1].setup.settings
     told = json.dumps(settings)
     assert "own.csv" not in told
     assert str(tmp_path) not in told
     assert settings["model"]["name"] == folders["roberta"]
-    assert folders["roberta"] not in json.dumps({**settings, "model": None})  # which may differ from site to site
+    assert folders["roberta"] not in json.dumps({**settings, "model": None})  # which may differ from client to client
 
 
-def test_a_site_s_own_files_are_used_whole_and_its_rest_is_its_test_data(folders, tmp_path):
+def test_a_client_s_own_files_are_used_whole_and_its_rest_is_its_test_data(folders, tmp_path):
     rows = (Path(folders["data"]) / "train.csv").read_text(encoding="utf-8").splitlines()
     pool = tmp_path / "pool.csv"
     pool.write_text("\n".join(["sentence", *(row.rsplit(",", 1)[0] for row in rows[1:41])]) + "\n", encoding="utf-8")
@@ -132,38 +132,38 @@ def test_a_site_s_own_files_are_used_whole_and_its_rest_is_its_test_data(folders
         ({"unlabelled": 20}, 30, 10),  # of the 90 rows 40 are labelled and 20 lose their labels
         ({"unlabelled_path": str(pool)}, 50, 20),
     ):
-        site, answer = set_up(config(folders, **{**own, "unlabelled": 0, **soft, **changes}), "site-1", SITES)
+        client, answer = set_up(config(folders, **{**own, "unlabelled": 0, **soft, **changes}), "site-1", CLIENTS)
         assert (answer.setup.n_train, answer.setup.evaluation.n_validation) == (20, 20)
         assert answer.setup.evaluation.test[1] == n_test
-        trained = site.train(answer.initial, 2, evaluate=False)
+        trained = client.train(answer.initial, 2, evaluate=False)
         assert (trained.labelled, trained.soft_labelled) == (20, n_soft)
         # nobody knows the labels of a real pool
-        assert (trained.soft_labels_right is None) == ("unlabelled_path" in changes)
+        assert (trained.soft_labels_correct is None) == ("unlabelled_path" in changes)
 
 
 @pytest.mark.parametrize("iid", [1, 0])
 def test_the_unlabelled_texts_are_shared_out_too(folders, iid):
     site_config = config(folders, soft_portion=1.0, iid=iid, alpha_dir=5.0)
-    found = [set_up(site_config, name, SITES) for name in SITES]
-    trained = [site.train(answer.initial, 2, evaluate=False) for site, answer in found]
+    found = [set_up(site_config, name, CLIENTS) for name in CLIENTS]
+    trained = [client.train(answer.initial, 2, evaluate=False) for client, answer in found]
     assert [t.labelled for t in trained] == [answer.setup.n_train for _, answer in found]
     assert sum(t.soft_labelled for t in trained) == 30
-    assert all(0 <= t.soft_labels_right <= t.soft_labelled for t in trained if t.soft_labelled)
+    assert all(0 <= t.soft_labels_correct <= t.soft_labelled for t in trained if t.soft_labelled)
 
 
 def test_soft_labels_off_learns_from_the_same_labelled_texts_alone(folders):
-    site, answer = set_up(config(folders, soft_labels="off"), "site-1", SITES)
-    trained = site.train(answer.initial, 2, evaluate=False)
-    assert (trained.labelled, trained.soft_labelled, trained.soft_labels_right) == (answer.setup.n_train, 0, None)
+    client, answer = set_up(config(folders, soft_labels="off"), "site-1", CLIENTS)
+    trained = client.train(answer.initial, 2, evaluate=False)
+    assert (trained.labelled, trained.soft_labelled, trained.soft_labels_correct) == (answer.setup.n_train, 0, None)
 
 
 # ---- the server's tasks ----
 
 
 def ask(tasks: LPFLTasks, kind: str, task, name="site-1"):
-    """What reaches the server of this site's answer, as `site_script` asks it."""
+    """What reaches the server of this client's answer, as `site_script` asks it."""
     task = through_nvflare(task)
-    return through_nvflare(tasks.handlers()[kind](task, name, messages.read_sites(task)))
+    return through_nvflare(tasks.handlers()[kind](task, name, messages.read_clients(task)))
 
 
 @pytest.mark.usefixtures("as_in_a_job")
@@ -172,22 +172,22 @@ def ask(tasks: LPFLTasks, kind: str, task, name="site-1"):
 )
 def test_tasks_are_answered_and_only_what_is_trained_travels(folders, family, changes):
     tasks = LPFLTasks(config(folders, family, **changes))
-    start = lpfl_messages.read_lpfl_setup_answer(ask(tasks, messages.SETUP, messages.setup_task(SITES)))
+    start = lpfl_messages.read_lpfl_setup_answer(ask(tasks, codec.INITIALIZE, messages.setup_task(CLIENTS)))
     shapes = {name: tuple(shape) for name, shape in start.setup.settings["parameters"].items()}
-    task = lpfl_messages.train_task(SITES, {n: v for n, v in start.initial.items() if n in shapes}, 1, evaluate=False)
-    trained = lpfl_messages.read_train_answer(ask(tasks, lpfl_messages.TRAIN, task), shapes, None)
+    task = lpfl_messages.train_task(CLIENTS, {n: v for n, v in start.initial.items() if n in shapes}, 1, evaluate=False)
+    trained = lpfl_messages.read_train_answer(ask(tasks, codec.FIT, task), shapes, None)
     assert trained.arrays.keys() == shapes.keys()
     assert any(not np.array_equal(values, start.initial.get(name)) for name, values in trained.arrays.items())
     assert (trained.labelled, trained.soft_labelled) == (start.setup.n_train, 0)
     assert np.isfinite(trained.loss)
 
-    task = lpfl_messages.train_task(SITES, trained.arrays, 2, evaluate=True)
-    again = lpfl_messages.read_train_answer(ask(tasks, lpfl_messages.TRAIN, task), shapes, TASK)
+    task = lpfl_messages.train_task(CLIENTS, trained.arrays, 2, evaluate=True)
+    again = lpfl_messages.read_train_answer(ask(tasks, codec.FIT, task), shapes, TASK)
     assert again.evaluation.n_validation == start.setup.evaluation.n_validation
     assert again.soft_labelled > 0
 
-    task = lpfl_messages.evaluate_task(SITES, trained.arrays)
-    evaluated = messages.read_evaluate_answer(ask(tasks, messages.EVALUATE, task), TASK)
+    task = lpfl_messages.evaluate_task(CLIENTS, trained.arrays)
+    evaluated = messages.read_evaluate_answer(ask(tasks, codec.EVALUATE, task), TASK)
     np.testing.assert_array_equal(evaluated.evaluation.test, again.evaluation.test)
     np.testing.assert_array_equal(evaluated.evaluation.validation, again.evaluation.validation)
     assert evaluated.evaluation.validation_loss_sum == again.evaluation.validation_loss_sum
@@ -199,13 +199,13 @@ def test_a_process_that_is_started_anew_answers_as_the_first_one_would(folders, 
     """As the simulator does with fewer threads than clients."""
     site_config = config(folders, **changes)
     first = LPFLTasks(site_config)
-    start = lpfl_messages.read_lpfl_setup_answer(ask(first, messages.SETUP, messages.setup_task(SITES)))
+    start = lpfl_messages.read_lpfl_setup_answer(ask(first, codec.INITIALIZE, messages.setup_task(CLIENTS)))
     shapes = {name: tuple(shape) for name, shape in start.setup.settings["parameters"].items()}
     arrays = {name: values for name, values in start.initial.items() if name in shapes}
 
     def train(tasks, round_number):
-        task = lpfl_messages.train_task(SITES, arrays, round_number, evaluate=False)
-        return lpfl_messages.read_train_answer(ask(tasks, lpfl_messages.TRAIN, task), shapes, None)
+        task = lpfl_messages.train_task(CLIENTS, arrays, round_number, evaluate=False)
+        return lpfl_messages.read_train_answer(ask(tasks, codec.FIT, task), shapes, None)
 
     for round_number in (1, 2):
         arrays = train(first, round_number).arrays
@@ -213,10 +213,10 @@ def test_a_process_that_is_started_anew_answers_as_the_first_one_would(folders, 
     for file in STATES.rglob("*_00003.safetensors"):  # as it was when the second process takes over
         file.unlink()
     got = train(LPFLTasks(site_config), 3)
-    assert (got.labelled, got.soft_labelled, got.soft_labels_right) == (
+    assert (got.labelled, got.soft_labelled, got.soft_labels_correct) == (
         expected.labelled,
         expected.soft_labelled,
-        expected.soft_labels_right,
+        expected.soft_labels_correct,
     )
     assert got.loss == expected.loss
     for name, values in expected.arrays.items():
@@ -227,11 +227,11 @@ def test_a_process_that_is_started_anew_answers_as_the_first_one_would(folders, 
 def test_a_new_job_in_the_same_folder_begins_with_no_soft_labels(folders):
     site_config = config(folders)
     first = LPFLTasks(site_config)
-    start = lpfl_messages.read_lpfl_setup_answer(ask(first, messages.SETUP, messages.setup_task(SITES)))
-    task = lpfl_messages.train_task(SITES, start.initial, 2, evaluate=False)
-    ask(first, lpfl_messages.TRAIN, task)
+    start = lpfl_messages.read_lpfl_setup_answer(ask(first, codec.INITIALIZE, messages.setup_task(CLIENTS)))
+    task = lpfl_messages.train_task(CLIENTS, start.initial, 2, evaluate=False)
+    ask(first, codec.FIT, task)
     assert [file.name for file in STATES.rglob("*.safetensors")] == ["soft_labels_00002.safetensors"]
-    ask(LPFLTasks(site_config), messages.SETUP, messages.setup_task(SITES))
+    ask(LPFLTasks(site_config), codec.INITIALIZE, messages.setup_task(CLIENTS))
     assert not list(STATES.rglob("*.safetensors"))
 
 
@@ -260,13 +260,13 @@ def test_a_new_job_in_the_same_folder_begins_with_no_soft_labels(folders):
 )
 def test_mistakes_are_answered_with_one_sentence(folders, changes, message):
     with pytest.raises(UserError, match=message) as caught:
-        set_up(config(folders, **changes), "site-1", SITES)
+        set_up(config(folders, **changes), "site-1", CLIENTS)
     assert "\n" not in str(caught.value)
 
 
 def test_layers_of_a_causal_model_are_named(folders):
     with pytest.raises(UserError) as caught:
-        set_up(config(folders, "llama", target_modules="query"), "site-1", SITES)
+        set_up(config(folders, "llama", target_modules="query"), "site-1", CLIENTS)
     assert str(caught.value) == (
         "--target_modules query: no layer of this model has that name; "
         "there are down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
@@ -276,4 +276,4 @@ def test_layers_of_a_causal_model_are_named(folders):
 def test_missing_column_of_the_unlabelled_file(folders, tmp_path):
     (tmp_path / "pool.csv").write_text("text,label\nfine,1\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"pool\.csv has no column 'sentence'; its columns are .'text', 'label'."):
-        set_up(config(folders, unlabelled_path="pool.csv"), "site-1", SITES)
+        set_up(config(folders, unlabelled_path="pool.csv"), "site-1", CLIENTS)

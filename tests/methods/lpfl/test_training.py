@@ -1,4 +1,4 @@
-"""A site of LP-FL without messages: where it starts, what it labels, and that hidden labels change nothing."""
+"""A client of LP-FL without messages: where it starts, what it labels, and that hidden labels change nothing."""
 
 import copy
 import math
@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from flaretune.flare.lpfl_client import open_site
+from flaretune.flare.lpfl_client import open_client
 
 from flaretune.errors import UserError
 from flaretune.methods.lpfl.config import LPFLConfig
@@ -15,12 +15,12 @@ from flaretune.methods.lpfl.local_train import TrainingSet, local_train
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
-SITES = ["site-1", "site-2"]
+CLIENTS = ["site-1", "site-2"]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("lpfl_site")
+    folder = tmp_path_factory.mktemp("lpfl_client")
     models = {family: str(save_tiny_model(family, folder / family)) for family in ("roberta", "llama")}
     return {**models, "data": str(write_reviews(folder / "data", n_train=120, n_test=20))}
 
@@ -30,31 +30,31 @@ def opened(folders, tmp_path):
     def open_it(family="roberta", name="site-1", **options):
         config = {"k_shot": 6, "unlabelled": 24, "dtype": "float32", "lora_rank": 2, **options}
         config = LPFLConfig(model_name=folders[family], dataset=folders["data"], **config)
-        return open_site(config, name, SITES, KeptStates(tmp_path / name))
+        return open_client(config, name, CLIENTS, KeptStates(tmp_path / name))
 
     return open_it
 
 
-def training_loss(tuned, site) -> float:
-    """The mean loss over the site's labelled texts before a step is made, without dropout."""
+def training_loss(tuned, client) -> float:
+    """The mean loss over the client's labelled texts before a step is made, without dropout."""
     tuned.label_model.model.eval()
-    answers = tuned.label_model.answers(site._texts.train.texts)
-    rows = zip(answers.astype(float), site._texts.train.labels, strict=True)
+    answers = tuned.label_model.answers(client._texts.train.texts)
+    rows = zip(answers.astype(float), client._texts.train.labels, strict=True)
     return sum(math.log(sum(math.exp(s) for s in row)) - row[label] for row, label in rows) / len(answers)
 
 
 @pytest.mark.parametrize("family", ["roberta", "llama"])
 def test_lora_and_full_tuning_start_from_the_same_model(opened, family):
-    site, lora = opened(family)
-    assert training_loss(lora, site) == pytest.approx(training_loss(opened(family, tuning="full")[1], site), rel=1e-5)
+    client, lora = opened(family)
+    assert training_loss(lora, client) == pytest.approx(training_loss(opened(family, tuning="full")[1], client), rel=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"freeze_a": 1}])
 def test_training_changes_the_adapter_and_nothing_else(opened, options):
-    site, tuned = opened(**options)
+    client, tuned = opened(**options)
     model = tuned.label_model.model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    answer = site.train({}, 1, evaluate=False)
+    answer = client.train({}, 1, evaluate=False)
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     wanted = (".lora_B.",) if options else (".lora_A.", ".lora_B.")
     assert changed == {name for name in before if any(part in name for part in wanted)}
@@ -62,17 +62,17 @@ def test_training_changes_the_adapter_and_nothing_else(opened, options):
 
 
 def test_soft_labels_are_the_received_model_s_softmax_and_each_text_moves_once(opened):
-    site, tuned = opened(soft_portion=0.5, soft_select="order")
+    client, tuned = opened(soft_portion=0.5, soft_select="order")
     before, seen = {}, []
     for round_number in (1, 2, 3, 4):
-        received = site.train({}, round_number, evaluate=False).arrays
-        moved = site._pool.indices.tolist()
+        received = client.train({}, round_number, evaluate=False).arrays
+        moved = client._pool.indices.tolist()
         new = moved[len(seen) :]
         if round_number > 1 and new:
             tuned.parameters.load(before)
-            logits = tuned.label_model.answers([site._texts.pool[i] for i in new]).astype(float)
+            logits = tuned.label_model.answers([client._texts.pool[i] for i in new]).astype(float)
             expected = [[math.exp(s) / sum(math.exp(t) for t in row) for s in row] for row in logits]
-            np.testing.assert_allclose(site._pool.labels[len(seen) :], expected, rtol=1e-4)
+            np.testing.assert_allclose(client._pool.labels[len(seen) :], expected, rtol=1e-4)
             tuned.parameters.load(received)
         before, seen = received, moved
     assert sorted(seen) == list(range(12))
@@ -80,21 +80,21 @@ def test_soft_labels_are_the_received_model_s_softmax_and_each_text_moves_once(o
 
 @pytest.mark.parametrize("kept", ["the same", "other texts", "nothing"])
 def test_kept_soft_labels_are_taken_up_only_for_the_texts_that_they_are_of(opened, folders, tmp_path, caplog, kept):
-    """With another number of sites, a site's share of a common data set is of other texts."""
-    site, _ = opened(soft_portion=0.5)
+    """With another number of clients, a client's share of a common data set is of other texts."""
+    client, _ = opened(soft_portion=0.5)
     for round_number in (1, 2):
-        site.train({}, round_number, evaluate=False)
+        client.train({}, round_number, evaluate=False)
     states = KeptStates(tmp_path / ("site-1" if kept != "nothing" else "elsewhere"))
-    sites = SITES if kept == "the same" else [*SITES, "site-3"]
+    clients = CLIENTS if kept == "the same" else [*CLIENTS, "site-3"]
     config = LPFLConfig(
-        model_name=folders["roberta"], dataset=folders["data"], k_shot=6, unlabelled=36 if len(sites) == 3 else 24,
+        model_name=folders["roberta"], dataset=folders["data"], k_shot=6, unlabelled=36 if len(clients) == 3 else 24,
         dtype="float32", lora_rank=2, soft_portion=0.5,
     )  # fmt: skip
-    again, _ = open_site(config, "site-1", sites, states)
+    again, _ = open_client(config, "site-1", clients, states)
     again.setup({}, after_round=2)
     if kept == "the same":
-        assert np.array_equal(again._pool.indices, site._pool.indices)
-        np.testing.assert_array_equal(again._pool.labels, site._pool.labels)
+        assert np.array_equal(again._pool.indices, client._pool.indices)
+        np.testing.assert_array_equal(again._pool.labels, client._pool.labels)
     else:
         assert len(again._pool.indices) == 0
         assert "it labels texts anew" in caplog.text
@@ -106,18 +106,18 @@ def test_training_never_sees_the_hidden_labels(opened):
     """Equal runs with true and with wrong hidden labels differ in the report alone."""
     found = []
     for flip in (False, True):
-        site, _ = opened()
+        client, _ = opened()
         if flip:
-            texts = copy.copy(site._texts)
-            object.__setattr__(texts, "truth", 1 - site._texts.truth)
-            site._texts = texts
-        found.append([site.train({}, round_number, evaluate=True) for round_number in (1, 2, 3)])
+            texts = copy.copy(client._texts)
+            object.__setattr__(texts, "truth", 1 - client._texts.truth)
+            client._texts = texts
+        found.append([client.train({}, round_number, evaluate=True) for round_number in (1, 2, 3)])
     for true, wrong in zip(*found, strict=True):
         assert (true.loss, true.soft_labelled) == (wrong.loss, wrong.soft_labelled)
         for name, values in true.arrays.items():
             np.testing.assert_array_equal(values, wrong.arrays[name])
     last = [answers[-1] for answers in found]
-    assert last[0].soft_labels_right + last[1].soft_labels_right == last[0].soft_labelled > 0
+    assert last[0].soft_labels_correct + last[1].soft_labels_correct == last[0].soft_labelled > 0
 
 
 def test_equal_seeds_repeat_a_round_and_others_do_not(opened):
@@ -129,8 +129,8 @@ def test_equal_seeds_repeat_a_round_and_others_do_not(opened):
 def test_accumulated_gradients_are_those_of_the_whole_step(opened):
     results = []
     for batch_size in (0, 3):
-        site, tuned = opened("llama", batch_size=batch_size, local_epochs=1, local_steps=0)
-        results.append((site.train({}, 1, evaluate=False), tuned))
+        client, tuned = opened("llama", batch_size=batch_size, local_epochs=1, local_steps=0)
+        results.append((client.train({}, 1, evaluate=False), tuned))
     (one, _), (three, _) = results
     assert one.loss == pytest.approx(three.loss, rel=1e-5)
     for name, values in one.arrays.items():
@@ -138,17 +138,17 @@ def test_accumulated_gradients_are_those_of_the_whole_step(opened):
 
 
 def test_a_loss_that_is_not_finite_is_one_sentence(opened):
-    site, tuned = opened()
-    texts = site._texts.train.texts[:2]
+    client, tuned = opened()
+    texts = client._texts.train.texts[:2]
     data = TrainingSet(texts, np.array([[math.nan, 1.0], [0.5, 0.5]]), np.ones(2))
     with pytest.raises(FloatingPointError, match=r"the training loss became nan in epoch 1 .* --learning_rate"):
-        local_train(tuned.label_model, tuned.parameters.trained(), data, site._settings, seed=1)
+        local_train(tuned.label_model, tuned.parameters.trained(), data, client._settings, seed=1)
 
 
-def test_a_message_without_arrays_is_not_answered_by_what_the_site_has_trained(opened):
-    site, _ = opened()
-    arrays = site.train({}, 1, evaluate=False).arrays
+def test_a_message_without_arrays_is_not_answered_by_what_the_client_has_trained(opened):
+    client, _ = opened()
+    arrays = client.train({}, 1, evaluate=False).arrays
     for told in ({}, dict(list(arrays.items())[:-1])):
         with pytest.raises(UserError, match="does not have the arrays that are trained here"):
-            site.evaluate(told)
-    assert site.evaluate(arrays).evaluation.n_validation > 0
+            client.evaluate(told)
+    assert client.evaluate(arrays).evaluation.n_validation > 0
