@@ -6,6 +6,7 @@ import cma
 import numpy as np
 import pytest
 from cma.sigma_adaptation import CMAAdaptSigmaCSA
+
 from flaretune.methods.fedbpt.server_search import ServerSearch
 
 D = 60
