@@ -20,7 +20,7 @@ def test_the_closing_report_tells_epsilon_in_place_of_what_is_unknown(values):
     told = closing_report({**values, "privacy": account(OPTIONS, 12)}, Path("summary.json"))
     assert "privacy" not in plain
     assert "privacy                  ε = 21.44, δ = 1e-05 for all that a client sends (" in told
-    assert "12 noised answers" in told
+    assert "12 noised results" in told
     for unknown in ("example-forwards", "trained on"):
         assert unknown not in told
 
