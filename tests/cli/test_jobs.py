@@ -234,7 +234,27 @@ def test_names_of_jobs_and_clients_are_no_paths(flag, name, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_of_sites_in_a_file_are_no_paths(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ("hospital.a", "'hospital.a': must be a name of letters, digits, and - _ between them, without a dot"),
+        ("a,Server", "Server: this is the server's name; give the client another"),
+        ("a,b,a", "a, a: clients need names that differ in more than case"),
+        ("ward,Ward", "ward, Ward: clients need names that differ in more than case"),
+    ],
+)
+def test_names_that_nvflare_cannot_give_to_clients_are_refused_at_the_start(names, sentence, tmp_path, capsys):
+    assert main("fedbpt", ["--clients", names, "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"error: --clients {sentence}\n"
+    tables = tmp_path / "clients.toml"
+    tables.write_text("".join(f'["{name}"]\nk_shot = 4\n' for name in dict.fromkeys(names.split(","))), "utf-8")
+    if names != "a,b,a":  # which TOML refuses
+        assert main("fedbpt", ["--per_client", str(tables), "--output", str(tmp_path / "out")]) == 1
+        assert capsys.readouterr().err == f"error: client {sentence}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["clients.toml"]
+
+
+def test_names_of_clients_in_a_file_are_no_paths(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sites.toml").write_text('["../outside"]\nk_shot = 4\n', encoding="utf-8")
     assert main("fedbpt", ["--per_client", "sites.toml", "--output", "out"]) == 1
@@ -255,9 +275,10 @@ def ends_with(monkeypatch, tmp_path):
     monkeypatch.setattr(run_job, "ProdEnv", lambda **_: SimpleNamespace())
     monkeypatch.setattr(run_job, "administrator_of", lambda kit: "anna")
 
-    def run(error, *argv, env="sim"):
+    def run(error, *argv, env="sim", says="its disk is full"):
         def execute(_env):
-            record_failure(logs.get(env, logs["sim"]) / "site-1", Failure("site-1", "its disk is full"))
+            if says:
+                record_failure(logs.get(env, logs["sim"]) / "site-1", Failure("site-1", says))
             raise error
 
         monkeypatch.setattr(run_job, "FlaretuneRecipe", lambda *_, **__: SimpleNamespace(execute=execute))
@@ -271,6 +292,23 @@ def test_what_the_clients_of_a_failed_job_said_comes_first(ends_with, env, capsy
     """A proof of concept's folder is there only once it has begun."""
     assert ends_with(RuntimeError("the simulation failed"), env=env) == 1
     assert capsys.readouterr().err == "error: site-1: its disk is full\nerror: the simulation failed\n"
+
+
+@pytest.mark.parametrize("log", ["simulate_job/log.txt", "log.txt"])
+def test_a_simulator_that_dies_by_itself_tells_its_log_s_last_error(ends_with, log, capsys, tmp_path):
+    file = tmp_path / "out" / "workspace" / "fedbpt" / "server" / log
+    file.parent.mkdir(parents=True)
+    lines = ("ERROR - the first", "ERROR - the number of clients (2) must be larger", "INFO - Good Bye!")
+    file.write_text("".join(f"2026-11-28 20:04:39,410 - SimulatorRunner - {line}\n" for line in lines), "utf-8")
+    assert ends_with(RuntimeError("Simulation failed. Logs are in places that do not exist"), says="") == 1
+    reason = f"the simulator failed: the number of clients (2) must be larger (its log is {file.relative_to(tmp_path)})"
+    assert capsys.readouterr().err.replace(f"{tmp_path}/", "") == f"error: {reason}\n"
+
+
+def test_a_proof_of_concept_s_folder_with_a_blank_is_refused(ends_with, monkeypatch, capsys):
+    monkeypatch.setattr(run_job, "PatientPocEnv", lambda **_: SimpleNamespace(poc_workspace="/tmp/a b"))
+    assert ends_with(RuntimeError("never"), env="poc") == 1
+    assert "'/tmp/a b', must have a path without blanks and quotes; set NVFLARE_POC" in capsys.readouterr().err
 
 
 def test_an_earlier_simulation_is_not_heard_of_in_a_real_federation(ends_with, capsys, tmp_path):

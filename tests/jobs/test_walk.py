@@ -11,7 +11,6 @@ import psutil
 import pytest
 import run_local
 
-from flaretune.engine.errors import Failure
 from flaretune.errors import UserError
 
 
@@ -164,9 +163,12 @@ def test_every_party_gets_its_kit_and_runs_what_is_its_own(small, tmp_path, caps
 
 
 @pytest.mark.parametrize("clients_say", [False, True])
-def test_a_step_that_fails_is_one_sentence(clients_say, small, tmp_path, capsys, monkeypatch):
+def test_a_step_that_fails_is_one_sentence(clients_say, small, tmp_path, capsys):
+    """With what clients have recorded as wrong in the folders of their jobs, if they have."""
     if clients_say:
-        monkeypatch.setattr(run_local, "failures_below", lambda folder: iter([Failure("hospital-a", "no such file")]))
+        record = """mkdir -p ../hospital-a/run && echo '{"who": "hospital-a", "sentence": "no such file"}' > """
+        guide = GUIDE.replace("echo one", f"{record} ../hospital-a/run/errors.jsonl")
+        (tmp_path / "guide.md").write_text(guide, encoding="utf-8")
     assert small() == 1
     reason = "hospital-a said: no such file" if clients_say else "its last words were 'two'"
     assert capsys.readouterr().err == (

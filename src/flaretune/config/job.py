@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +15,29 @@ CODE = CARRIED, INSTALLED = "carried", "installed"  # where server and clients h
 
 
 def check_name(what: str, name: str) -> None:
-    """Check the name of a job or a client, which becomes that of a folder.
+    """Check the name of a job, which becomes that of a folder.
 
     Raises:
         UserError: it could be a path.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name, re.ASCII):
         raise UserError(f"{what} {name!r}: must be a name of letters, digits, and - . _ between them")
+
+
+def check_clients(what: str, names: Sequence[str]) -> None:
+    """Check the names of a job's clients.
+
+    Raises:
+        UserError: NVFlare cannot provision one, keeps it to itself, or cannot tell two apart.
+    """
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name, re.ASCII):  # a dot parts names of NVFlare's cells
+            raise UserError(f"{what} {name!r}: must be a name of letters, digits, and - _ between them, without a dot")
+        if name.lower() == "server":
+            raise UserError(f"{what} {name}: this is the server's name; give the client another")
+        alike = [other for other in names if other.lower() == name.lower()]
+        if len(alike) > 1:
+            raise UserError(f"{what} {', '.join(alike)}: clients need names that differ in more than case")
 
 
 class JobConfig(Options):
@@ -56,18 +72,23 @@ class JobConfig(Options):
     output: str = option("", "folder for results; default runs/NAME", group=JOB, main=True)
 
     @property
+    def client_names(self) -> list[str]:
+        """Of --clients; none where their number is given instead."""
+        return [name.strip() for name in self.clients.split(",") if name.strip()]
+
+    @property
     def tracker(self) -> tuple[str, str]:
         """The tracker, and the address of its server or "" for files."""
         name, _, uri = self.tracking.partition("=")
         return name, uri
 
     def clashes(self) -> Iterator[str]:
-        for flag, name in (("--name", self.name), *(("--clients", name.strip()) for name in self.clients.split(","))):
-            try:
-                if name:
-                    check_name(flag, name)
-            except UserError as error:
-                yield str(error)
+        try:
+            if self.name:
+                check_name("--name", self.name)
+            check_clients("--clients", self.client_names)
+        except UserError as error:
+            yield str(error)
         if not re.fullmatch(r"none|(mlflow|wandb)(=\S+)?", self.tracking):
             yield f"--tracking {self.tracking}: must be one of none, mlflow, wandb, mlflow=URI, wandb=URI"
         if self.env == "prod" and not Path(self.startup_kit or "?").is_dir():

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from flaretune.config.client import ClientConfig
@@ -120,7 +121,7 @@ def _run(
             f"--code {job.code} is for a real federation, whose server and clients allow flaretune's classes: give "
             "--env prod or --export"
         )
-    names = [name.strip() for name in job.clients.split(",") if name.strip()]
+    names = job.client_names
     if names and per_client and set(names) != set(per_client):
         raise UserError(
             f"--clients {job.clients} and {job.per_client}, which has {', '.join(per_client)}, name other clients"
@@ -159,7 +160,10 @@ def _run(
                     raise Ended(f"the job ended as {status}", _failures(_logs(job, env), downloaded))
                 folder = Path(downloaded)
     except RuntimeError as error:
-        raise Ended(str(error), _failures(_logs(job, env))) from error
+        logs = _logs(job, env)
+        failures = _failures(logs)
+        reason = _last_error(logs) if job.env == "sim" and not failures else ""
+        raise Ended(reason or str(error), failures) from error
     except Stopped as stop:
         raise Stopped(stop.number, _what_is_left(job, server, _logs(job, env), output)) from stop
     if collect_results(folder, output) is None:
@@ -178,7 +182,13 @@ def _environment(job: JobConfig, names: list[str], n_clients: int, output: Path,
             workspace_root=str((output / "workspace").absolute()),
         )
     if job.env == "poc":
-        return PatientPocEnv(clients=names or None, num_clients=n_clients)
+        env = PatientPocEnv(clients=names or None, num_clients=n_clients)
+        if quote(str(env.poc_workspace)) != str(env.poc_workspace):  # its start scripts part it at blanks
+            raise UserError(
+                f"the proof of concept's folder, {str(env.poc_workspace)!r}, must have a path without blanks and quotes; "
+                "set NVFLARE_POC_WORKSPACE to one"
+            )
+        return env
     return ProdEnv(startup_kit_location=job.startup_kit, username=administrator_of(job.startup_kit))
 
 
@@ -197,6 +207,16 @@ def _failures(*folders: str | Path | None) -> Failures:
             who = said.setdefault(failure.sentence, [])
             who += [failure.who] if failure.who not in who else []
     return dict(sorted(said.items(), key=lambda item: item[1] == [SERVER]))
+
+
+def _last_error(logs: Path) -> str:
+    """The last error in the log of a simulated server, and where that lies; "" if it has none."""
+    for log in (logs / "server" / "simulate_job" / "log.txt", logs / "server" / "log.txt"):
+        if log.is_file():
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if errors := [line.partition(" - ERROR - ")[2] for line in lines if " - ERROR - " in line]:
+                return f"the simulator failed: {errors[-1]} (its log is {log})"
+    return ""
 
 
 def _what_is_left(job: JobConfig, server: ServerConfig, logs: Path | None, output: Path) -> str:
