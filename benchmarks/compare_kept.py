@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compare_plan import Plan, Run, make_plan, of_today
-from compare_result import CONFIG, Finished, Result, read_result
+from compare_plan import Plan, Run, make_plan, of_today, with_defaults
+from compare_result import CONFIG, Finished, read_entry, read_result
 
 from flaretune.errors import UserError
 
@@ -69,11 +69,11 @@ def read_earlier(plan: Plan, facts: Path, tell: Callable[[str], None]) -> dict[s
             then, values = asked.get(_place(vars(run))), results.get(_place(vars(run)))
             if then is None or values is None:
                 continue
-            options = {**told["defaults"][then.method], **then.options}
+            options = with_defaults(then.method, then.given, told["defaults"][then.method])
             if reason := "it has a task file of its own" if run.task else _difference(run, then.method, options):
                 reasons[reason] += 1
                 continue
-            result = Result(**{item.name: values[item.name] for item in fields(Result) if item.name in values})
+            result = read_entry(values)
             date, where = (values.get(name, told[name]) for name in ("date", "machine"))
             found[run.folder] = Finished(result, date, where, told["versions"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -13,7 +13,7 @@ from compare_table import COLUMNS, Layout
 from flaretune.cache import in_cache
 from flaretune.cli.jobs import configs_of
 from flaretune.config.job import JobConfig
-from flaretune.config.old_names import renew
+from flaretune.config.old_names import old_names, renew
 from flaretune.config.options import as_dict, build, defaults
 from flaretune.config.toml import read_toml
 from flaretune.errors import UserError, near
@@ -27,15 +27,20 @@ PARTS = {"seeds": list, "columns": list, "common": dict, "method": dict, "splits
 
 @dataclass(frozen=True)
 class Run:
-    """One job of the comparison: `options` as the plan asks for them, `resolved` with all defaults filled in.
+    """One job of the comparison.
 
-    `task` is what the file of a task of one's own says, but for where its data is; None for a shipped task.
+    Attributes:
+        given: options as they stand in the plan, which may be by old names.
+        options: the same by the names of today.
+        resolved: all options, with their defaults.
+        task: what the file of a task of one's own says, but for where its data is; None for a shipped task.
     """
 
     row: str
     split: str
     seed: int
     method: str
+    given: dict[str, Any]
     options: dict[str, Any]
     resolved: dict[str, Any]
     task: dict[str, Any] | None
@@ -46,7 +51,7 @@ class Run:
 
     @property
     def shares_model(self) -> bool:
-        """Whether its clients ask a process that has the model, and hold none themselves."""
+        """Whether its clients use a process that has the model, and hold none themselves."""
         return bool(self.resolved["share_model"])
 
     @property
@@ -106,15 +111,16 @@ def make_plan(values: dict[str, Any], path: str) -> Plan:
 
     def make(row: dict[str, Any], split: str, seed: int) -> Run:
         parts = (values.get("common", {}), methods.get(row["method"], {}), splits[split], row["options"])
-        options = {name: value for part in parts for name, value in part.items()}
+        given = {name: value for part in parts for name, value in part.items()}
         place = f"{path}, row {row['name']!r}, split {split}"
         try:
-            options = of_today(row["method"], options)
+            options = of_today(row["method"], given)
         except UserError as error:
             raise UserError(f"{place}: {error}") from error
         resolved = {**_resolve(row["method"], options, place), "seed": seed}
-        options = {**options, "min_clients": resolved["min_clients"], "seed": seed}
-        return Run(row["name"], split, seed, row["method"], options, resolved, _read_task(resolved, place))
+        about = {"min_clients": resolved["min_clients"], "seed": seed}
+        given, options = {**given, **about}, {**options, **about}
+        return Run(row["name"], split, seed, row["method"], given, options, resolved, _read_task(resolved, place))
 
     # all rows with the first seed, then all with the second: an interrupted comparison has every row
     runs = tuple(make(row, split, seed) for seed in seeds for row in rows for split in row["splits"])
@@ -165,6 +171,13 @@ def of_today(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
         UserError: one asks for what is not there any more.
     """
     return renew(options, *configs_of(METHODS[method]), place="")[0]
+
+
+def with_defaults(method: str, given: Mapping[str, Any], earlier_defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the defaults of their time; what both name, by whichever of its names, is as given."""
+    names = old_names(*configs_of(METHODS[method]))
+    taken = {names.get(name) or name for name in given}
+    return {**{k: v for k, v in earlier_defaults.items() if (names.get(k) or k) not in taken}, **given}
 
 
 def _read_task(options: dict[str, Any], place: str) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from measurements.gpu_memory import memory_by_clients
 from measurements.shapes import SHAPES, find_shapes
 
 from flaretune.cli.console import add_manners, check_output, parse, run
-from flaretune.engine.records import write_json
+from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
 from flaretune.models.load import DTYPES, resolve_device
 

@@ -64,7 +64,7 @@ def add_measurements(commands: Any) -> None:
     command.add_argument("--dtype", default="auto", help="of ours: auto, bfloat16 or float32 (default: auto)")
     for name, text in (
         ("n_candidates", "search points in a generation"),
-        ("n_examples", "texts of a site"),
+        ("n_examples", "texts of a client"),
         ("batch_size", "texts in a forward pass; 0: what jobs use"),
         ("perturb", "1: also ask with perturbed texts"),
         ("repeats", "measurements, of which the median counts"),
@@ -73,7 +73,7 @@ def add_measurements(commands: Any) -> None:
     command.add_argument("--only_ends", action="store_true", help="the published way and ours, no steps in between")
     add("round", _round)
     command = add("wire", _wire)
-    command.add_argument("--clients", type=int, default=10, metavar="N", help="sites of the job (default: 10)")
+    command.add_argument("--clients", type=int, default=10, metavar="N", help="clients of the job (default: 10)")
     command = add("memory", _memory)
     command.add_argument(
         "--clients", type=int, nargs="+", default=[1, 4, 10], metavar="N", help="numbers of clients (default: 1 4 10)"
@@ -119,7 +119,7 @@ def _round(args: argparse.Namespace) -> None:
 def _wire(args: argparse.Namespace) -> None:
     from measurements.wire import wire, wire_table
 
-    _tell(args, wire(n_sites=args.clients), wire_table)
+    _tell(args, wire(n_clients=args.clients), wire_table)
 
 
 def _memory(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""jobs/own_task.md, run as it stands there in a copy of the repository, with a tiny model."""
+"""docs/how-to/own-task.md, run as it stands there in a copy of the repository, with a tiny model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.authoring.tickets import WORDS, write_tickets
 from tests.jobs_for_tests import REPOSITORY, environment_in, read_summary
 from tests.models_for_tests import save_tiny_model
 
-GUIDE = REPOSITORY / "jobs" / "own_task.md"
+GUIDE = REPOSITORY / "docs" / "how-to" / "own-task.md"
 NOT_COPIED = shutil.ignore_patterns("__pycache__", "tasks_local")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

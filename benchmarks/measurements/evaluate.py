@@ -1,4 +1,4 @@
-"""How fast a site evaluates a generation of FedBPT's search, against the published code's way."""
+"""How fast a client evaluates a generation of FedBPT's search, against the published code's way."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EvaluateSettings:
 
     Attributes:
         n_candidates: λ.
-        n_examples: N, of one site.
+        n_examples: N, of one client.
         intrinsic_dim: d.
         local_iter: I, the generations in a round.
         n_prompt_tokens: n; 0: the shape's own.

@@ -14,7 +14,7 @@ from measurements.simulated import JobRun, run_fedbpt
 
 ROUNDS = 20
 # Next to nothing for the model to do, one model for all clients, so that a client's process is light.
-LIGHT = {"share_lm": 1, "local_iter": 1, "local_popsize": 2, "eval_clients": "first", "covariance": "full"}
+LIGHT = {"share_model": 1, "local_iter": 1, "local_popsize": 2, "eval_clients": "first", "covariance": "full"}
 
 
 def load(
@@ -63,7 +63,7 @@ def _numbers(run: JobRun, n_clients: int) -> dict[str, Any]:
         "bytes_down": round(run.summary["bytes_down_per_client_round"]),
         "bytes_up": round(run.summary["bytes_up_per_client_round"]),
         "server_mb": [held[0], held[len(held) // 2], held[-1]],
-        "lost": sum(n_clients - len(r["sites"]) for r in run.summary["rounds"]),
+        "lost": sum(n_clients - len(r["clients"]) for r in run.summary["rounds"]),
     }
 
 

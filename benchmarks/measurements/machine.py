@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from flaretune.engine.records import versions
+from flaretune.engine.summary import versions
 
 
 def circumstances() -> dict[str, Any]:

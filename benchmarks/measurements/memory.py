@@ -14,7 +14,7 @@ from measurements.simulated import JobRun, run_fedbpt
 
 ROUNDS = 3
 # how clients come by their answers, and the options that do it; `turns` has fewer threads than clients
-WAYS: dict[str, dict[str, Any]] = {"local": {}, "shared": {"share_lm": 1}, "turns": {"share_lm": 1, "threads": 2}}
+WAYS: dict[str, dict[str, Any]] = {"local": {}, "shared": {"share_model": 1}, "turns": {"share_model": 1, "threads": 2}}
 
 
 def memory(clients: Sequence[int] = (1, 4, 10), options: Mapping[str, Any] | None = None) -> dict[str, Any]:

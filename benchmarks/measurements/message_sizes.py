@@ -6,49 +6,55 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from flaretune.methods.fedbpt.answers import SearchAnswer
 from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.abstract.fl_model import FLModel
 from nvflare.app_common.decomposers import common_decomposers
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.fuel.utils import fobs
 
-from flaretune.flare import fedbpt_messages
+from flaretune.engine import codec
 from flaretune.flare.environment import variable
-from flaretune.methods.fedbpt.distribution import CovarianceForm, Distribution
-from flaretune.methods.fedbpt.local_search import LocalResult
+from flaretune.flare.transport import to_model
+from flaretune.methods.base import FitRequest, FitResult
+from flaretune.methods.fedbpt.distribution import CovarianceForm, Distribution, pack
 from flaretune.seeding import derive_seed
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 _CHUNKS = "NVFLARE_NP_DOWNLOAD_CHUNK_SIZE"
 
 
-def search_round(dim: int, form: CovarianceForm, n_sites: int = 10) -> tuple[FLModel, FLModel]:
-    """Task and answer of a round of FedBPT at a client that also evaluates on test data: the most that any has to say.
+def fedbpt_round(dim: int, form: CovarianceForm, n_clients: int = 10) -> tuple[FLModel, FLModel]:
+    """Fit task and reply of FedBPT at a client that also evaluates on test data: the most that any has to say.
 
     Args:
         dim: d.
         form: in which the covariance travels.
-        n_sites: sites of the job, whose names the task lists.
+        n_clients: of the job, whose names the task lists.
     """
     rng = np.random.default_rng(derive_seed(1, "bench", "wire", dim))
     factor = rng.standard_normal((dim, dim))
     distribution = Distribution(rng.standard_normal(dim), 0.875, np.eye(dim) + factor @ factor.T / dim)
-    sites = [f"site-{number}" for number in range(1, n_sites + 1)]
+    request = FitRequest(1, pack(distribution, form), {}, evaluate=True)
+    common = codec.task([f"site-{number}" for number in range(1, n_clients + 1)], "", 0, None)
+    found = {
+        "mean": rng.standard_normal(dim).astype(np.float32),
+        "fitness": np.array([0.625]),
+        "sigma_square_sum": np.array([7.5]),
+    }
     counters = Counters(queries=41, example_forwards=1312, seconds=3.25, memory_mb=812.5)
     evaluation = Evaluation(np.array([20, 32]), 17.5, 32, np.array([71, 100]))
-    result = LocalResult(rng.standard_normal(dim), 0.625, 7.5, 41)
-    task = fedbpt_messages.search_task(sites, distribution, form, round_number=1, evaluate=True)
-    answer = fedbpt_messages.search_answer(SearchAnswer(result, 32, counters, evaluation))
-    for message in (task, answer):
+    result = FitResult(found, {"n_train": 32}, counters, evaluation)
+    messages = tuple(map(to_model, (codec.fit_message(common, request), codec.fit_reply(result))))
+    for message in messages:
         message.current_round, message.total_rounds = 3, 10
-    return task, answer
+    return messages
 
 
-def search_round_bytes(dim: int, form: CovarianceForm, n_sites: int = 10) -> tuple[int, int]:
-    """Bytes down and up of `search_round`, without what NVFlare puts around a message when it sends it."""
+def fedbpt_round_bytes(dim: int, form: CovarianceForm, n_clients: int = 10) -> tuple[int, int]:
+    """Bytes down and up of `fedbpt_round`, without what NVFlare puts around a message when it sends it."""
+    messages = fedbpt_round(dim, form, n_clients)
     with serialiser_of_a_job():
-        down, up = (len(fobs.dumps(FLModelUtils.to_shareable(message))) for message in search_round(dim, form, n_sites))
+        down, up = (len(fobs.dumps(FLModelUtils.to_shareable(message))) for message in messages)
     return down, up
 
 

@@ -8,14 +8,15 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from flaretune.flare.message_sizes import search_round, serialiser_of_a_job, write_and_read
 from markdown_table import markdown_table
 
-from flaretune.cli.jobs import FEDBPT, read_preset
+from flaretune.cli.jobs import read_preset
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.local_search import local_search
+from flaretune.methods.registry import find_method
 from measurements.machine import circumstances
+from measurements.message_sizes import fedbpt_round, serialiser_of_a_job, write_and_read
 from measurements.simulated import run_fedbpt
 
 ROUNDS = 4
@@ -40,14 +41,14 @@ def round_seconds(options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     rounds = run.summary["rounds"][1:]
     total = median(r["seconds"] for r in rounds)
     overhead = median(r["overhead_seconds"] for r in rounds)
-    resolved = {**read_preset(FEDBPT, "demo"), **asked}
+    resolved = {**read_preset(find_method("fedbpt"), "demo"), **asked}
     config = FedBPTConfig(
         intrinsic_dim=resolved["intrinsic_dim"],
         local_iter=resolved["local_iter"],
         local_popsize=resolved["local_popsize"],
     )
     cma = _fastest(lambda: _search(config))
-    both = search_round(config.intrinsic_dim, resolved["covariance"], resolved["n_clients"])
+    both = fedbpt_round(config.intrinsic_dim, resolved["covariance"], resolved["n_clients"])
     with serialiser_of_a_job():
         messages = _fastest(lambda: write_and_read(both))
     parts = {"model": total - overhead - cma, "cma": cma, "messages": messages, "nvflare": overhead - messages}
@@ -56,7 +57,7 @@ def round_seconds(options: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 
 def _search(config: FedBPTConfig) -> None:
-    """A site's search in a round, of a function that costs nothing."""
+    """A client's search in a round, of a function that costs nothing."""
     start = Distribution(np.zeros(config.intrinsic_dim), 1.0)
     local_search(
         start,
@@ -80,8 +81,8 @@ def round_table(result: Mapping[str, Any]) -> str:
     """What `round_seconds` gave as a table in Markdown."""
     seconds = result["seconds"]
     names = {
-        "model": "the model, at the slowest site",
-        "cma": "CMA-ES at a site",
+        "model": "the model, at the slowest client",
+        "cma": "CMA-ES at a client",
         "messages": "writing and reading messages",
         "nvflare": "NVFlare and the server",
         "total": "a round",

@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flaretune.flare.message_sizes import search_round_bytes
 from markdown_table import markdown_table
 
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.distribution import COVARIANCE_FORMS
 from measurements.machine import circumstances
+from measurements.message_sizes import fedbpt_round_bytes
 
 DIMS = (50, 100, 200, 500)
 
 
-def wire(dims: Sequence[int] = DIMS, n_sites: int = 10) -> dict[str, Any]:
+def wire(dims: Sequence[int] = DIMS, n_clients: int = 10) -> dict[str, Any]:
     """Bytes per client and round.
 
     Args:
         dims: intrinsic dimensions d.
-        n_sites: sites of the job, whose names a task lists.
+        n_clients: of the job, whose names a task lists.
 
     Returns:
         What `measure.py wire --json` prints: under ``bytes`` by form and dimension (as text) ``down``, ``up``,
         ``total``.
 
     Raises:
-        UserError: a dimension or the number of sites is below 1.
+        UserError: a dimension or the number of clients is below 1.
     """
-    for name, values in (("intrinsic_dim", dims), ("n_clients", [n_sites])):
+    for name, values in (("intrinsic_dim", dims), ("n_clients", [n_clients])):
         for value in values:
             if value < 1:
                 raise UserError(f"--{name} {value}: must be at least 1")
@@ -37,9 +37,9 @@ def wire(dims: Sequence[int] = DIMS, n_sites: int = 10) -> dict[str, Any]:
     for form in COVARIANCE_FORMS:
         found[form] = {}
         for dim in dims:
-            down, up = search_round_bytes(dim, form, n_sites)
+            down, up = fedbpt_round_bytes(dim, form, n_clients)
             found[form][str(dim)] = {"down": down, "up": up, "total": down + up}
-    return {"bytes": found, "n_sites": n_sites, **circumstances()}
+    return {"bytes": found, "n_clients": n_clients, **circumstances()}
 
 
 def wire_table(result: Mapping[str, Any]) -> str:
@@ -52,6 +52,6 @@ def wire_table(result: Mapping[str, Any]) -> str:
     ]
     note = (
         "Bytes down + up of a client's messages in a round, as NVFlare "
-        f"{result['versions']['nvflare']} serialises them in a job of {result['n_sites']} sites; {result['date']}."
+        f"{result['versions']['nvflare']} serialises them in a job of {result['n_clients']} clients; {result['date']}."
     )
     return markdown_table(heads, rows, "lr", note)

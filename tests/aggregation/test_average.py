@@ -45,7 +45,7 @@ def test_the_average_is_weighted_by_numbers_of_texts(n_texts):
 def test_the_weighted_mean_has_the_bits_of_nvflare_s(n_texts):
     updates, helper = some_updates(len(n_texts)), WeightedAggregationHelper()
     for i, (update, n) in enumerate(zip(updates, n_texts, strict=True)):
-        helper.add(update, n / sum(n_texts), f"client-{i}", 1)
+        helper.add(update, n / sum(n_texts), f"site-{i}", 1)
     got = weighted_mean(updates, np.array(n_texts))
     for name, values in helper.get_result().items():
         assert values.tobytes() == got[name].tobytes()

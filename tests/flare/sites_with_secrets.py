@@ -46,7 +46,7 @@ def secrets_in(file: Path, model: str) -> dict[str, bytes]:
 
 
 def fields_of(model: FLModel) -> dict[str, object]:
-    """Every field of an answer by the name that PRIVACY.md gives it; arrays of an adapter are a list."""
+    """Every field of an answer by the name that the table gives it; arrays of an adapter are a list."""
     fields: dict[str, object] = {}
     for name, values in model.params.items():
         if ".lora_" in name:

@@ -172,7 +172,7 @@ def test_proof_of_concept_federation(run, ended, folders, tmp_path):
 
     By the command in the guide, for another model, other texts and fewer rounds.
     """
-    guide = (REPOSITORY / "jobs" / "federation" / "README.md").read_text(encoding="utf-8")
+    guide = (REPOSITORY / "docs" / "operations" / "federation.md").read_text(encoding="utf-8")
     command = shlex.split(re.search(r"^python (jobs/fedbpt_job\.py .*--env poc .*)$", guide, re.MULTILINE)[1])
     sites = command[command.index("--clients") + 1].split(",")
     output = tmp_path / "out"

@@ -125,7 +125,7 @@ def test_the_executor_refuses_other_scripts(script):
 
 def test_the_guide_allows_exactly_the_classes_that_jobs_need(tmp_path):
     """Besides those that NVFlare allows by itself."""
-    guide = (Path(__file__).parents[2] / "jobs" / "federation" / "README.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "operations" / "federation.md").read_text(encoding="utf-8")
     allowed = {line.strip().split('"')[1] for line in guide.splitlines() if line.strip().startswith('"flaretune.')}
     needed = set()
     for i, method in enumerate((FEDBPT, LPFL)):

@@ -1,4 +1,4 @@
-"""Messages of real sites against the table of PRIVACY.md, and a search of their bytes for what must not be there."""
+"""Messages of real sites against docs/operations/privacy.md, and a search of their bytes for what must not be there."""
 
 import numpy as np
 import pytest

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import run_local
 
+from flaretune.engine.errors import Failure
 from flaretune.errors import UserError
 
 
@@ -118,11 +119,11 @@ GUIDE = """
 ```sh
 mkdir kits && for name in localhost hospital-a hospital-b hospital-c; do echo "kit of $name" > "kits/$name.tgz"; done
 ```
-**server, sites:**
+**server, clients:**
 ```sh
 cat "$SITE.tgz" >> ../said
 ```
-**sites, if installed:**
+**clients, if installed:**
 ```sh
 exit 7
 ```
@@ -162,13 +163,12 @@ def test_every_party_gets_its_kit_and_runs_what_is_its_own(small, tmp_path, caps
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("sites_say", [False, True])
-def test_a_step_that_fails_is_one_sentence(sites_say, small, tmp_path, capsys, monkeypatch):
-    if sites_say:
-        found = [("hospital-a", "no such file"), ("log.txt", "not a site")]
-        monkeypatch.setattr(run_local, "error_sentences", lambda folder: iter(found))
+@pytest.mark.parametrize("clients_say", [False, True])
+def test_a_step_that_fails_is_one_sentence(clients_say, small, tmp_path, capsys, monkeypatch):
+    if clients_say:
+        monkeypatch.setattr(run_local, "failures_below", lambda folder: iter([Failure("hospital-a", "no such file")]))
     assert small() == 1
-    reason = "hospital-a said: no such file" if sites_say else "its last words were 'two'"
+    reason = "hospital-a said: no such file" if clients_say else "its last words were 'two'"
     assert capsys.readouterr().err == (
         f"error: guide.md:17, '2. Job', run by administrator: it ended with status 1; {reason}; "
         f"all that was said is in {tmp_path / 'out' / 'log.txt'}\n"

@@ -1,4 +1,4 @@
-"""The table of PRIVACY.md, for the tests that hold it against messages."""
+"""The table of docs/operations/privacy.md, for the tests that hold it against messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-FILE = Path(__file__).parents[2] / "PRIVACY.md"
+FILE = Path(__file__).parents[2] / "docs" / "operations" / "privacy.md"
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,11 @@ def test_memory_runs_every_way_that_there_is(monkeypatch):
 
     def run(options):
         asked.append(options)
-        return run_of(options["n_clients"], options.get("share_lm", 0), options.get("threads", 0), 4.0)
+        return run_of(options["n_clients"], options.get("share_model", 0), options.get("threads", 0), 4.0)
 
     monkeypatch.setattr(bench_memory, "run_fedbpt", run)
     result = bench_memory.memory([1, 4])
-    ways = [(o["n_clients"], o.get("share_lm", 0), o.get("threads", 0)) for o in asked]
+    ways = [(o["n_clients"], o.get("share_model", 0), o.get("threads", 0)) for o in asked]
     assert ways == [(1, 0, 0), (1, 1, 0), (4, 0, 0), (4, 1, 0), (4, 1, 2)]
     assert all(o["preset"] == "demo" and o["num_rounds"] == result["rounds"] for o in asked)
     assert result["local"]["4"]["peak_mb"] == 4000

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 
-from flaretune.flare import lpfl_messages, messages
+from flaretune.engine import codec
 from flaretune.tasks.evaluation import SetupAnswer
 from tests.flare.sending import COUNTERS, EVALUATION, TASK, serialised, through_nvflare
 
 pytestmark = pytest.mark.usefixtures("as_in_a_job")
 
-SITES = ["hospital-a", "hospital-b"]
+CLIENTS = ["hospital-a", "hospital-b"]
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
 SHAPES = {A: (2, 5), B: (4, 2)}
@@ -42,7 +42,7 @@ def a_train_answer(**changes) -> TrainAnswer:
         arrays=arrays(),
         labelled=8,
         soft_labelled=16,
-        soft_labels_right=13,
+        soft_labels_correct=13,
         loss=0.4375,
         counters=COUNTERS,
         evaluation=None,
@@ -55,7 +55,7 @@ def a_setup_answer(settings=SETTINGS) -> LPFLSetupAnswer:
 
 
 def test_setup_both_ways():
-    assert messages.read_sites(through_nvflare(messages.setup_task(SITES))) == SITES
+    assert messages.read_clients(through_nvflare(messages.setup_task(CLIENTS))) == CLIENTS
     got = lpfl_messages.read_lpfl_setup_answer(through_nvflare(lpfl_messages.lpfl_setup_answer(a_setup_answer())))
     assert (got.setup.settings, got.setup.n_train, got.setup.counters) == (SETTINGS, 8, COUNTERS)
     assert got.setup.zero_shot.tolist() == [51, 100]
@@ -63,7 +63,7 @@ def test_setup_both_ways():
     assert_same(got.initial, arrays())
 
 
-def test_a_site_that_trains_every_parameter_has_no_initial_adapter():
+def test_a_client_that_trains_every_parameter_has_no_initial_adapter():
     sent = replace(a_setup_answer({**SETTINGS, "options": {}, "initial": {}}), initial={})
     got = lpfl_messages.read_lpfl_setup_answer(through_nvflare(lpfl_messages.lpfl_setup_answer(sent)))
     assert got.initial == {}
@@ -73,17 +73,17 @@ def test_a_site_that_trains_every_parameter_has_no_initial_adapter():
 @pytest.mark.parametrize("evaluation", [EVALUATION, replace(EVALUATION, test=None), None])
 @pytest.mark.parametrize("right", [13, 0, None])
 def test_train_both_ways(evaluation, right):
-    task = through_nvflare(lpfl_messages.train_task(SITES, arrays(), 7, evaluate=evaluation is not None))
+    task = through_nvflare(lpfl_messages.train_task(CLIENTS, arrays(), 7, evaluate=evaluation is not None))
     got, round_number, evaluate = lpfl_messages.read_train_task(task)
     assert_same(got, arrays())
     assert (round_number, evaluate) == (7, evaluation is not None)
-    assert messages.read_sites(task) == SITES
+    assert messages.read_clients(task) == CLIENTS
 
-    sent = a_train_answer(soft_labels_right=right, evaluation=evaluation)
+    sent = a_train_answer(soft_labels_correct=right, evaluation=evaluation)
     message = through_nvflare(lpfl_messages.train_answer(sent))
     back = lpfl_messages.read_train_answer(message, SHAPES, None if evaluation is None else TASK)
     assert_same(back.arrays, arrays())
-    assert (back.labelled, back.soft_labelled, back.soft_labels_right, back.loss) == (8, 16, right, 0.4375)
+    assert (back.labelled, back.soft_labelled, back.soft_labels_correct, back.loss) == (8, 16, right, 0.4375)
     assert back.counters == COUNTERS
     if evaluation is None:
         assert back.evaluation is None
@@ -93,14 +93,14 @@ def test_train_both_ways(evaluation, right):
 
 
 def test_a_round_may_start_from_the_pretrained_parameters():
-    task = through_nvflare(lpfl_messages.train_task(SITES, {}, 1, evaluate=False))
+    task = through_nvflare(lpfl_messages.train_task(CLIENTS, {}, 1, evaluate=False))
     assert lpfl_messages.read_train_task(task) == ({}, 1, False)
 
 
 def test_what_to_evaluate_arrives():
-    task = through_nvflare(lpfl_messages.evaluate_task(SITES, arrays()))
+    task = through_nvflare(lpfl_messages.evaluate_task(CLIENTS, arrays()))
     assert_same(lpfl_messages.read_evaluate_task(task), arrays())
-    assert messages.read_sites(task) == SITES
+    assert messages.read_clients(task) == CLIENTS
 
 
 def test_an_adapter_takes_four_bytes_a_number_on_the_wire():
@@ -108,7 +108,7 @@ def test_an_adapter_takes_four_bytes_a_number_on_the_wire():
     big = {f"{LAYER}.{i}": np.ones(shape, dtype=np.float32) for i, shape in enumerate([(8, 640), (640, 8)] * 4)}
     n_numbers = 4 * 2 * 8 * 640
     for message in (
-        lpfl_messages.train_task(SITES, big, 1, True),
+        lpfl_messages.train_task(CLIENTS, big, 1, True),
         lpfl_messages.train_answer(a_train_answer(arrays=big, evaluation=EVALUATION)),
     ):
         assert 4 * n_numbers < len(serialised(message)) < 4 * n_numbers + 5_000
@@ -134,9 +134,9 @@ def test_arrays_that_are_refused(name, value, message):
         (setup, lpfl_messages.read_lpfl_setup_answer),
     ):
         if value is None:
-            del model.params[name]
+            del model.arrays[name]
         else:
-            model.params[name] = value
+            model.arrays[name] = value
         with pytest.raises(ValueError, match=message):
             read(through_nvflare(model))
 
@@ -145,7 +145,7 @@ def test_arrays_that_are_refused(name, value, message):
 def test_numbers_that_float32_cannot_hold_are_refused(big):
     """They are finite as they arrive, and would not be any more when they are averaged."""
     model = lpfl_messages.train_answer(a_train_answer())
-    model.params[A] = np.full((2, 5), big, dtype=np.float64)
+    model.arrays[A] = np.full((2, 5), big, dtype=np.float64)
     with pytest.raises(ValueError, match="lora_A"):
         lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, None)
 
@@ -158,9 +158,9 @@ def test_numbers_that_float32_cannot_hold_are_refused(big):
         ({"labelled": -1}, "'labelled' is -1, expected a whole number"),
         ({"labelled": 8.0}, "'labelled' is 8.0, expected a whole number"),
         ({"soft_labelled": None}, "'soft_labelled' is None, expected a whole number"),
-        ({"soft_labels_right": -2}, "'soft_labels_right' is -2, expected a whole number"),
-        ({"soft_labels_right": 17}, "'soft_labels_right' is 17 of 16 soft-labelled texts, which cannot be"),
-        ({"soft_labelled": 12}, "'soft_labels_right' is 13 of 12 soft-labelled texts, which cannot be"),
+        ({"soft_labels_correct": -2}, "'soft_labels_correct' is -2, expected a whole number"),
+        ({"soft_labels_correct": 17}, "'soft_labels_correct' is 17 of 16 soft-labelled texts, which cannot be"),
+        ({"soft_labelled": 12}, "'soft_labels_correct' is 13 of 12 soft-labelled texts, which cannot be"),
         ({"loss": -1.0}, "'loss' is -1.0, expected a number between 0 and"),
         ({"loss": 1e308}, r"'loss' is 1e\+308, expected a number between 0 and"),
         ({"loss": "small"}, "'loss' is 'small', expected a number"),
@@ -172,7 +172,7 @@ def test_numbers_that_float32_cannot_hold_are_refused(big):
 )
 def test_train_answers_that_are_refused(fields, message):
     model = lpfl_messages.train_answer(a_train_answer())
-    model.meta["flaretune"].update(fields)
+    model.fields.update(fields)
     with pytest.raises(ValueError, match=message):
         lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, None)
 
@@ -181,14 +181,14 @@ def test_more_labelled_texts_than_k_for_each_class_are_refused():
     settings = {"options": {"k_shot": 4}, "task": {"label_values": [0, 1]}}
     model = lpfl_messages.train_answer(a_train_answer())  # of 8
     assert lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, None, settings).labelled == 8
-    model.meta["flaretune"]["labelled"] = 9
-    with pytest.raises(ValueError, match="'labelled' tells of 9 texts, and --k_shot gives a site 8 at the most"):
+    model.fields["labelled"] = 9
+    with pytest.raises(ValueError, match="'labelled' tells of 9 texts, and --k_shot gives a client 8 at the most"):
         lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, None, settings)
 
 
 def test_an_evaluation_that_was_asked_for_must_be_there():
     model = lpfl_messages.train_answer(a_train_answer())
-    with pytest.raises(ValueError, match="'dev_loss' is missing"):
+    with pytest.raises(ValueError, match="'validation_loss' is missing"):
         lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, TASK)
 
 
@@ -197,8 +197,8 @@ def test_a_message_of_something_else_is_refused():
     model.meta = {}
     with pytest.raises(ValueError, match="no 'flaretune' field"):
         lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, None)
-    task = lpfl_messages.train_task(SITES, arrays(), 1, True)
-    task.meta["flaretune"]["schema"] = 1
+    task = lpfl_messages.train_task(CLIENTS, arrays(), 1, True)
+    task.fields["schema"] = 1
     for read in (lpfl_messages.read_train_task, lpfl_messages.read_evaluate_task):
         with pytest.raises(ValueError, match="message schema 1, expected 3"):
             read(through_nvflare(task))
