@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flaretune.cli.jobs import FEDBPT, LPFL, main
+from flaretune.cli.jobs import main
 from flaretune.cli.main import make_parser
 
 SCRIPTS: dict[str, Callable[[list[str]], int]] = {
-    "fedbpt_job": lambda argv: main(FEDBPT, argv),
-    "lpfl_job": lambda argv: main(LPFL, argv),
+    "fedbpt_job": lambda argv: main("fedbpt", argv),
+    "lpfl_job": lambda argv: main("lpfl", argv),
     "compare": lambda argv: importlib.import_module("compare").main(argv),
     "poison": lambda argv: importlib.import_module("poison").main(["--method", "lpfl", *argv]),
     "measure": lambda argv: importlib.import_module("measure").main(["evaluate", *argv]),
