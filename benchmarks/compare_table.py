@@ -129,7 +129,7 @@ def size(n_bytes: float) -> str:
 ACCURACY = Column(
     "accuracy",
     _spread_of("test_accuracy"),
-    "Accuracy on test data of the round chosen by validation data: mean ± sample standard deviation over {n_seeds} "
+    "Accuracy on test data of the round chosen on the validation set: mean ± sample standard deviation over {n_seeds} "
     "seeds.",
     by_split=True,
 )
@@ -143,8 +143,8 @@ COLUMNS = {  # by the names that a plan's `columns` may hold
     "epsilon": Column(
         "ε",
         _epsilon,
-        "ε: the most of a line; with noise the accuracy is that of the last round, and clients do not tell what they "
-        "spent.",
+        "ε: the most of a line; with noise the accuracy is that of the last round, and clients do not report what "
+        "they spent.",
     ),
     "parameters": Column("trained parameters", _parameters, zero_shot="0"),
     "bytes": Column("bytes per client and round, down + up", _bytes, "Bytes: mean of a line's runs."),

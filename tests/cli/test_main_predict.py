@@ -11,9 +11,10 @@ import pytest
 
 from flaretune.cli.main import main
 from flaretune.data.load import load_file
-from flaretune.methods.classifier import Classifier, load_classifier, score
+from flaretune.methods.classifier import Classifier, score
 from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
 from flaretune.methods.lpfl.artifact import save_adapter
+from flaretune.methods.registry import load_classifier
 from flaretune.tasks.spec import TaskSpec, task_table
 from tests.adapters_for_tests import random_adapter
 from tests.commands_for_tests import SRC, python, run

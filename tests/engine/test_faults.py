@@ -33,7 +33,9 @@ def job(tmp_path):
 def test_replies_that_no_honest_client_sends_are_excluded_and_named(job, caplog):
     told, summary = job(["site-1", "site-2", "damaged"])
     assert told.failure == ""
-    assert [r["clients"] for r in summary["rounds"][1:]] == [["site-1", "site-2"]] * 5 + [["damaged", "site-1", "site-2"]]
+    assert [r["clients"] for r in summary["rounds"][1:]] == [["site-1", "site-2"]] * 5 + [
+        ["damaged", "site-1", "site-2"]
+    ]
     reasons = [
         "array 'mean' holds values that are not finite",
         "array 'fitness' holds values that are not finite",

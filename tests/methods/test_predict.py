@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flaretune.flare.fedbpt_client import set_up
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flaretune.data.load import load_file
 from flaretune.errors import UserError
-from flaretune.methods.classifier import load_classifier, score
+from flaretune.methods.base import ClientContext
+from flaretune.methods.classifier import score
 from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
+from flaretune.methods.fedbpt.client import open_client
 from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.registry import load_classifier
 from flaretune.seeding import derive_seed
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
@@ -30,8 +32,8 @@ def save_found_prompt(folder: Path, model: Path, data: Path, **options) -> tuple
         model_name=str(model), dataset=str(data), dtype="float32", k_shot=4, intrinsic_dim=DIM, eval_clients="all",
         **{"n_prompt_tokens": 3, "seed": 5, "alpha": 2.0, "sigma": 0.5, **options},
     )  # fmt: skip
-    clients, answers = zip(*(set_up(config, name, CLIENTS) for name in CLIENTS), strict=True)
-    settings = answers[0].settings
+    clients = [open_client(config, ClientContext(name, CLIENTS, folder / name)) for name in CLIENTS]
+    settings = clients[0].initialize().settings
     point = np.random.default_rng(1).standard_normal(DIM).astype(np.float32)
     file = folder / "best_prompt.safetensors"
     save_prompt(PromptArtifact(point, settings["task"], settings["options"], settings["model"], {}), file)
@@ -73,7 +75,7 @@ def test_the_score_on_the_test_file_is_what_the_clients_counted(tmp_path, data, 
     """Though the clients shared the texts out, and asked with other batches and cached texts."""
     file, clients = save_found_prompt(tmp_path, request.getfixturevalue(family), data, **options)
     point = load_prompt(file).point
-    counted = sum(client.evaluate(point).evaluation.test for client in clients)
+    counted = sum(client.evaluate({"mean": point}).evaluation.test for client in clients)
     classifier = load_classifier(file, dtype="float32", device="cpu")
     examples = load_file(classifier.spec, data / "validation.csv")
     probabilities = classifier.probabilities(examples.texts)
@@ -141,7 +143,7 @@ def test_another_model_is_refused(tmp_path, llama, roberta, data):
     ("changes", "message"),
     [
         ({"alpha": None}, r"another version of flaretune \(.*alpha"),
-        ({"n_prompt_tokens": "3"}, "--n_prompt_tokens '3': must be of type int"),
+        ({"n_prompt_tokens": "3"}, "--n_prompt_tokens '3': must be a whole number"),
         ({"n_prompt_tokens": 0}, "--n_prompt_tokens 0: must be at least 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Clipping, noise and the count of noised answers."""
+"""Clipping, noise and the count of noised results."""
 
 import hashlib
 import json
@@ -95,16 +95,16 @@ def test_the_count_outlives_the_process(tmp_path):
 )
 def test_a_damaged_count_is_refused(tmp_path, text):
     (tmp_path / FILE).write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=f"{FILE}, this client's count of noised answers, is damaged"):
+    with pytest.raises(UserError, match=f"{FILE}, this client's count of noised results, is damaged"):
         Releases(SETTINGS, tmp_path)
 
 
 def test_a_client_s_limit(tmp_path):
-    """Two answers are within the ε of two, a third is not, and neither is a run of three."""
+    """Two results are within the ε of two, a third is not, and neither is a run of three."""
     limit = epsilon(0.5, 1e-5, 2) + 0.01
     releases = Releases(PrivacySettings(0.5, 2.0, limit), tmp_path)
     releases.check(2)
-    with pytest.raises(UserError, match=r"--dp_epsilon .*: after 3 answers with --dp_noise 0.5 ε is "):
+    with pytest.raises(UserError, match=r"--dp_epsilon .*: after 3 results with --dp_noise 0.5 ε is "):
         releases.check(3)
     for _ in range(2):
         releases.release(BASE, BASE)

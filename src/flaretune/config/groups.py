@@ -7,8 +7,8 @@ PRIVACY = "privacy"
 SERVICE = "model server"
 GROUPS = {
     JOB: "Where a job runs, and what becomes of its results.",
-    TASK: "What is asked, and the labelled texts that it is learned from.",
-    MODEL: "The language model that answers.",
+    TASK: "The task, and the labelled texts that it is learned from.",
+    MODEL: "The language model.",
     PROMPT: "The prompt vectors that steer the model, which stays as it is, and the numbers they are made from.",
     SEARCH: "CMA-ES, which searches these numbers, at every client in every round.",
     ADAPTER: "What is trained and sent: LoRA adapters, or every parameter.",

@@ -56,7 +56,7 @@ class JobConfig(Options):
     )
     startup_kit: str = option("", "prod: folder of the administrator's startup kit", group=JOB)
     share_model: Literal[0, 1] = option(
-        0, "FedBPT in the simulator or poc: 1 loads the model once, in a server that all clients ask", group=JOB
+        0, "FedBPT in the simulator or poc: 1 loads the model once, in a model server that all clients use", group=JOB
     )
     code: Literal["carried", "installed"] = option(
         CARRIED,

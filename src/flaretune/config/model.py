@@ -14,7 +14,7 @@ CACHE_MB = option(
     1024, "MiB for the computed part in front of a suffix prompt (causal models); 0: none", group=MODEL, at_least=0
 )
 MODEL_SERVER_TIMEOUT = option(
-    600, "seconds that an answer of the model server may take, waiting for its turn included", group=MODEL, at_least=1
+    600, "seconds that a reply of the model server may take, waiting for its turn included", group=MODEL, at_least=1
 )
 
 

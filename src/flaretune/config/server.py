@@ -12,18 +12,18 @@ class ServerConfig(Options):
     """What a job's server is told."""
 
     num_rounds: int = option(10, "number of rounds", group=SERVER, main=True, at_least=1)
-    min_clients: int = option(1, "answers that a round needs; with fewer the job fails", group=SERVER, at_least=1)
+    min_clients: int = option(1, "clients whose results a round needs; with fewer the job fails", group=SERVER, at_least=1)
     round_timeout: int = option(
-        3600, "seconds after which a round goes on without the clients that have not answered", group=SERVER, at_least=1
+        3600, "seconds after which a round goes on without the clients that have not replied", group=SERVER, at_least=1
     )
     setup_timeout: int = option(
-        3600, "the same for the first answer, for which clients load model and data", group=SERVER, at_least=1
+        3600, "the same for initialization, in which clients load model and data", group=SERVER, at_least=1
     )
 
     aggregation: Literal["mean", "clipped", "median"] = option(
         "clipped",
-        "how the clients' answers are combined: mean, as published; clipped, as published after clients beyond twice "
-        "the lower median are held to it; median, coordinate by coordinate, whatever a client claims",
+        "how the clients' results are aggregated: mean, as published; clipped, as published after clients beyond twice "
+        "the lower median are clipped to it; median, coordinate by coordinate, whatever a client claims",
         group=SERVER,
     )
     checkpoint: str = option(

@@ -30,7 +30,8 @@ def iid_shares(labels: np.ndarray, n_clients: int, seed: int, *, allow_empty: bo
     labels = np.asarray(labels)
     if labels.size < n_clients and not allow_empty:
         raise UserError(
-            f"{labels.size} examples are not enough for {n_clients} clients; use at most {labels.size} clients or a larger k"
+            f"{labels.size} examples are not enough for {n_clients} clients; use at most {labels.size} clients or a "
+            "larger k"
         )
     shuffled = np.random.default_rng(seed).permutation(labels.size)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]

@@ -82,8 +82,8 @@ class Connection:
                 reason = f"it answers with status {response.status_code}{f': {said}' if said else ''}"
             except requests.ReadTimeout as error:
                 raise UserError(
-                    f"--model_server {self.url}: no answer within {self._answer_seconds:g} seconds; where the model server "
-                    "needs longer, for many test texts perhaps, give it longer with --model_server_timeout"
+                    f"--model_server {self.url}: no answer within {self._answer_seconds:g} seconds; where the model "
+                    "server needs longer, for many test texts perhaps, give it longer with --model_server_timeout"
                 ) from error
             except requests.RequestException as error:
                 reason = f"no connection ({type(error).__name__})"

@@ -19,7 +19,7 @@ from flaretune.config.options import changed
 from flaretune.errors import UserError
 from flaretune.host import free_port
 from flaretune.model_server.client import is_ready
-from flaretune.model_server.token import OLD_TOKEN_VARIABLE, TOKEN_VARIABLE
+from flaretune.model_server.token import TOKEN_VARIABLE
 
 START_SECONDS = 1800  # a large model from a slow disk
 STOP_SECONDS = 10
@@ -41,9 +41,8 @@ def running_model_server(config: ServiceConfig, log: Path) -> Iterator[str]:
     """
     config = changed(config, host=LOOPBACK, port=free_port())
     token, url = secrets.token_urlsafe(24), f"http://{LOOPBACK}:{config.port}"
-    names = (TOKEN_VARIABLE, OLD_TOKEN_VARIABLE)  # the old one for clients whose code is of the version before
-    before = {name: os.environ[name] for name in names if name in os.environ}
-    os.environ.update(dict.fromkeys(names, token))
+    before = os.environ.get(TOKEN_VARIABLE)
+    os.environ[TOKEN_VARIABLE] = token
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -64,9 +63,10 @@ def running_model_server(config: ServiceConfig, log: Path) -> Iterator[str]:
         with suppress(ProcessLookupError):  # its workers, if it could not end them itself
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for name in names:
-            os.environ.pop(name, None)
-        os.environ.update(before)
+        if before is None:
+            os.environ.pop(TOKEN_VARIABLE, None)
+        else:
+            os.environ[TOKEN_VARIABLE] = before
 
 
 def _wait_until_ready(process: subprocess.Popen, url: str, token: str, log: Path) -> None:

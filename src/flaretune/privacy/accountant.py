@@ -1,4 +1,4 @@
-"""What noise is worth: (ε, δ) of a client's answers, by Google's dp-accounting."""
+"""What noise is worth: (ε, δ) of a client's results, by Google's dp-accounting."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ UNIT = "all data of one client, replaced by other data"
 
 
 def epsilon(dp_noise: float, dp_delta: float, releases: int) -> float:
-    """ε of (ε, δ)-differential privacy after a number of answers, each of which may depend on those before.
+    """ε of (ε, δ)-differential privacy after a number of results, each of which may depend on those before.
 
-    Every answer is a Gaussian mechanism whose noise has `dp_noise` times the standard deviation of its sensitivity;
+    Every result is a Gaussian mechanism whose noise has `dp_noise` times the standard deviation of its sensitivity;
     they are composed by Rényi differential privacy (Mironov, arXiv 1702.07476) and converted as in Canonne et al.,
     arXiv 2004.00010.
 
     Args:
         dp_noise: standard deviation of the noise, in sensitivities; above 0.
         dp_delta: δ.
-        releases: how many answers.
+        releases: how many results.
 
     Raises:
         UserError: the library is not installed.
@@ -44,7 +44,7 @@ def account(options: Mapping[str, Any], releases: int) -> dict[str, Any] | None:
 
     Args:
         options: of the clients.
-        releases: the most noised answers that one client has given.
+        releases: the most noised results that one client has given.
 
     Raises:
         UserError: see `epsilon`.
@@ -68,5 +68,5 @@ def sentence(privacy: Mapping[str, Any]) -> str:
     """The same for people."""
     return (
         f"ε = {privacy['epsilon']:.4g}, δ = {privacy['delta']:g} for all that a client sends ({UNIT}), "
-        f"{privacy['releases']} noised answers"
+        f"{privacy['releases']} noised results"
     )

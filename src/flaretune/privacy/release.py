@@ -1,4 +1,4 @@
-"""A client's noised answers: clipped, noised, counted, and no more of them than the client allows."""
+"""A client's noised results: clipped, noised, counted, and no more of them than the client allows."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FILE = "privacy.json"
 
 @dataclass(frozen=True)
 class PrivacySettings:
-    """How answers are noised; the options of the same names in `config.ClientConfig`.
+    """How results are noised; the options of the same names in `config.ClientConfig`.
 
     Attributes:
         dp_noise: standard deviation of the noise as a multiple of the sensitivity, which is twice `dp_clip`.
         dp_clip: the longest (L2) that a change may be; longer ones are shortened to it.
-        dp_epsilon: the client gives no answer beyond this ε; 0: no limit.
+        dp_epsilon: the client gives no result beyond this ε; 0: no limit.
     """
 
     dp_noise: float
@@ -40,7 +40,7 @@ class Releases:
     Args:
         settings: how.
         folder: where the count is kept; made if it is not there.
-        draw: gives the generator of an answer's noise. By default a new one for every answer, seeded by the operating
+        draw: gives the generator of an result's noise. By default a new one for every result, seeded by the operating
             system: the job's seed is known to the server, and noise that it can draw too protects nothing.
 
     Raises:
@@ -59,7 +59,7 @@ class Releases:
         self.count = self._read()
 
     def check(self, more: int) -> None:
-        """Check that the client allows `more` answers.
+        """Check that the client allows `more` results.
 
         Raises:
             UserError: their ε is above the client's limit.
@@ -68,7 +68,7 @@ class Releases:
         spent = epsilon(s.dp_noise, DELTA, self.count + more)
         if 0 < s.dp_epsilon < spent:
             raise UserError(
-                f"--dp_epsilon {s.dp_epsilon:g}: after {self.count + more} answers with --dp_noise {s.dp_noise:g} ε is "
+                f"--dp_epsilon {s.dp_epsilon:g}: after {self.count + more} results with --dp_noise {s.dp_noise:g} ε is "
                 f"{spent:.3g} at δ = {DELTA:g}, which is more than this client allows; ask for fewer rounds or more "
                 "noise"
             )
@@ -114,9 +114,9 @@ class Releases:
         except FileNotFoundError:
             return 0
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{self._file}, this client's count of noised answers, is damaged ({error})") from error
+            raise UserError(f"{self._file}, this client's count of noised results, is damaged ({error})") from error
         if type(count) is not int or count < 0:
-            raise UserError(f"{self._file}, this client's count of noised answers, is damaged: it says {count!r}")
+            raise UserError(f"{self._file}, this client's count of noised results, is damaged: it says {count!r}")
         return count
 
     def _write(self, count: int) -> None:

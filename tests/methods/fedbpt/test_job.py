@@ -44,7 +44,10 @@ def read_summary(folder):
 def test_the_server_tells_how_long_a_vector_may_be(job):
     told, _ = job(max_norm="1:0.5")
     sent = [m for task, _, m in told.tasks if task == codec.FIT]
-    assert [m.fields["numbers"]["norm_limit"] for m in sent] == [2.0, 2.0]  # 1 more while the mean is shorter than 0.5: once
+    assert [m.fields["numbers"]["norm_limit"] for m in sent] == [
+        2.0,
+        2.0,
+    ]  # 1 more while the mean is shorter than 0.5: once
     first, second = (np.linalg.norm(m.arrays["mean"]) for m in sent)
     assert first < 0.5 < second
 
@@ -102,7 +105,11 @@ def test_what_cannot_be_read_is_excluded(job, caplog):
 
     told, folder = job(change=damage, server={"min_clients": 2})
     assert told.failure == ""
-    assert [r["clients"] for r in read_summary(folder)["rounds"]] == [CLIENTS, ["site-1", "site-3"], ["site-1", "site-3"]]
+    assert [r["clients"] for r in read_summary(folder)["rounds"]] == [
+        CLIENTS,
+        ["site-1", "site-3"],
+        ["site-1", "site-3"],
+    ]
     assert "the fit reply of site-2 is not used: array 'fitness' holds values that are not finite" in caplog.text
     told, folder = job("needed", change=damage, server={"min_clients": 3})
     assert told.failure == (
@@ -133,7 +140,14 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, checkpoints, options, 
     assert told.failure == ""
     assert [n for task, n, _ in told.tasks if task == codec.FIT] == list(range(stopped_in, 5))
     expected, found = read_summary(whole), read_summary(folder)
-    for key in ("test_accuracy", "validation_accuracy", "best_round", "zero_shot_accuracy", "queries", "example_forwards"):
+    for key in (
+        "test_accuracy",
+        "validation_accuracy",
+        "best_round",
+        "zero_shot_accuracy",
+        "queries",
+        "example_forwards",
+    ):
         assert found[key] == expected[key]
     for key in ("round", "accuracy", "validation_accuracy", "validation_loss", "metrics", "client_metrics"):
         assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]

@@ -47,8 +47,18 @@ def config(folders, family="roberta", **changes) -> LPFLConfig:
     return LPFLConfig(**{**options, **changes})
 
 
-def answers(site_config: LPFLConfig):
-    return [set_up(site_config, name)[1] for name in CLIENTS]
+def set_up(client_config: LPFLConfig, name: str):
+    """A client, and what it reports when it is initialized."""
+    client = open_client(client_config, ClientContext(name, CLIENTS, Path("states") / name))
+    return client, client.initialize()
+
+
+def fit(client, arrays, round_number: int):
+    return client.fit(FitRequest(round_number, arrays, {}, evaluate=False))
+
+
+def answers(client_config: LPFLConfig):
+    return [set_up(client_config, name)[1] for name in CLIENTS]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -145,8 +155,8 @@ def test_a_client_s_own_files_are_used_whole_and_its_rest_is_its_test_data(folde
 
 @pytest.mark.parametrize("iid", [1, 0])
 def test_the_unlabelled_texts_are_shared_out_too(folders, iid):
-    site_config = config(folders, soft_portion=1.0, iid=iid, alpha_dir=5.0)
-    found = [set_up(site_config, name) for name in CLIENTS]
+    client_config = config(folders, soft_portion=1.0, iid=iid, alpha_dir=5.0)
+    found = [set_up(client_config, name) for name in CLIENTS]
     trained = [fit(client, answer.arrays, 2) for client, answer in found]
     assert [t.numbers["labelled"] for t in trained] == [answer.n_train for _, answer in found]
     assert sum(t.numbers["soft_labelled"] for t in trained) == 30

@@ -78,7 +78,7 @@ class LPFLClient(Client):
     """
 
     def __init__(self, config: LPFLConfig, context: ClientContext, tuned: TunedModel, texts: ClientTexts):
-        self._config, self._context, self._tuned, self._texts = config, context, tuned, texts
+        self._config, self._context, self.tuned, self._texts = config, context, tuned, texts
         self._model, self._parameters = tuned.label_model, tuned.parameters
         self._spec = tuned.label_model.spec
         self._states = KeptStates(context.state_folder)
@@ -104,7 +104,7 @@ class LPFLClient(Client):
             self._restore(after_round)
         if self._config.soft_labels == "on" and not len(self._texts.pool):
             log.warning("this client has no unlabelled texts: it learns from its labelled ones alone")
-        evaluated, tuned = self._timed_evaluation(), self._tuned
+        evaluated, tuned = self._timed_evaluation(), self.tuned
         shapes = {
             "adapter": tuned.adapter_config or {},
             "initial": {name: list(values.shape) for name, values in tuned.initial.items()},
