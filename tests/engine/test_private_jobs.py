@@ -135,7 +135,7 @@ def test_a_new_process_resumes_the_count(method, replies, tmp_path):
 def test_a_client_refuses_what_it_does_not_allow(replies, config):
     limit = epsilon(2.0, 1e-5, 10)
     replies("fedbpt", dp_epsilon=limit + 0.01)
-    with pytest.raises(UserError, match="--dp_epsilon .*: after 11 results"):
+    with pytest.raises(UserError, match=r"--dp_epsilon .*: after 11 results"):
         replies("fedbpt", dp_epsilon=limit + 0.01)  # which has sent one
     with pytest.raises(UserError, match="--dp_epsilon 1:"):
         config("fedbpt", dp_noise=0.0, dp_epsilon=1.0)
