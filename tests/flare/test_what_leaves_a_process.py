@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flare.sites_with_secrets import secrets_in, write_secret_reviews
+from tests.privacy.clients_with_secrets import secrets_in, write_secret_reviews
 from tests.jobs_for_tests import REPOSITORY, command_in
 
 pytestmark = pytest.mark.slow
