@@ -105,7 +105,9 @@ def change(good: Message, rng: np.random.Generator) -> Message:
                 arrays["extra"] = arrays[name]
         else:
             fields = changed(fields, rng)
-    return Message({k: as_values(v) for k, v in arrays.items()}, as_values(fields).get("flaretune"))
+    said = as_values(fields)  # as NVFlare's `FLModel.meta` has it
+    said = said.get("flaretune") if isinstance(said, dict) else said
+    return Message({k: as_values(v) for k, v in arrays.items()}, said)
 
 
 @pytest.mark.parametrize("name", READERS)
