@@ -10,7 +10,6 @@ from flaretune.config.groups import MODEL, SERVICE
 from flaretune.config.model import CACHE_MB, MODEL_SERVER_TIMEOUT, ModelConfig
 from flaretune.config.options import option
 
-TOKEN_VARIABLE = "FLARETUNE_LM_TOKEN"  # the environment variable that holds the token, on both sides
 PARENT_VARIABLE = "FLARETUNE_PARENT"  # id of the process that a server ends with, if that has started it
 LOOPBACK = "127.0.0.1"
 

@@ -53,7 +53,7 @@ class FedBPTConfig(ClientConfig):
     model_server_token: str = option(
         "",
         "for a client's own file: the model server's token as a secret reference of NVFlare; default: from the "
-        "environment, ${secret:FLARETUNE_LM_TOKEN}",
+        "environment, ${secret:FLARETUNE_MODEL_SERVER_TOKEN}",
         group=MODEL,
     )
     cache_mb: int = CACHE_MB
