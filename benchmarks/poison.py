@@ -30,25 +30,25 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-
-from flaretune.cli import console as command_line
 from measure.machine import machine
+
+from flaretune.aggregation.average import federated_average
+from flaretune.aggregation.registry import RULES, find_rule
+from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
+from flaretune.cli.jobs import FEDBPT, LPFL, read_preset
 from flaretune.config.options import add_flags, as_dict, build
 from flaretune.config.shared import GROUPS
-from flaretune.errors import UserError
-from flaretune.methods.fedbpt.bounded import Answers, bounded
-from flaretune.methods.fedbpt.global_update import GlobalSearch
-from flaretune.methods.fedbpt.objective import FITNESS_RANGE
-from flaretune.flare import fedbpt_client, lpfl_client
-from flaretune.cli.jobs import FEDBPT, LPFL, read_preset
-from flaretune.flare.lpfl_average import combine
-from flaretune.flare.site_script import load_data
-from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.engine.records import versions, write_json
-from flaretune.aggregation.limits import AGGREGATIONS
+from flaretune.errors import UserError
+from flaretune.flare import fedbpt_client, lpfl_client
+from flaretune.flare.site_script import load_data
+from flaretune.methods.fedbpt.global_update import GlobalSearch
+from flaretune.methods.fedbpt.limited_results import RoundResults, limit_results
+from flaretune.methods.fedbpt.objective import FITNESS_RANGE
+from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.seeding import derive_seed
-from flaretune.tasks import metrics
+from flaretune.tasks.metrics.registry import find_metric
 
 METHODS = {"fedbpt": FEDBPT, "lpfl": LPFL}
 # In place of the demo's, which has fewer sites: as many texts a site.
@@ -71,8 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         "--attackers", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="poisoning sites (default: 0 1 2)"
     )
     parser.add_argument(
-        "--aggregations", nargs="+", choices=AGGREGATIONS, default=list(AGGREGATIONS), metavar="NAME",
-        help=f"of {', '.join(AGGREGATIONS)} (default: all)",
+        "--aggregations", nargs="+", choices=RULES, default=list(RULES), metavar="NAME",
+        help=f"of {', '.join(RULES)} (default: all)",
     )  # fmt: skip
     parser.add_argument("--attack", choices=("away", "reverse"), help="(default: away for FedBPT, reverse for LP-FL)")
     parser.add_argument("--strength", type=float, default=100.0, metavar="X", help="of the lies (default: 100)")
@@ -126,8 +126,9 @@ def one_run(sites: Any, rounds: int, aggregation: str, liar: Liar) -> dict[str, 
     accuracy, dev_accuracy, limited = [], [], []
     for point, names in sites.run(rounds, aggregation, liar):
         evaluations = sites.evaluate(point)
-        dev = metrics.value(sites.spec.metric, sum(e.dev for e in evaluations))
-        test = metrics.value(sites.spec.metric, evaluations[0].test)
+        metric = find_metric(sites.spec.metric)
+        dev = metric.value(sum(e.validation for e in evaluations))
+        test = metric.value(evaluations[0].test)
         accuracy, dev_accuracy, limited = [*accuracy, test], [*dev_accuracy, dev], [*limited, names]
     best = max(range(len(accuracy)), key=lambda i: (dev_accuracy[i], i))
     return {
@@ -193,8 +194,9 @@ class SearchingSites:
             except FloatingPointError:
                 return
             values = ([r.mean for r in results], [r.fitness for r in results], [r.sigma_square_sum for r in results])
-            answers, limited = bounded(aggregation, search.distribution.mean, Answers(*map(np.array, values)))
-            search.update(answers.means, answers.fitness, answers.sigma_square_sums)
+            found = RoundResults(*map(np.array, values))
+            found, limited = limit_results(find_rule(aggregation), search.distribution.mean, found)
+            search.update(found.means, found.fitness, found.sigma_square_sums)
             yield search.distribution.mean, [f"site-{i + 1}" for i in np.flatnonzero(limited)]
 
     def _answer(self, i: int, search: GlobalSearch, round_number: int, liar: Liar):
@@ -240,8 +242,9 @@ class TrainingSites:
                 trained = {n: self._answer(i, arrays, round_number, liar) for i, n in enumerate(self._names)}
             except FloatingPointError:
                 return
-            arrays, limited = combine(aggregation, arrays, trained, round_number)
-            yield arrays, limited
+            updates, n_texts = zip(*((a.arrays, a.labelled + a.soft_labelled) for a in trained.values()), strict=True)
+            arrays, limited = federated_average(find_rule(aggregation), arrays, updates, n_texts)
+            yield arrays, [name for name, above in zip(trained, limited, strict=True) if above]
 
     def _answer(self, i: int, arrays: Mapping[str, np.ndarray], round_number: int, liar: Liar):
         answer = self._sites[i].train(arrays, round_number, evaluate=False)
@@ -261,7 +264,7 @@ def table(runs: list[Mapping[str, Any]]) -> str:
     lines = [f"| method, attack | aggregation | {' | '.join(heads)} |", f"| --- | --- |{' --: |' * len(counts)}"]
     kinds = sorted({(run["method"], run["attack"], run["sites"]) for run in runs})
     for method, attack, n_sites in kinds:
-        for aggregation in AGGREGATIONS:
+        for aggregation in RULES:
             cells = []
             for number in counts:
                 chosen = (method, attack, n_sites, aggregation, number)

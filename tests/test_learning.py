@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.flare import fedbpt_messages
 from flaretune.flare.fedbpt_client import set_up
-from flaretune.tasks import metrics
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.global_update import GlobalSearch
+from flaretune.tasks.metrics.registry import find_metric
 from tests.learnable import train_model, write_reviews
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def federate(site_config: FedBPTConfig, rounds: int) -> tuple[list[float], np.nd
 
 
 def _accuracy(evaluations) -> float:
-    return metrics.value("accuracy", np.sum([e.test for e in evaluations], axis=0))
+    return find_metric("accuracy").value(np.sum([e.test for e in evaluations], axis=0))
 
 
 @pytest.mark.parametrize("mode", ["add", "cat"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flaretune.aggregation.limits import shrinkage
+from flaretune.aggregation.limits import clip_factors
 
 
 @pytest.mark.parametrize(
@@ -16,21 +16,21 @@ from flaretune.aggregation.limits import shrinkage
         ([5.0, 1.0, 100.0], 1, [5.0, 1.0, 5.0]),
         ([4.0, 1.0, 100.0, 2.0], 1, [4.0, 1.0, 2.0, 2.0]),
         ([4.5, 1.0, 1e300, 2.0], 2, [4.0, 1.0, 4.0, 2.0]),
-        ([0.0, 0.0, 7.0], 1, [0.0, 0.0, 7.0]),  # sites that did not move say nothing of how far one moves
+        ([0.0, 0.0, 7.0], 1, [0.0, 0.0, 7.0]),  # clients that did not move say nothing of how far one moves
         ([0.0, 0.0], 1, [0.0, 0.0]),
     ],
 )
 def test_what_is_above_twice_the_lower_median_comes_down(sizes, down_to, expected):
-    by = shrinkage(np.array(sizes), down_to)
+    by = clip_factors(np.array(sizes), down_to)
     np.testing.assert_allclose(by * sizes, expected, rtol=1e-12)
     assert [b == 1 for b in by] == [size == wanted for size, wanted in zip(sizes, expected, strict=True)]
 
 
-@pytest.mark.parametrize("n_sites", [3, 4, 5, 10])
-def test_fewer_than_half_cannot_set_the_limit(n_sites):
-    honest = np.linspace(1.0, 1.5, n_sites - (n_sites - 1) // 2)
+@pytest.mark.parametrize("n_clients", [3, 4, 5, 10])
+def test_fewer_than_half_cannot_set_the_limit(n_clients):
+    honest = np.linspace(1.0, 1.5, n_clients - (n_clients - 1) // 2)
     for lie in (1e-9, 1e9):
-        lies = np.full((n_sites - 1) // 2, lie)
-        by = shrinkage(np.concatenate([honest, lies]), 1)
+        lies = np.full((n_clients - 1) // 2, lie)
+        by = clip_factors(np.concatenate([honest, lies]), 1)
         assert np.all(by[: len(honest)] == 1)
         assert np.all(by[len(honest) :] * lies <= 1.5)

@@ -31,10 +31,10 @@ def test_the_table_has_a_cell_for_each_aggregation_and_number():
         cell = {"aggregation": aggregation, "attackers": attackers, "seed": seed, "attack": "away", "sites": 10}
         return {**cell, "method": "fedbpt", "rounds": 2, "accuracy": accuracy, "chosen_round": chosen}
 
-    runs = [run("plain", 0, 1, [0.5, 0.8, 0.7]), run("plain", 0, 2, [0.5, 0.9, 0.8]), run("clipped", 1, 1, [0.5, 0.6])]
+    runs = [run("mean", 0, 1, [0.5, 0.8, 0.7]), run("mean", 0, 2, [0.5, 0.9, 0.8]), run("clipped", 1, 1, [0.5, 0.6])]
     lines = poison.table(runs).splitlines()
     assert lines[0] == "| method, attack | aggregation | 0 poisoning | 1 poisoning |"
-    assert lines[2] == "| FedBPT, away, 10 sites | plain | 0.850 ± 0.071 / 0.750 ± 0.071 |  |"
+    assert lines[2] == "| FedBPT, away, 10 sites | mean | 0.850 ± 0.071 / 0.750 ± 0.071 |  |"
     assert lines[3] == "| FedBPT, away, 10 sites | clipped |  | 0.600 / 0.600 (1 of 1 ended early) |"
 
 
@@ -66,12 +66,12 @@ def test_both_methods_and_going_on(tmp_path, capsys, method):
     assert poison.main([*command, *own[method]]) == 0
     runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
     assert [(run["attackers"], run["aggregation"]) for run in runs] == [
-        (n, aggregation) for n in (0, 1) for aggregation in ("plain", "clipped", "median")
+        (n, aggregation) for n in (0, 1) for aggregation in ("mean", "clipped", "median")
     ]
     assert all(len(run["accuracy"]) == 2 for run in runs)
     found = {(run["attackers"], run["aggregation"]): run for run in runs}
-    assert found[0, "plain"]["dev_accuracy"] == found[0, "clipped"]["dev_accuracy"]
+    assert found[0, "mean"]["dev_accuracy"] == found[0, "clipped"]["dev_accuracy"]
     assert found[1, "clipped"]["limited"] == [[], ["site-5"]]
-    assert "| plain |" in capsys.readouterr().out
+    assert "| mean |" in capsys.readouterr().out
     assert poison.main([*command, *own[method]]) == 0  # nothing is left to do
     assert json.loads(file.read_text(encoding="utf-8"))["runs"] == runs

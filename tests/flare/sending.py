@@ -13,6 +13,7 @@ from nvflare.fuel.utils import fobs
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 COUNTERS = Counters(queries=41, example_forwards=1312, seconds=3.25, memory_mb=812.5)
+TASK = {"metric": "accuracy", "label_values": [0, 1]}
 EVALUATION = Evaluation(np.array([20, 32]), 17.5, 32, np.array([71, 100]))
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.config.options import to_argv
 from flaretune.config.client_flags import parse_site_flags
+from flaretune.config.options import to_argv
 from flaretune.errors import UserError
 from flaretune.flare import fedbpt_client
 from flaretune.flare.fedbpt_client import set_up
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 from tests.tasks_for_tests import review_task
@@ -39,7 +39,7 @@ def config(folders, **changes) -> FedBPTConfig:
 def test_sites_get_disjoint_shares_of_the_few_shot_sets_and_the_test_set(folders):
     answers = [set_up(config(folders, eval_clients="site-3,site-1"), name, SITES)[1] for name in SITES]
     assert sum(a.n_train for a in answers) == 18
-    assert sum(a.evaluation.dev_size for a in answers) == 18
+    assert sum(a.evaluation.n_validation for a in answers) == 18
     sizes = [None if a.evaluation.test is None else a.evaluation.test[1] for a in answers]
     assert sizes == [15, None, 16]  # 31 test texts, site-3 named first
     assert [a.zero_shot is None for a in answers] == [False, True, False]
@@ -57,7 +57,7 @@ def test_a_site_s_own_file_is_used_whole_and_its_rest_is_its_test_data(folders, 
     own = tmp_path / "own.csv"
     own.write_text((Path(folders["dataset"]) / "train.csv").read_text(encoding="utf-8"), encoding="utf-8")
     _, answer = set_up(config(folders, dataset="", data_path=str(own), k_shot=10), "site-1", SITES)
-    assert (answer.n_train, answer.evaluation.dev_size, answer.evaluation.test[1]) == (20, 20, 50)
+    assert (answer.n_train, answer.evaluation.n_validation, answer.evaluation.test[1]) == (20, 20, 50)
 
 
 def test_perturbation_is_drawn_anew_each_round_and_the_same_for_equal_seeds(folders):

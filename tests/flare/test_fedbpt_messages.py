@@ -5,11 +5,11 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
+from flaretune.flare import fedbpt_messages, messages
 from flaretune.methods.fedbpt.answers import SearchAnswer
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.local_search import LocalResult
-from flaretune.flare import fedbpt_messages, messages
-from tests.flare.sending import COUNTERS, EVALUATION, serialised, through_nvflare
+from tests.flare.sending import COUNTERS, EVALUATION, TASK, serialised, through_nvflare
 
 pytestmark = pytest.mark.usefixtures("as_in_a_job")
 
@@ -27,7 +27,7 @@ def test_search_both_ways(form):
     np.testing.assert_allclose(np.diag(got.covariance_matrix()), 1.0 if form == "identity" else 1.5)
 
     answer = SearchAnswer(LocalResult(np.linspace(0, 1, 20), 0.625, 7.5, 41), 32, COUNTERS, EVALUATION)
-    back = fedbpt_messages.read_search_answer(through_nvflare(fedbpt_messages.search_answer(answer)), 20, 2)
+    back = fedbpt_messages.read_search_answer(through_nvflare(fedbpt_messages.search_answer(answer)), 20, TASK)
     np.testing.assert_allclose(back.result.mean, answer.result.mean, rtol=1e-6)
     assert (back.result.fitness, back.result.sigma_square_sum) == (0.625, 7.5)
     assert (back.n_train, back.counters) == (32, COUNTERS)
@@ -108,7 +108,7 @@ def test_a_message_of_something_else_is_refused():
 
 def test_an_evaluation_that_was_asked_for_must_be_there():
     with pytest.raises(ValueError, match="'dev_loss' is missing"):
-        fedbpt_messages.read_search_answer(through_nvflare(a_search_answer()), 5, 2)
+        fedbpt_messages.read_search_answer(through_nvflare(a_search_answer()), 5, TASK)
 
 
 SETTINGS = {

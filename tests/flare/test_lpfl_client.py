@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.errors import UserError
 from flaretune.flare import lpfl_messages, messages
 from flaretune.flare.lpfl_client import STATES, LPFLTasks, set_up
-from tests.flare.sending import through_nvflare
+from flaretune.methods.lpfl.config import LPFLConfig
+from tests.flare.sending import TASK, through_nvflare
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
@@ -53,7 +53,7 @@ def answers(site_config: LPFLConfig):
 def test_sites_share_the_data_out_and_agree_on_all_the_rest(folders, family):
     got = answers(config(folders, family, eval_clients="site-3,site-1"))
     assert sum(a.setup.n_train for a in got) == 18
-    assert sum(a.setup.evaluation.dev_size for a in got) == 18
+    assert sum(a.setup.evaluation.n_validation for a in got) == 18
     tests = [a.setup.evaluation.test for a in got]
     assert [None if test is None else test[1] for test in tests] == [15, None, 16]  # 31 test texts, site-3 named first
     for a in got:  # a new adapter leaves the model as it is
@@ -133,7 +133,7 @@ def test_a_site_s_own_files_are_used_whole_and_its_rest_is_its_test_data(folders
         ({"unlabelled_path": str(pool)}, 50, 20),
     ):
         site, answer = set_up(config(folders, **{**own, "unlabelled": 0, **soft, **changes}), "site-1", SITES)
-        assert (answer.setup.n_train, answer.setup.evaluation.dev_size) == (20, 20)
+        assert (answer.setup.n_train, answer.setup.evaluation.n_validation) == (20, 20)
         assert answer.setup.evaluation.test[1] == n_test
         trained = site.train(answer.initial, 2, evaluate=False)
         assert (trained.labelled, trained.soft_labelled) == (20, n_soft)
@@ -182,15 +182,15 @@ def test_tasks_are_answered_and_only_what_is_trained_travels(folders, family, ch
     assert np.isfinite(trained.loss)
 
     task = lpfl_messages.train_task(SITES, trained.arrays, 2, evaluate=True)
-    again = lpfl_messages.read_train_answer(ask(tasks, lpfl_messages.TRAIN, task), shapes, 2)
-    assert again.evaluation.dev_size == start.setup.evaluation.dev_size
+    again = lpfl_messages.read_train_answer(ask(tasks, lpfl_messages.TRAIN, task), shapes, TASK)
+    assert again.evaluation.n_validation == start.setup.evaluation.n_validation
     assert again.soft_labelled > 0
 
     task = lpfl_messages.evaluate_task(SITES, trained.arrays)
-    evaluated = messages.read_evaluate_answer(ask(tasks, messages.EVALUATE, task), 2)
+    evaluated = messages.read_evaluate_answer(ask(tasks, messages.EVALUATE, task), TASK)
     np.testing.assert_array_equal(evaluated.evaluation.test, again.evaluation.test)
-    np.testing.assert_array_equal(evaluated.evaluation.dev, again.evaluation.dev)
-    assert evaluated.evaluation.dev_loss_sum == again.evaluation.dev_loss_sum
+    np.testing.assert_array_equal(evaluated.evaluation.validation, again.evaluation.dev)
+    assert evaluated.evaluation.validation_loss_sum == again.evaluation.validation_loss_sum
 
 
 @pytest.mark.usefixtures("as_in_a_job")

@@ -9,7 +9,7 @@ import pytest
 from flaretune.flare import lpfl_messages, messages
 from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.tasks.evaluation import SetupAnswer
-from tests.flare.sending import COUNTERS, EVALUATION, serialised, through_nvflare
+from tests.flare.sending import COUNTERS, EVALUATION, TASK, serialised, through_nvflare
 
 pytestmark = pytest.mark.usefixtures("as_in_a_job")
 
@@ -17,7 +17,11 @@ SITES = ["hospital-a", "hospital-b"]
 LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
 A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
 SHAPES = {A: (2, 5), B: (4, 2)}
-SETTINGS = {"options": {"lora_rank": 2}, "initial": {name: list(shape) for name, shape in SHAPES.items()}}
+SETTINGS = {
+    "options": {"lora_rank": 2},
+    "initial": {name: list(shape) for name, shape in SHAPES.items()},
+    "task": TASK,
+}
 
 
 def arrays() -> dict[str, np.ndarray]:
@@ -55,15 +59,15 @@ def test_setup_both_ways():
     got = lpfl_messages.read_lpfl_setup_answer(through_nvflare(lpfl_messages.lpfl_setup_answer(a_setup_answer())))
     assert (got.setup.settings, got.setup.n_train, got.setup.counters) == (SETTINGS, 8, COUNTERS)
     assert got.setup.zero_shot.tolist() == [51, 100]
-    assert (got.setup.evaluation.dev.tolist(), got.setup.evaluation.test.tolist()) == ([20, 32], [71, 100])
+    assert (got.setup.evaluation.validation.tolist(), got.setup.evaluation.test.tolist()) == ([20, 32], [71, 100])
     assert_same(got.initial, arrays())
 
 
 def test_a_site_that_trains_every_parameter_has_no_initial_adapter():
-    sent = replace(a_setup_answer({"options": {}, "initial": {}}), initial={})
+    sent = replace(a_setup_answer({**SETTINGS, "options": {}, "initial": {}}), initial={})
     got = lpfl_messages.read_lpfl_setup_answer(through_nvflare(lpfl_messages.lpfl_setup_answer(sent)))
     assert got.initial == {}
-    assert got.setup.evaluation.dev.tolist() == [20, 32]
+    assert got.setup.evaluation.validation.tolist() == [20, 32]
 
 
 @pytest.mark.parametrize("evaluation", [EVALUATION, replace(EVALUATION, test=None), None])
@@ -77,14 +81,14 @@ def test_train_both_ways(evaluation, right):
 
     sent = a_train_answer(soft_labels_right=right, evaluation=evaluation)
     message = through_nvflare(lpfl_messages.train_answer(sent))
-    back = lpfl_messages.read_train_answer(message, SHAPES, None if evaluation is None else 2)
+    back = lpfl_messages.read_train_answer(message, SHAPES, None if evaluation is None else TASK)
     assert_same(back.arrays, arrays())
     assert (back.labelled, back.soft_labelled, back.soft_labels_right, back.loss) == (8, 16, right, 0.4375)
     assert back.counters == COUNTERS
     if evaluation is None:
         assert back.evaluation is None
     else:
-        assert (back.evaluation.dev.tolist(), back.evaluation.dev_size) == ([20, 32], 32)
+        assert (back.evaluation.validation.tolist(), back.evaluation.n_validation) == ([20, 32], 32)
         assert (back.evaluation.test is None) == (evaluation.test is None)
 
 
@@ -185,7 +189,7 @@ def test_more_labelled_texts_than_k_for_each_class_are_refused():
 def test_an_evaluation_that_was_asked_for_must_be_there():
     model = lpfl_messages.train_answer(a_train_answer())
     with pytest.raises(ValueError, match="'dev_loss' is missing"):
-        lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, 2)
+        lpfl_messages.read_train_answer(through_nvflare(model), SHAPES, TASK)
 
 
 def test_a_message_of_something_else_is_refused():

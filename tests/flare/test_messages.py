@@ -7,7 +7,7 @@ import pytest
 
 from flaretune.flare import messages
 from flaretune.tasks.evaluation import EvaluateAnswer, Evaluation, SetupAnswer
-from tests.flare.sending import COUNTERS, EVALUATION, through_nvflare
+from tests.flare.sending import COUNTERS, EVALUATION, TASK, through_nvflare
 
 pytestmark = pytest.mark.usefixtures("as_in_a_job")
 
@@ -15,7 +15,9 @@ SITES = ["hospital-a", "hospital-b"]
 
 
 def a_setup_answer():
-    return messages.setup_answer(SetupAnswer({"options": {}}, 64, np.array([51, 100]), EVALUATION, COUNTERS))
+    return messages.setup_answer(
+        SetupAnswer({"options": {}, "task": TASK}, 64, np.array([51, 100]), EVALUATION, COUNTERS)
+    )
 
 
 def an_evaluate_answer():
@@ -24,20 +26,20 @@ def an_evaluate_answer():
 
 def test_setup_both_ways():
     assert messages.read_sites(through_nvflare(messages.setup_task(SITES))) == SITES
-    settings = {"options": {"intrinsic_dim": 500, "sigma": 1.0}, "task": {"label_words": ["bad", "great"]}}
+    settings = {"options": {"intrinsic_dim": 500, "sigma": 1.0}, "task": {**TASK, "label_words": ["bad", "great"]}}
     sent = SetupAnswer(settings, 64, np.array([51, 100]), EVALUATION, COUNTERS, dtype="bfloat16")
     got = messages.read_setup_answer(through_nvflare(messages.setup_answer(sent)))
     assert got.dtype == "bfloat16"
     assert (got.settings, got.n_train, got.counters) == (settings, 64, COUNTERS)
     assert got.zero_shot.tolist() == [51, 100]
-    assert (got.evaluation.dev.tolist(), got.evaluation.test.tolist()) == ([20, 32], [71, 100])
-    assert (got.evaluation.dev_loss_sum, got.evaluation.dev_size) == (17.5, 32)
+    assert (got.evaluation.validation.tolist(), got.evaluation.test.tolist()) == ([20, 32], [71, 100])
+    assert (got.evaluation.validation_loss_sum, got.evaluation.n_validation) == (17.5, 32)
 
 
 def test_site_without_test_data_says_nothing_of_it():
     evaluation = Evaluation(np.array([20, 32]), 17.5, 32, None)
     got = messages.read_setup_answer(
-        through_nvflare(messages.setup_answer(SetupAnswer({}, 8, None, evaluation, COUNTERS)))
+        through_nvflare(messages.setup_answer(SetupAnswer({"task": TASK}, 8, None, evaluation, COUNTERS)))
     )
     assert got.zero_shot is None
     assert got.evaluation.test is None
@@ -45,12 +47,12 @@ def test_site_without_test_data_says_nothing_of_it():
 
 
 def test_evaluation_comes_back():
-    back = messages.read_evaluate_answer(through_nvflare(an_evaluate_answer()), 2)
+    back = messages.read_evaluate_answer(through_nvflare(an_evaluate_answer()), TASK)
     assert back.counters == COUNTERS
-    assert back.evaluation.dev.tolist() == [20, 32]
-    assert (back.evaluation.dev_loss_sum, back.evaluation.dev_size) == (17.5, 32)
+    assert back.evaluation.validation.tolist() == [20, 32]
+    assert (back.evaluation.validation_loss_sum, back.evaluation.n_validation) == (17.5, 32)
     assert back.evaluation.test.tolist() == [71, 100]
-    assert back.evaluation.dev.dtype == back.evaluation.test.dtype == np.int64
+    assert back.evaluation.validation.dtype == back.evaluation.test.dtype == np.int64
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def test_fields_that_are_refused(field, value, message):
     model = an_evaluate_answer()
     model.meta["flaretune"][field] = value
     with pytest.raises(ValueError, match=message):
-        messages.read_evaluate_answer(through_nvflare(model), 2)
+        messages.read_evaluate_answer(through_nvflare(model), TASK)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_a_message_of_something_else_is_refused():
     model = an_evaluate_answer()
     model.meta = {}
     with pytest.raises(ValueError, match="no 'flaretune' field"):
-        messages.read_evaluate_answer(through_nvflare(model), 2)
+        messages.read_evaluate_answer(through_nvflare(model), TASK)
 
 
 @pytest.mark.parametrize("counts", [np.array([-1, 5]), np.array([0.5, 5.0]), np.array([5]), np.zeros(3, int)])
@@ -109,11 +111,11 @@ def test_counts_that_are_none_are_refused(name, counts):
     model = an_evaluate_answer()
     model.params[name] = counts
     with pytest.raises(ValueError, match=f"'{name}' is not a vector of 2 counts"):
-        messages.read_evaluate_answer(through_nvflare(model), 2)
+        messages.read_evaluate_answer(through_nvflare(model), TASK)
 
 
 @pytest.mark.parametrize("name", ["dev", "dev_loss"])
-@pytest.mark.parametrize("read", [messages.read_setup_answer, lambda model: messages.read_evaluate_answer(model, 2)])
+@pytest.mark.parametrize("read", [messages.read_setup_answer, lambda model: messages.read_evaluate_answer(model, TASK)])
 def test_an_evaluation_must_be_whole(name, read):
     model = a_setup_answer()
     del model.params["zero_shot"], model.params["test"], model.params[name]
@@ -121,14 +123,14 @@ def test_an_evaluation_must_be_whole(name, read):
         read(through_nvflare(model))
 
 
-def test_more_right_answers_of_the_model_alone_than_answers_cannot_be():
+def test_more_correct_predictions_of_the_model_alone_than_examples_cannot_be():
     model = a_setup_answer()
     model.params["zero_shot"] = np.array([101, 100])
-    with pytest.raises(ValueError, match="101 right answers of 100 cannot be"):
+    with pytest.raises(ValueError, match="101 correct predictions of 100 cannot be"):
         messages.read_setup_answer(through_nvflare(model))
 
 
-def test_counts_of_the_model_alone_must_be_as_many_as_those_of_the_evaluation():
+def test_counts_of_the_model_alone_must_be_those_of_the_metric():
     model = a_setup_answer()
     model.params["zero_shot"] = np.array([1, 2, 3])
     with pytest.raises(ValueError, match="'zero_shot' is not a vector of 2 counts"):
@@ -148,4 +150,4 @@ def test_a_loss_that_is_none_is_refused(values, message):
     model = an_evaluate_answer()
     model.params["dev_loss"] = values
     with pytest.raises(ValueError, match=message):
-        messages.read_evaluate_answer(through_nvflare(model), 2)
+        messages.read_evaluate_answer(through_nvflare(model), TASK)

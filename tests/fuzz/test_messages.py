@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 from nvflare.app_common.abstract.fl_model import FLModel
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.flare import fedbpt_messages, lpfl_messages, messages
 from flaretune.methods.fedbpt.answers import SearchAnswer
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.local_search import LocalResult
-from flaretune.flare import fedbpt_messages, lpfl_messages, messages
 from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.model_server.protocol import Ask, ask_message, named, read_ask, read_logits
 from flaretune.tasks.evaluation import EvaluateAnswer, SetupAnswer
+from flaretune.tasks.metrics.registry import METRICS
 from flaretune.tasks.spec import load_task, task_table
-from tests.flare.sending import COUNTERS, EVALUATION
+from tests.flare.sending import COUNTERS, EVALUATION, TASK
 from tests.fuzz.guard import fuzz
 from tests.fuzz.mutate import as_values, changed, strange_array
 
@@ -25,7 +26,13 @@ pytestmark = pytest.mark.slow
 
 SHAPES = {"x.lora_A.weight": (2, 3), "x.lora_B.weight": (3, 2)}
 ARRAYS = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
-SETTINGS = {"method": "FedBPT", "options": {"seed": 1}, "task": {"name": "t"}, "model": {"name": "m"}, "popsize": 5}
+SETTINGS = {
+    "method": "FedBPT",
+    "options": {"seed": 1},
+    "task": {"name": "t", **TASK},
+    "model": {"name": "m"},
+    "popsize": 5,
+}
 SETUP = SetupAnswer(SETTINGS, 8, EVALUATION.test, EVALUATION, COUNTERS)
 TOLD = {name: list(shape) for name, shape in SHAPES.items()}
 INITIAL = {**SETTINGS, "adapter": {"r": 2}, "initial": TOLD, "parameters": TOLD}
@@ -41,15 +48,15 @@ READERS = {
     "setup answer": (messages.setup_answer(SETUP), messages.read_setup_answer),
     "evaluate answer": (
         messages.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS)),
-        lambda model: messages.read_evaluate_answer(model, 2),
+        lambda model: messages.read_evaluate_answer(model, TASK),
     ),
     "search answer": (
         fedbpt_messages.search_answer(SEARCH),
-        lambda model: fedbpt_messages.read_search_answer(model, 5, 2),
+        lambda model: fedbpt_messages.read_search_answer(model, 5, TASK),
     ),
     "train answer": (
         lpfl_messages.train_answer(TRAIN),
-        lambda model: lpfl_messages.read_train_answer(model, SHAPES, 2),
+        lambda model: lpfl_messages.read_train_answer(model, SHAPES, TASK),
     ),
     "LP-FL setup answer": (
         lpfl_messages.lpfl_setup_answer(
@@ -124,7 +131,7 @@ def test_settings_of_a_site(config):
             wanted = type(options[name])
             assert type(value) in ((int, float) if wanted is float else (wanted,))
             assert wanted is not float or np.isfinite(float(value))
-        assert told["task"]["metric"] in ("accuracy", "f1")
+        assert told["task"]["metric"] in METRICS
         assert told["model"]["kind"] == "masked" or isinstance(told["model"]["kind"], str)
         assert config is LPFLConfig or told["popsize"] >= 2
 

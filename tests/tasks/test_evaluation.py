@@ -1,21 +1,30 @@
-"""No site chooses the best round alone by what it says of its number of examples."""
+"""No client chooses the best round alone by what it says of its number of examples."""
 
 import numpy as np
+import pytest
 
-from flaretune.tasks.evaluation import Evaluation, hold_to_the_others
+from flaretune.aggregation.registry import find_rule
+from flaretune.tasks.evaluation import Evaluation, limit_evaluations
 
 
-def evaluation(right: int, size: int) -> Evaluation:
-    return Evaluation(np.array([right, size]), size * 0.5, size, None)
+def evaluation(correct: int, size: int) -> Evaluation:
+    return Evaluation(np.array([correct, size]), size * 0.5, size, None)
 
 
 def test_sizes_within_twice_the_lower_median_stay():
     given = {"a": evaluation(8, 16), "b": evaluation(12, 32), "c": evaluation(0, 0), "d": evaluation(7, 15)}
-    assert hold_to_the_others(given) == given
+    assert limit_evaluations(given, find_rule("clipped")) == given
 
 
-def test_a_site_of_very_many_examples_counts_as_one_of_twice_the_median():
+@pytest.mark.parametrize("rule", ["clipped", "median"])
+def test_a_client_of_very_many_examples_counts_as_one_of_twice_the_median(rule):
     given = {"a": evaluation(8, 16), "b": evaluation(16, 16), "c": evaluation(10**9, 10**9)}
-    held = hold_to_the_others(given)
+    held = limit_evaluations(given, find_rule(rule))
     assert held["a"] is given["a"]
-    assert (held["c"].dev.tolist(), held["c"].dev_size, held["c"].dev_loss_sum) == ([32, 32], 32, 16.0)
+    limited = held["c"]
+    assert (limited.validation.tolist(), limited.n_validation, limited.validation_loss_sum) == ([32, 32], 32, 16.0)
+
+
+def test_the_mean_limits_no_evaluation():
+    given = {"a": evaluation(8, 16), "c": evaluation(10**9, 10**9)}
+    assert limit_evaluations(given, find_rule("mean")) == given

@@ -12,7 +12,7 @@ from flaretune.data.site_data import Split, share_of_common_set
 from flaretune.models.load import load_outline
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
-from flaretune.tasks.evaluation import count_right
+from flaretune.tasks.evaluation import count_correct
 from flaretune.tasks.spec import available_tasks, load_task
 from tests.models_for_tests import save_tiny_model
 from tests.published_for_tests import SHAPES, WORDS, WRITERS, stand_in
@@ -123,7 +123,7 @@ def test_every_task_gives_answers_of_both_kinds_of_models(models, data, task, fa
     logits = prompted.black_box.label_logits(np.ones((2, 6)), prompted.register(share.test))
     assert logits.shape == (2, len(share.test), spec.n_classes)
     assert np.isfinite(logits).all()
-    counts = count_right(spec, logits[0], share.test.labels)
+    counts = count_correct(spec, logits[0], share.test.labels)
     predicted, labels = logits[0].argmax(axis=1), share.test.labels
     if task == "mrpc":  # true positives, false positives, false negatives of Yes
         right = [sum((predicted == p) & (labels == t)) for p, t in ((1, 1), (1, 0), (0, 1))]

@@ -103,7 +103,7 @@ def test_unknown_task_lists_the_available_and_the_nearest():
         ('metric = "accuracy"', "", "key 'metric' is missing"),
         ('train = "train"', "", r"\[source\].*key 'train' is missing"),
         ('metric = "accuracy"', "metric = 3", "key 'metric' must be a string, not 3"),
-        ('metric = "accuracy"', 'metric = "acuracy"', "metric 'acuracy' is unknown.*accuracy, f1"),
+        ('metric = "accuracy"', 'metric = "acuracy"', "metric 'acuracy' is unknown.*accuracy, f1, macro_f1"),
         ('metric = "accuracy"', 'metric = "f1"', "'f1' needs positive_class"),
         ('metric = "accuracy"', 'metric = "f1"\npositive_class = 2', "positive_class 2 .* 0 to 1"),
         ('metric = "accuracy"', 'metric = "accuracy"\npositive_class = 1', "positive_class has no meaning"),
@@ -188,8 +188,8 @@ def test_the_first_mistake_has_its_line_and_the_others_are_counted(tmp_path):
     with pytest.raises(UserError) as caught:
         load_task(file)
     assert str(caught.value) == (
-        f"task file {file}, line 5: metric 'f2' is unknown; it must be one of accuracy, f1 (1 more: `python -m "
-        f"flaretune tasks check {file}` lists them)"
+        f"task file {file}, line 5: metric 'f2' is unknown; it must be one of accuracy, f1, macro_f1 (1 more: "
+        f"`python -m flaretune tasks check {file}` lists them)"
     )
 
 

@@ -1,21 +1,18 @@
-"""How far one site may be from the others: what both methods' servers bound a site's answer by.
+"""How far one client may be from the others.
 
-A site can lie in everything it sends. What it cannot choose is what most of the others send; so lengths and sizes are
-compared with their lower median, which lies among the honest sites' as long as fewer than half of the sites lie.
+A client can lie in everything it sends. What it cannot choose is what most of the others send; so distances and sizes
+are compared with their lower median, which lies among the honest clients' as long as fewer than half of them lie.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# plain: as published. clipped: as published, after each site is held to the others. median: coordinate by coordinate,
-# whatever a site claims of its fitness or the number of its texts.
-AGGREGATIONS = ("plain", "clipped", "median")
-# Honest sites of the demo are at most 1.32 times as far from the start of a round as their lower median.
+# Honest clients of the demo are at most 1.32 times as far from the start of a round as their lower median.
 FACTOR = 2.0
 
 
-def shrinkage(sizes: np.ndarray, down_to: float) -> np.ndarray:
+def clip_factors(sizes: np.ndarray, down_to: float) -> np.ndarray:
     """What each size is to be multiplied by, so that none is far above the others.
 
     Args:

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.authoring.checking import Checking
+from flaretune.authoring.report import Mistake, Report
 from flaretune.data.load import find_local
 from flaretune.data.places import LocalSplit
 from flaretune.errors import UserError
-from flaretune.authoring.checking import Checking
-from flaretune.authoring.report import Mistake, Report
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.tasks.spec import read_draft, task_file
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flaretune.data.places import LocalSplit
 from flaretune.authoring.report import DataReport, Mistake
+from flaretune.data.places import LocalSplit
 from flaretune.tasks.checks import OUT_OF_SCOPE, is_score, label_key
 from flaretune.tasks.spec import Draft
 

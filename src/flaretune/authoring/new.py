@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flaretune.authoring.asking import Asking
 from flaretune.data.columns import READERS
 from flaretune.data.places import LocalSplit, find_split
 from flaretune.errors import UserError
-from flaretune.authoring.asking import Asking
 from flaretune.tasks.checks import (
     OUT_OF_SCOPE,
     Problem,
@@ -82,7 +82,7 @@ def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[s
         f"text_columns = {_toml(text_columns)}",
         f"label_column = {_toml(label_column)}",
         f"label_values = {_toml([_number_or_text(value) for value in label_values])} # of class 0, 1, …",
-        'metric = "accuracy" # or "f1", with positive_class = 1 for that of class 1',
+        'metric = "accuracy" # or "macro_f1", or "f1" with positive_class = 1 for that of class 1',
     ]
     for kind, template in (("masked", masked), ("causal", causal)):
         if template:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flaretune.tasks.metrics.registry import value_text
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -146,7 +148,7 @@ def report_lines(report: Report) -> Iterator[str]:
     if report.zero_shot is not None:
         found = report.zero_shot
         right = ", ".join(f"{label} {right} of {n}" for label, (right, n) in found["by_class"].items())
-        yield f"zero-shot {found['metric']} {found['value']:.4f} on {found['n']} texts; right: {right}"
+        yield f"zero-shot {value_text(found['metric'], found['value'])} on {found['n']} texts; right: {right}"
 
 
 def _data_lines(data: DataReport) -> Iterator[str]:

@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flaretune.cli import console as command_line
 from flaretune.cache import in_cache
+from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, printable
-from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.config.job import CARRIED, JobConfig
-from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
-from flaretune.config.options import add_flags, as_dict, build
 from flaretune.config.model_server import ServiceConfig
-from flaretune.config.shared import GROUPS, PATHS, ServerConfig, SiteConfig
-from flaretune.errors import UserError
-from flaretune.engine.results import collect_results, error_sentences, forget_results, read_summary, tell_results
-from flaretune.engine.records import write_json
+from flaretune.config.options import add_flags, as_dict, build
 from flaretune.config.retired_options import add_retired_flags, answer_retired
-from flaretune.model_server.launch import running_service
+from flaretune.config.shared import GROUPS, PATHS, ServerConfig, SiteConfig
 from flaretune.config.toml_file import read_toml
+from flaretune.engine.records import write_json
+from flaretune.engine.results import collect_results, error_sentences, forget_results, read_summary, tell_results
+from flaretune.errors import UserError
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
+from flaretune.model_server.launch import running_service
 
 EXPORTING = "--export" in sys.argv  # looked up before NVFlare takes it
 with warnings.catch_warnings():

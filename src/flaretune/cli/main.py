@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measure.cli import add_bench
+
 from flaretune.cli.console import add_manners, parse, printable, progress, run, seconds
-from flaretune.config.options import add_flags, build
+from flaretune.cli.tasks import add_tasks
 from flaretune.config.model_server import GROUPS as SERVICE_GROUPS
 from flaretune.config.model_server import TOKEN_VARIABLE, ServiceConfig
+from flaretune.config.options import add_flags, build
 from flaretune.config.shared import SiteConfig
 from flaretune.errors import UserError
-from flaretune.cli.tasks import add_tasks
 
 if TYPE_CHECKING:
     from flaretune.methods.classifier import Classifier
@@ -137,6 +138,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Print the metric of a prompt or an adapter on a labelled file, and what is right of each class."""
     from flaretune.data.load import load_file
     from flaretune.methods.classifier import score
+    from flaretune.tasks.metrics.registry import value_text
 
     spec = _task(args)
     examples = load_file(spec, args.data)
@@ -159,7 +161,7 @@ def evaluate(args: argparse.Namespace) -> None:
                 words, spec.label_values, result.correct_by_class, result.n_by_class, strict=True
             )
         )
-        print(f"{name.replace('_', '-'):<10} {result.metric} {result.value:.4f}   right: {by_class}")
+        print(f"{name.replace('_', '-'):<10} {value_text(result.metric, result.value)}   right: {by_class}")
 
 
 def plot(args: argparse.Namespace) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flaretune.cache import in_cache
+from flaretune.config.options import add_flags, build
+from flaretune.config.retired_options import add_retired_flags, answer_retired
+from flaretune.config.shared import GROUPS, PATHS, SiteConfig
+from flaretune.config.toml_file import read_toml
+from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.config.options import add_flags, build
-from flaretune.config.shared import GROUPS, PATHS, SiteConfig
-from flaretune.errors import UserError
-from flaretune.config.retired_options import add_retired_flags, answer_retired
-from flaretune.config.toml_file import read_toml
 
 SiteKind = TypeVar("SiteKind", bound=SiteConfig)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.config.options import check_fields, option, same_option
 from flaretune.errors import UserError
+from flaretune.methods.fedbpt.config import FedBPTConfig
 
 MODEL, SERVICE = "model", "service"
 GROUPS = {MODEL: "The language model that answers.", SERVICE: "Where it is found, and what it refuses."}

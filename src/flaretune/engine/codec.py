@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.config.options import check_values
 from flaretune.config.model import NUMBER_FORMATS
+from flaretune.config.options import check_values
 from flaretune.errors import shown
 from flaretune.methods.artifact_parts import check_model, read_task
 from flaretune.methods.base import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult, Method
@@ -92,7 +92,7 @@ def read_prior(received: Message) -> np.ndarray | None:
 
 
 def initialize_message(common: Mapping[str, Any], num_rounds: int) -> Message:
-    return message({}, {**common, "num_rounds": num_rounds})
+    return message({}, {**common, "round": 0, "num_rounds": num_rounds})
 
 
 @reader
@@ -238,8 +238,8 @@ def read_fit_reply(received: Message, counts: Counts | None) -> FitResult:
 # ---- evaluate ----
 
 
-def evaluate_message(common: Mapping[str, Any], arrays: Arrays) -> Message:
-    return message(arrays, common)
+def evaluate_message(common: Mapping[str, Any], round_number: int, arrays: Arrays) -> Message:
+    return message(arrays, {**common, "round": round_number})
 
 
 @reader

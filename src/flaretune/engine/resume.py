@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flaretune.errors import UserError
 from flaretune.engine.checkpoint import Checkpoint, check_settings, load_checkpoint, save_checkpoint
 from flaretune.engine.records import RoundRecord
 from flaretune.engine.run_folder import RunFolder
+from flaretune.errors import UserError
 from flaretune.methods.base import Arrays, Resumed
 
 log = logging.getLogger("flaretune.server")

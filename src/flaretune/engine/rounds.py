@@ -110,7 +110,7 @@ class Job:
 
         started = time.monotonic()
         self._cohort.let_in(self._rounds, self._read_initialize, strategy.objection)
-        message = codec.evaluate_message(self._common(), strategy.evaluated_arrays())
+        message = codec.evaluate_message(self._common(), self._rounds, strategy.evaluated_arrays())
         read = partial(codec.read_evaluate_reply, counts=self._counts)
         last = self._cohort.send(codec.EVALUATE, self._rounds, message, read)
         record.seconds = round(record.seconds + time.monotonic() - started, 2)

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flaretune.privacy.accountant import account
 from flaretune.engine.records import RoundRecord
 from flaretune.engine.summary import summary, versions, write_json
 from flaretune.methods.base import Method
+from flaretune.privacy.accountant import account
 from flaretune.tasks.metrics.registry import find_metric
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from flaretune.config.options import as_dict, build
 from flaretune.config.client import ClientConfig
+from flaretune.config.options import as_dict, build
 from flaretune.engine import codec
 from flaretune.errors import UserError
 from flaretune.methods.base import Client, ClientContext, EvaluateResult, FitResult, InitializeResult, Method

@@ -9,8 +9,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from flaretune.config.client_flags import read_client_config
 from flaretune.config.client import ClientConfig
+from flaretune.config.client_flags import read_client_config
 from flaretune.engine.errors import Failure, record_failure
 from flaretune.errors import UserError, lack_of_memory
 from flaretune.methods.base import Method

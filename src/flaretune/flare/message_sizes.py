@@ -12,11 +12,11 @@ from nvflare.app_common.decomposers import common_decomposers
 from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.fuel.utils import fobs
 
+from flaretune.flare import fedbpt_messages
+from flaretune.flare.environment import variable
 from flaretune.methods.fedbpt.answers import SearchAnswer
 from flaretune.methods.fedbpt.distribution import CovarianceForm, Distribution
 from flaretune.methods.fedbpt.local_search import LocalResult
-from flaretune.flare import fedbpt_messages
-from flaretune.flare.environment import variable
 from flaretune.seeding import derive_seed
 from flaretune.tasks.evaluation import Counters, Evaluation
 

@@ -21,10 +21,10 @@ from nvflare.recipe.run import Run
 from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
+from flaretune.config.client import PATHS, ClientConfig
 from flaretune.config.client_flags import refuse_own_data
 from flaretune.config.job import CARRIED, CODE, check_name
 from flaretune.config.options import as_dict, build, not_default, split_options
-from flaretune.config.client import PATHS, ClientConfig
 from flaretune.config.server import ServerConfig
 from flaretune.engine.codec import TASKS
 from flaretune.errors import UserError

@@ -26,7 +26,6 @@ from flaretune.engine.summary import round_lines
 from flaretune.errors import UserError
 from flaretune.flare.startup_kit import administrator_of
 
-
 WAITING = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")  # what a job's status begins with until it has ended
 SUCCESS = "FINISHED:COMPLETED"
 

@@ -17,6 +17,11 @@ _MODEL = {"name": str, "kind": str, "hidden_size": int}
 _NO_SOURCE = {"train": "train", "test": "test"}
 
 
+def told_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a result that the clients of a job agree on."""
+    return {part: settings[part] for part in ("task", "options", "model")}
+
+
 def read_task(task: Mapping[str, Any], kind: str) -> TaskSpec:
     """The task of a saved result, with a source that stands for none.
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flaretune.config.options import as_dict
 from flaretune.config.client import ClientConfig
+from flaretune.config.options import as_dict
 from flaretune.errors import UserError
 from flaretune.tasks.spec import Kind, TaskSpec, load_task, task_table
 

@@ -14,12 +14,12 @@ import torch
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
+from flaretune.methods.artifact_parts import read_task
+from flaretune.model_server.protocol import Ask, logits_message
 from flaretune.models.black_box import BlackBox, Question, TextSet
 from flaretune.models.load import Pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, prompt_model, share_weights
-from flaretune.model_server.protocol import Ask, logits_message
-from flaretune.methods.artifact_parts import read_task
 
 Kept = TypeVar("Kept")
 OK, BAD_REQUEST, NOT_FOUND, FAILED = 200, 400, 404, 500

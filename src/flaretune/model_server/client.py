@@ -14,7 +14,6 @@ import requests
 from flaretune.config.model_server import TOKEN_VARIABLE
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.model_server.protocol import (
     ASK_PATH,
     HEALTH_PATH,
@@ -26,6 +25,7 @@ from flaretune.model_server.protocol import (
     read_logits,
     texts_content,
 )
+from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.tasks.spec import TaskSpec
 
 CONNECT_SECONDS = 5

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from flaretune.config.options import to_argv
 from flaretune.config.model_server import LOOPBACK, TOKEN_VARIABLE, ServiceConfig
+from flaretune.config.options import to_argv
 from flaretune.errors import UserError
 from flaretune.free_port import free_port
 from flaretune.model_server.client import is_ready

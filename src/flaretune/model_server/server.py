@@ -56,8 +56,8 @@ class AskAPI(LitAPI):
         """Load the model, in a worker."""
         import torch
 
-        from flaretune.models.load import load_pretrained, resolve_dtype
         from flaretune.model_server.answering import Answering
+        from flaretune.models.load import load_pretrained, resolve_dtype
 
         _end_with_parent()
         config = self._config

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flaretune.errors import UserError
+from flaretune.tasks.metrics.registry import METRICS
 from flaretune.tasks.template import MASK, field_names, split_template
 
-METRICS = ("accuracy", "f1")
 KINDS = ("masked", "causal")
 OUT_OF_SCOPE = (
     "flaretune adapts models to classification only, one of a few classes for a text; regression, tagging and "
@@ -136,11 +136,11 @@ def metric_problems(metric: str, positive_class: int | None, n_classes: int) -> 
     if metric not in METRICS:
         other = f"; {OUT_OF_SCOPE}" if metric.lower() in _OTHER_METRICS else ""
         yield Problem(("metric",), f"metric {metric!r} is unknown; it must be one of {', '.join(METRICS)}{other}")
-    elif metric != "f1":
+    elif not METRICS[metric].needs_positive_class:
         if positive_class is not None:
             yield Problem(("positive_class",), f"positive_class has no meaning for metric {metric!r}; leave it out")
     elif positive_class is None:
-        yield Problem(("metric",), "metric 'f1' needs positive_class, the id of the class whose F1 is meant")
+        yield Problem(("metric",), f"metric {metric!r} needs positive_class, the id of the class that it is about")
     elif not 0 <= positive_class < n_classes:
         sentence = f"positive_class {positive_class} must be a class id, 0 to {n_classes - 1}"
         yield Problem(("positive_class",), sentence)

@@ -1,4 +1,4 @@
-"""What a site's evaluation of a model comes to: counts that add up over sites, and what they cost."""
+"""What a client's evaluation of a model comes to: counts that add up over clients, and what they cost."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.aggregation.limits import FACTOR, shrinkage
-from flaretune.tasks import metrics
+from flaretune.aggregation.base import AggregationRule
+from flaretune.aggregation.limits import FACTOR
+from flaretune.tasks.metrics.registry import find_metric
 from flaretune.tasks.spec import TaskSpec
 
 HUGE = 1e100  # no number that a site tells is as large, not a loss by float32 logits either; sums of such are finite
@@ -44,18 +45,18 @@ class Counters:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Counts of a site's evaluation, which add up over sites.
+    """Counts of a client's evaluation, which add up over clients.
 
     Attributes:
-        dev: counts of the task's metric on the development share, int64 (see `tasks.metrics.count`).
-        dev_loss_sum: cross entropy summed over that share.
-        dev_size: examples in it.
-        test: counts on the site's part of the test data; None at a site that does not evaluate.
+        validation: counts of the task's metric on the client's validation set, int64 (see `tasks.metrics`).
+        validation_loss_sum: cross entropy summed over that set.
+        n_validation: examples in it.
+        test: counts on the client's part of the test data; None at a client without any.
     """
 
-    dev: np.ndarray
-    dev_loss_sum: float
-    dev_size: int
+    validation: np.ndarray
+    validation_loss_sum: float
+    n_validation: int
     test: np.ndarray | None
 
 
@@ -90,25 +91,29 @@ class EvaluateAnswer:
     counters: Counters
 
 
-def hold_to_the_others(evaluations: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
-    """Evaluations by site, those on more than `robust.FACTOR` times the lower median of examples counted as on so many.
+def limit_evaluations(evaluations: Mapping[str, Evaluation], rule: AggregationRule) -> dict[str, Evaluation]:
+    """Evaluations by client, those on far more examples than the others' counted as on so many as the rule allows.
 
-    Sites choose the best round together; none is to choose it alone by what it says of its number of examples.
+    Clients choose the best round together; none is to choose it alone by what it says of its number of examples.
     """
-    fewer = shrinkage(np.array([e.dev_size for e in evaluations.values()]), down_to=FACTOR)
-    return {site: _on_fewer(e, by) for (site, e), by in zip(evaluations.items(), fewer, strict=True)}
+    factors = rule.limit_sizes(np.array([e.n_validation for e in evaluations.values()]), down_to=FACTOR)
+    return {client: _on_fewer(e, by) for (client, e), by in zip(evaluations.items(), factors, strict=True)}
 
 
-def _on_fewer(evaluation: Evaluation, by: float) -> Evaluation:
-    if by == 1:
+def _on_fewer(evaluation: Evaluation, factor: float) -> Evaluation:
+    if factor == 1:
         return evaluation
-    dev, size = (np.round(np.asarray(n) * by).astype(np.int64) for n in (evaluation.dev, evaluation.dev_size))
-    return replace(evaluation, dev=dev, dev_loss_sum=evaluation.dev_loss_sum * by, dev_size=int(size))
+    return replace(
+        evaluation,
+        validation=np.round(evaluation.validation * factor).astype(np.int64),
+        validation_loss_sum=evaluation.validation_loss_sum * factor,
+        n_validation=int(np.round(evaluation.n_validation * factor)),
+    )
 
 
-def count_right(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def count_correct(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Counts of the task's metric for label-word logits, float (N, C), and class ids, int (N,)."""
-    return metrics.count(spec.metric, logits.argmax(axis=-1), labels, spec.positive_class)
+    return find_metric(spec.metric).count(logits.argmax(axis=-1), labels, spec.positive_class, spec.n_classes)
 
 
 def cross_entropy_sum(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -76,8 +76,8 @@ class TaskSpec:
         label_column: column of the raw label.
         label_values: the raw label of each class id; numbers and their string forms are the same (0 and "0").
         drop_labels: raw labels of rows to leave out, such as −1 for "annotators did not agree".
-        metric: "accuracy", or "f1" of ``positive_class``.
-        positive_class: a class id; only for "f1".
+        metric: a name in `tasks.metrics.registry`: "accuracy", "f1" of ``positive_class``, "macro_f1".
+        positive_class: a class id; only for a metric that is about one class.
         placeholder_tail: masked models, mode ``add``: what stands between the placeholders and the template.
         masked, causal: the wording for each kind of model; one may be None.
 

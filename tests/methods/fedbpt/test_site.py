@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.client import FedBPTSite, Labelled, SearchSettings
+from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.seeding import derive_seed
 from tests.tasks_for_tests import review_task
 
@@ -44,10 +44,10 @@ def a_site(black_box, perturbed=None, **changes):
 
 def test_evaluation_counts_right_answers_and_sums_the_loss():
     evaluation = a_site(FirstCoordinate()).evaluate(np.array([2.0, 0.0, 0.0])).evaluation
-    assert evaluation.dev.tolist() == evaluation.test.tolist() == [3, 4]  # all called class 1
+    assert evaluation.validation.tolist() == evaluation.test.tolist() == [3, 4]  # all called class 1
     right, wrong = np.log1p(np.exp(-2.0)), np.log1p(np.exp(2.0))
-    assert evaluation.dev_loss_sum == pytest.approx(3 * right + wrong, rel=1e-6)
-    assert evaluation.dev_size == 4
+    assert evaluation.validation_loss_sum == pytest.approx(3 * right + wrong, rel=1e-6)
+    assert evaluation.n_validation == 4
 
 
 def test_setup_evaluates_the_initial_prompt_and_counts_the_zero_shot_answers():
@@ -55,7 +55,7 @@ def test_setup_evaluates_the_initial_prompt_and_counts_the_zero_shot_answers():
     answer = a_site(FirstCoordinate()).setup({"options": {}}, zero_shot)
     assert answer.zero_shot.tolist() == [3, 4]
     assert answer.n_train == 4
-    assert answer.evaluation.dev.tolist() == [1, 4]  # equal logits: class 0
+    assert answer.evaluation.validation.tolist() == [1, 4]  # equal logits: class 0
 
 
 def test_search_reports_its_own_cost_and_evaluates_only_if_asked():
@@ -66,7 +66,7 @@ def test_search_reports_its_own_cost_and_evaluates_only_if_asked():
     assert answer.counters.queries == 3 * 5 + 1
     assert answer.counters.example_forwards == 4 * 16 == black_box.example_forwards
     answer = site.search(start, 2, evaluate=True)
-    assert answer.evaluation.dev.tolist() == [1, 4]
+    assert answer.evaluation.validation.tolist() == [1, 4]
     assert answer.counters.example_forwards == 4 * 16
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.errors import UserError
 from flaretune.flare.lpfl_client import open_site
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import TrainingSet, local_train
 from tests.learnable import write_reviews
@@ -151,4 +151,4 @@ def test_a_message_without_arrays_is_not_answered_by_what_the_site_has_trained(o
     for told in ({}, dict(list(arrays.items())[:-1])):
         with pytest.raises(UserError, match="does not have the arrays that are trained here"):
             site.evaluate(told)
-    assert site.evaluate(arrays).evaluation.dev_size > 0
+    assert site.evaluate(arrays).evaluation.n_validation > 0

@@ -58,6 +58,17 @@ def save_prompt(artifact: PromptArtifact, path: Path) -> None:
     os.replace(partial, path)
 
 
+def is_prompt(path: Path) -> bool:
+    """Whether a file is a prompt, as far as its beginning tells."""
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return str((file.metadata() or {}).get("format", "")).startswith("flaretune-fedbpt-prompt")
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
 def load_prompt(path: str | Path) -> PromptArtifact:
     """Read the file back and check that it is what was written.
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import cma
 import numpy as np
 
-from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.cma_es import start_strategy
+from flaretune.methods.fedbpt.distribution import Distribution
 
 
 @dataclass(frozen=True)

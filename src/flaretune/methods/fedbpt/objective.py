@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from flaretune.tasks import metrics
 from flaretune.tasks.evaluation import HUGE
+from flaretune.tasks.metrics.registry import find_metric
 
 LossType = Literal["ce", "hinge", "perf"]
 LOSS_TYPES: tuple[LossType, ...] = ("ce", "hinge", "perf")
@@ -30,11 +30,11 @@ def loss(
     Args:
         loss_type: ``ce`` cross entropy over the label words; ``hinge`` the sum over the wrong classes of
             max(0, margin − (score of the right one − score of the wrong one)), margin 2 (BBT, arXiv
-            2201.03514, §3.4); ``perf`` minus the task's metric.
+            2201.03514, §3.4); ``perf`` minus the task's metric, 0 where it has no value.
         logits: float, shape (λ, N, C).
         labels: int, shape (N,).
         metric: the task's metric, for ``perf``.
-        positive_class: of the F1 score, for ``perf``.
+        positive_class: that the metric is about, for ``perf``.
 
     Returns:
         float64, shape (λ,); lower is better.
@@ -49,10 +49,9 @@ def loss(
         slack = np.maximum(0.0, HINGE_MARGIN - (right - logits))  # (λ, N, C); margin itself at the right class
         return (slack.sum(axis=-1) - HINGE_MARGIN).mean(axis=1)
     if loss_type == "perf":
-        predictions = logits.argmax(axis=-1)
-        return np.array(
-            [-metrics.value(metric, metrics.count(metric, row, labels, positive_class)) for row in predictions]
-        )
+        counted, n_classes = find_metric(metric), logits.shape[-1]
+        counts = [counted.count(row, labels, positive_class, n_classes) for row in logits.argmax(axis=-1)]
+        return np.array([-(counted.value(c) or 0.0) for c in counts])
     raise ValueError(f"loss type {loss_type!r} is unknown: use one of {', '.join(LOSS_TYPES)}")
 
 

@@ -8,8 +8,8 @@ import cma
 import numpy as np
 from cma.recombination_weights import RecombinationWeights
 
-from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.cma_es import start_strategy, within
+from flaretune.methods.fedbpt.distribution import Distribution
 
 
 class ServerSearch:

@@ -87,6 +87,11 @@ def save_adapter(artifact: AdapterArtifact, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def is_adapter(path: Path) -> bool:
+    """Whether a folder is an adapter, as far as the files in it tell."""
+    return (path / DESCRIPTION).is_file() or (path / ADAPTER_CONFIG).is_file()
+
+
 def load_adapter(folder: str | Path) -> AdapterArtifact:
     """Read the folder back and check that it is what was written.
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from flaretune.errors import UserError
-from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter
 from flaretune.methods.artifact_parts import saved_prior
+from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -1,0 +1,102 @@
+"""Whole jobs in the test's own process, without NVFlare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flaretune.config.client import ClientConfig
+from flaretune.config.options import build
+from flaretune.engine.errors import JobFailed
+from flaretune.engine.records import RoundRecord
+from flaretune.engine.rounds import Job
+from flaretune.engine.transport import InProcessTransport
+from flaretune.engine.worker import Worker
+from flaretune.errors import UserError
+from flaretune.methods.base import Method
+from flaretune.methods.message import Message
+
+# (client, task, round, reply) → what is sent in its place; None for nothing.
+Change = Callable[[str, str, int, Message], Message | None]
+
+
+@dataclass
+class Told:
+    """What was said in a job.
+
+    Attributes:
+        tasks: (task, round, message) in the order in which they were sent.
+        replies: (client, task, round, message) as the clients sent them.
+        records: of the finished rounds.
+        failure: why the job failed; "" if it did not.
+        client_failures: why clients had nothing to send, by client.
+    """
+
+    tasks: list[tuple[str, int, Message]] = field(default_factory=list)
+    replies: list[tuple[str, str, int, Message]] = field(default_factory=list)
+    records: list[RoundRecord] = field(default_factory=list)
+    failure: str = ""
+    client_failures: dict[str, str] = field(default_factory=dict)
+
+
+class RecordingTransport(InProcessTransport):
+    """Notes every task."""
+
+    def __init__(self, handlers, told: Told):
+        super().__init__(handlers)
+        self._told = told
+
+    def send(self, task, sent, clients, timeout):
+        self._told.tasks.append((task, sent.fields["round"], sent))
+        return super().send(task, sent, list(reversed(clients)), timeout)  # replies come in any order
+
+
+def run_job(
+    method: Method,
+    configs: Mapping[str, ClientConfig],
+    folder: Path,
+    *,
+    change: Change = lambda _client, _task, _round, reply: reply,
+    worker: Callable[..., Callable[[str, Message], Message | None]] = Worker,
+    anew: bool = False,
+    **server: Any,
+) -> Told:
+    """Run a job; the results are in `folder`.
+
+    Args:
+        method: whose.
+        configs: of the clients, by name.
+        folder: of the results.
+        change: what happens to replies on their way.
+        worker: makes what handles a client's tasks.
+        anew: start a client's process anew for each task.
+        server: options of the server.
+    """
+    told = Told()
+
+    def handler(name: str):
+        def start():
+            return worker(method, configs[name], name, folder / "states", folder / "runs")
+
+        running = start()
+
+        def handle(task: str, message: Message) -> Message | None:
+            round_number = message.fields["round"]
+            try:
+                reply = (start() if anew else running)(task, message)
+            except (UserError, FloatingPointError) as error:
+                told.client_failures[name] = str(error)
+                return None
+            told.replies.append((name, task, round_number, reply))
+            return change(name, task, round_number, reply)
+
+        return handle
+
+    transport = RecordingTransport({name: handler(name) for name in configs}, told)
+    try:
+        Job(method, build(method.server_config, server), transport, folder, told.records.append).run()
+    except JobFailed as error:
+        told.failure = str(error)
+    return told
