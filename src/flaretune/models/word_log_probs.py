@@ -90,19 +90,6 @@ class WordLogProbs:
             raise FloatingPointError("the model's log-probabilities are not finite")
         return found
 
-    def most_probable(self, texts: Sequence[Mapping[str, str]], allowed: np.ndarray) -> np.ndarray:
-        """Words by their mean log-probability over texts and templates, the largest first.
-
-        Args:
-            texts: a few.
-            allowed: token ids that may be named, int, shape (V,).
-
-        Returns:
-            The ids in that order, int64, shape (V,); equal ones by id.
-        """
-        means = self(texts, allowed).astype(np.float64).mean(axis=(0, 1))
-        return np.asarray(allowed, dtype=np.int64)[np.lexsort((allowed, -means))]
-
     def _log_probs(self, examples: Sequence[Encoded]) -> torch.Tensor:
         """Of the whole vocabulary, float32, shape (B, vocabulary)."""
         ids, attention = pad_right([e.ids for e in examples], self._pad_id, self._device)

@@ -27,8 +27,8 @@ class Ridge:
     Attributes:
         center: mean of the features, float64 (F,).
         prior: shares of the classes, float64 (C,).
-        basis: eigenvectors of the centred Gram matrix, float64 (F, F).
-        spectrum: its eigenvalues, at least 0, float64 (F,).
+        basis: eigenvectors of the centred Gram matrix, its columns, float64 (F, F).
+        spectrum: their eigenvalues, at least 0, float64 (F,).
         shrinkages: λ, float64 (L,).
         weights: float64 (L, F, C).
         n: number of texts.
@@ -46,11 +46,6 @@ class Ridge:
     def biases(self) -> np.ndarray:
         """float64 (L, C)."""
         return self.prior - self.center @ self.weights
-
-    def inverses(self) -> np.ndarray:
-        """(Σ φ̃ φ̃ᵀ + λ I)⁻¹ of the centred features φ̃, float64 (L, F, F)."""
-        by = 1 / (self.spectrum + self.shrinkages[:, None])  # (L, F)
-        return (self.basis * by[:, None, :]) @ self.basis.T
 
 
 def separation(statistics: WordStatistics) -> np.ndarray:
@@ -97,12 +92,8 @@ def choose_words(statistics: WordStatistics, groups: np.ndarray, n_words: int, a
     return np.array(sorted(chosen), dtype=np.int64)
 
 
-def solve(sums: GramSums, floor: float = 0.0) -> Ridge:
+def solve(sums: GramSums) -> Ridge:
     """Ridge regression of centred one-hot targets on centred features, for every λ of the grid.
-
-    Args:
-        sums: of all clients.
-        floor: λ is at least this (where noise was added to the sums).
 
     Raises:
         UserError: there are no texts.
@@ -111,10 +102,34 @@ def solve(sums: GramSums, floor: float = 0.0) -> Ridge:
     if n <= 0:
         raise UserError("no client has a labelled text to learn from; give labelled texts")
     center, prior = sums.cross.sum(axis=1) / n, sums.counts / n
-    spectrum, basis = np.linalg.eigh(sums.gram - n * np.outer(center, center))
+    return _solve(sums.gram - n * np.outer(center, center), sums.cross - n * np.outer(center, prior), center, prior, n)
+
+
+def solve_noised(sums: GramSums, shrinkage: float) -> Ridge:
+    """The same where noise was added and no numbers of texts are told: as if features and classes had been centred.
+
+    Args:
+        sums: of all clients, of features that are about zero on average.
+        shrinkage: the one λ.
+    """
+    n_features, n_classes = sums.cross.shape
+    center, prior = np.zeros(n_features), np.full(n_classes, 1 / n_classes)
+    cross = sums.cross - sums.cross.mean(axis=1, keepdims=True)
+    return _solve(sums.gram, cross, center, prior, 0.0, np.array([shrinkage]))
+
+
+def _solve(
+    gram: np.ndarray,
+    cross: np.ndarray,
+    center: np.ndarray,
+    prior: np.ndarray,
+    n: float,
+    shrinkages: np.ndarray | None = None,
+) -> Ridge:
+    spectrum, basis = np.linalg.eigh(gram)
     spectrum = np.maximum(spectrum, 0.0)  # rounding, or noise
-    cross = sums.cross - n * np.outer(center, prior)
-    shrinkages = np.maximum(LAMBDAS * max(spectrum.mean(), np.finfo(float).tiny), floor)
+    if shrinkages is None:
+        shrinkages = LAMBDAS * max(spectrum.mean(), np.finfo(float).tiny)
     rotated = basis.T @ cross  # (F, C)
     weights = basis @ (rotated / (spectrum + shrinkages[:, None])[:, :, None])  # (L, F, C)
     return Ridge(center, prior, basis, spectrum, shrinkages, weights, n)
@@ -124,7 +139,9 @@ def leave_one_out(
     features: np.ndarray,
     labels: np.ndarray,
     center: np.ndarray,
-    inverses: np.ndarray,
+    basis: np.ndarray,
+    spectrum: np.ndarray,
+    shrinkages: np.ndarray,
     weights: np.ndarray,
     biases: np.ndarray,
     n: float,
@@ -133,14 +150,14 @@ def leave_one_out(
 
     Args:
         features, labels: float (N, F) and int (N,), some of the texts that the heads were made with.
-        center, inverses, weights, biases, n: see `Ridge`; n of all texts.
+        center, basis, spectrum, shrinkages, weights, biases, n: see `Ridge`; n of all texts.
 
     Returns:
         float64 (L, N, C).
     """
     targets = one_hot(labels, weights.shape[-1])
-    centred = np.asarray(features, dtype=np.float64) - center
-    leverages = 1 / n + np.einsum("if,lfg,ig->li", centred, inverses, centred, optimize=True)  # (L, N)
+    rotated = (np.asarray(features, dtype=np.float64) - center) @ basis  # (N, F)
+    leverages = 1 / n + (1 / (spectrum + shrinkages[:, None])) @ np.square(rotated).T  # (L, N)
     errors = targets - (np.asarray(features, dtype=np.float64) @ weights + biases[:, None])
     return targets - errors / np.maximum(1 - leverages, 1e-9)[:, :, None]
 
