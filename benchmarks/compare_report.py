@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from typing import Any
 from compare_result import Finished, Result
 from compare_table import Layout, size, table
 
-from flaretune.errors import UserError
 from flaretune.engine.records import write_json
+from flaretune.errors import UserError
+from flaretune.files import atomic_write
 
 DODGE = 0.07  # decades between points whose bytes are nearly the same
 
@@ -63,9 +63,7 @@ def write_report(
         # as bytes, so that its line ends stay as they are
         readme = between_markers(file.read_bytes().decode(), places.marker, text)
         if readme is not None:
-            partial = file.with_name(f"{file.name}.partial")
-            partial.write_bytes(readme.encode())
-            os.replace(partial, file)
+            atomic_write(file, readme.encode())
             return None
     return text
 

@@ -6,18 +6,19 @@ import re
 import numpy as np
 import pytest
 
-from flaretune.authoring.check import check_task
 from flaretune.cli.main import main
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.data.load import load_split
 from flaretune.errors import UserError
-from flaretune.methods.classifier import score, softmax
-from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
+from flaretune.authoring.check import check_task
+from flaretune.methods.classifier import score
+from flaretune.softmax import softmax
 from flaretune.tasks.spec import load_task
-from tests.authoring.tickets import BODIES, SUBJECTS, WORDS, write_task
 from tests.models_for_tests import save_tiny_model
+from tests.authoring.tickets import BODIES, SUBJECTS, WORDS, write_task
 
 SMALL = FedBPTConfig(n_prompt_tokens=5, dtype="float32", device="cpu")
 
@@ -42,7 +43,7 @@ FIVE = (
 )  # fmt: skip
 # line of tickets.toml: what is said of it
 FIVE_FOUND = {
-    5: "metric 'acuracy' is unknown; it must be one of accuracy, f1, macro_f1",
+    5: "metric 'acuracy' is unknown; it must be one of accuracy, f1",
     8: "the masked template '{subject} . {text} . It is .' lacks {mask}, the place of the answer",
     13: "label word ' indifferent' is not one token of",
     17: "[source]: unknown key 'trian'; did you mean 'train'?",

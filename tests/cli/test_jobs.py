@@ -265,7 +265,7 @@ def test_a_shared_model_is_on_the_gpus_that_the_job_was_given(gpu, device, monke
     def started(config, log):
         raise Started(config.device)
 
-    monkeypatch.setattr(job_cli, "running_service", started)
+    monkeypatch.setattr(job_cli, "running_model_server", started)
     job, site, server = (
         build(cls, {"model_name": "m", "gpu": gpu, "share_lm": 1}) for cls in (JobConfig, FEDBPT.site, FEDBPT.server)
     )

@@ -35,7 +35,7 @@ def test_argparse_answers_wrong_flags_with_status_2(capsys, argv):
     assert "usage: flaretune" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "plot", "tasks", "fetch"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "plot", "tasks", "watch", "serve", "fetch"])
 def test_every_command_has_a_help_text(capsys, command):
     for argv in (["--help"], [command, "--help"]):
         with pytest.raises(SystemExit) as stop:
@@ -60,7 +60,7 @@ def test_tasks_lists_all_with_their_descriptions(capsys):
 
 
 def test_tasks_show_prints_a_file(capsys, tmp_path):
-    shipped = (SRC / "flaretune" / "tasks" / "sst2.toml").read_text()
+    shipped = (SRC / "flaretune" / "tasks" / "builtin" / "sst2.toml").read_text()
     assert run(capsys, "tasks", "show", "sst2") == (0, shipped, "")
     (tmp_path / "mine.toml").write_text(shipped + "# mine\n")
     assert run(capsys, "tasks", "show", tmp_path / "mine.toml") == (0, shipped + "# mine\n", "")

@@ -13,7 +13,7 @@ from flaretune.cli.main import main
 from flaretune.data.load import load_file
 from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
 from flaretune.methods.lpfl.artifact import save_adapter
-from flaretune.methods.classifier import Classifier, open_adapter, open_prompt, score
+from flaretune.methods.classifier import Classifier, load_classifier, score
 from flaretune.tasks.spec import TaskSpec, task_table
 from tests.adapters_for_tests import random_adapter
 from tests.commands_for_tests import SRC, python, run
@@ -60,32 +60,32 @@ def adapter(model, tmp_path_factory) -> str:
 
 @pytest.fixture(params=["prompt", "adapter"])
 def result(request, prompt, adapter) -> tuple[str, str]:
-    """A flag and what it is given."""
-    return f"--{request.param}", {"prompt": prompt, "adapter": adapter}[request.param]
+    """What it is called and where it lies."""
+    return request.param, {"prompt": prompt, "adapter": adapter}[request.param]
 
 
-def opened(flag: str, place: str) -> Classifier:
-    return {"--prompt": open_prompt, "--adapter": open_adapter}[flag](place, dtype="float32", device="cpu")
+def opened(place: str) -> Classifier:
+    return load_classifier(place, dtype="float32", device="cpu")
 
 
 def test_predict_prints_label_and_probabilities_of_every_text(capsys, result):
-    status, out, err = run(capsys, "predict", *result, "--dtype", "float32", "--device", "cpu", *TEXTS)
+    status, out, err = run(capsys, "predict", "--result", result[1], "--dtype", "float32", "--device", "cpu", *TEXTS)
     assert (status, err) == (0, "")
     names = ["bad (bad)", "great (good)"]
     for line, text, (bad, great) in zip(
-        out.splitlines(), TEXTS, opened(*result).probabilities([{"sentence": text} for text in TEXTS]), strict=True
+        out.splitlines(), TEXTS, opened(result[1]).probabilities([{"sentence": text} for text in TEXTS]), strict=True
     ):
         assert line == f"{names[int(great > bad)]:<12}  bad {bad:.3f}  great {great:.3f}  |  {text}"
 
 
 def test_predict_prints_json_a_line_each(capsys, result):
-    flags = (*result, "--dtype", "float32", "--device", "cpu", "--json")
+    flags = ("--result", result[1], "--dtype", "float32", "--device", "cpu", "--json")
     status, out, _ = run(capsys, "predict", *flags, "ein schöner Film", TEXTS[1])
     assert status == 0
     assert "schöner" in out
     answers = [json.loads(line) for line in out.splitlines()]
     assert [answer["text"]["sentence"] for answer in answers] == ["ein schöner Film", TEXTS[1]]
-    for answer, row in zip(answers, opened(*result).probabilities([a["text"] for a in answers]), strict=True):
+    for answer, row in zip(answers, opened(result[1]).probabilities([a["text"] for a in answers]), strict=True):
         assert list(answer["probabilities"]) == ["bad", "good"]
         np.testing.assert_allclose(list(answer["probabilities"].values()), row, atol=1e-6)
         assert answer["label"] == ("bad", "good")[row.argmax()]
@@ -96,19 +96,19 @@ def test_predict_reads_files_of_pairs(capsys, tmp_path, pair_prompt):
     file = tmp_path / "pairs.jsonl"
     pairs = [{"premise": "He sleeps .", "hypothesis": "He runs ."}, {"premise": "Yes , she said .", "hypothesis": "No"}]
     file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    flags = ("--prompt", pair_prompt, "--file", str(file), "--dtype", "float32", "--device", "cpu")
+    flags = ("--result", pair_prompt, "--file", str(file), "--dtype", "float32", "--device", "cpu")
     status, out, _ = run(capsys, "predict", *flags)
     assert status == 0
     assert [line.split("  |  ")[1] for line in out.splitlines()] == ["He sleeps . | He runs .", "Yes , she said . | No"]
     status, out, _ = run(capsys, "predict", *flags, "--json")
-    for line, row in zip(out.splitlines(), opened("--prompt", pair_prompt).probabilities(pairs), strict=True):
+    for line, row in zip(out.splitlines(), opened(pair_prompt).probabilities(pairs), strict=True):
         assert json.loads(line)["label"] == row.argmax()  # the raw labels are 0, 1, 2
         np.testing.assert_allclose(list(json.loads(line)["probabilities"].values()), row, atol=1e-6)
 
 
 def test_predict_takes_the_model_from_elsewhere(capsys, tmp_path, model):
     file = save(tmp_path, Path("/absent/model"), review_task())
-    flags = ("predict", "--prompt", file, "--device", "cpu")
+    flags = ("predict", "--result", file, "--device", "cpu")
     status, out, err = run(capsys, *flags, TEXTS[0])
     assert (status, out) == (1, "")
     assert "/absent/model" in err
@@ -118,27 +118,30 @@ def test_predict_takes_the_model_from_elsewhere(capsys, tmp_path, model):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["predict", "--prompt", "absent.safetensors", "text"], r"prompt file absent.safetensors does not exist"),
-        (["predict", "--prompt", "{prompt}"], "give either texts or --file FILE: neither is there"),
-        (["predict", "--prompt", "{prompt}", "--file", "a.csv", "text"], "--file FILE: both are there"),
-        (["predict", "--prompt", "{prompt}", "--file", "absent.csv"], "data file absent.csv does not exist"),
-        (["predict", "--prompt", "{prompt}", ""], "text 1 of the command line is '' in column 'sentence'"),
         (
-            ["predict", "--prompt", "{prompt}", "--dtype", "int4", "text"],
+            ["predict", "--result", "absent.safetensors", "text"],
+            "--result absent.safetensors: there is no such file or folder; a job leaves best_prompt.safetensors or the ",
+        ),
+        (["predict", "--result", "{prompt}"], "give either texts or --file FILE: neither is there"),
+        (["predict", "--result", "{prompt}", "--file", "a.csv", "text"], "--file FILE: both are there"),
+        (["predict", "--result", "{prompt}", "--file", "absent.csv"], "data file absent.csv does not exist"),
+        (["predict", "--result", "{prompt}", ""], "text 1 of the command line is '' in column 'sentence'"),
+        (
+            ["predict", "--result", "{prompt}", "--dtype", "int4", "text"],
             "--dtype int4: must be one of auto, bfloat16, float32",
         ),
-        (["predict", "--prompt", "{prompt}", "--device", "tpu", "text"], "--device 'tpu'"),
-        (["predict", "--prompt", "{prompt}", "--model_name", "./nowhere", "t"], "--model_name ./nowhere: there is no"),
-        (["predict", "--prompt", "{pair_prompt}", "text"], "task 'pairs' has the text columns premise, hypothesis"),
-        (["predict", "--prompt", "{src}/flaretune/errors.py", "text"], "is damaged or no prompt file"),
-        (["predict", "--adapter", "absent", "text"], "adapter folder absent does not exist; a job leaves it as best_a"),
-        (["predict", "--adapter", "", "text"], r"\. has no flaretune.json, so it is no adapter of LP-FL"),
-        (["predict", "--adapter", "{adapter}", ""], "text 1 of the command line is '' in column 'sentence'"),
-        (["predict", "--adapter", "{adapter}", "--model_name", "./nowhere", "t"], "{adapter}: --model_name ./nowhere:"),
-        (["predict", "--adapter", "{prompt}", "text"], "adapter folder {prompt} does not exist"),
-        (["predict", "--prompt", "{adapter}", "text"], "prompt file {adapter} does not exist"),
-        (["evaluate", "--adapter", "{adapter}", "--data", "absent.csv"], "data file absent.csv does not exist"),
-        (["evaluate", "--prompt", "{prompt}", "--data", "absent.csv"], "data file absent.csv does not exist"),
+        (["predict", "--result", "{prompt}", "--device", "tpu", "text"], "--device 'tpu'"),
+        (["predict", "--result", "{prompt}", "--model_name", "./nowhere", "t"], "--model_name ./nowhere: there is no"),
+        (["predict", "--result", "{pair_prompt}", "text"], "task 'pairs' has the text columns premise, hypothesis"),
+        (
+            ["predict", "--result", "{src}/flaretune/errors.py", "text"],
+            "errors.py: no result of a job, or a damaged one",
+        ),
+        (["predict", "--result", "", "text"], r"--result \.: no result of a job, or a damaged one \(.*flaretune.json"),
+        (["predict", "--result", "{adapter}", ""], "text 1 of the command line is '' in column 'sentence'"),
+        (["predict", "--result", "{adapter}", "--model_name", "./nowhere", "t"], "{adapter}: --model_name ./nowhere:"),
+        (["evaluate", "--result", "{adapter}", "--data", "absent.csv"], "data file absent.csv does not exist"),
+        (["evaluate", "--result", "{prompt}", "--data", "absent.csv"], "data file absent.csv does not exist"),
         (["plot", "absent"], "absent/summary.json cannot be read"),
         (["tasks", "show", "sst"], r"unknown task 'sst'; did you mean 'sst2'\?"),
         (["tasks", "show", "absent.toml"], "task file absent.toml cannot be read"),
@@ -155,15 +158,22 @@ def test_what_a_user_can_correct_is_one_sentence_and_status_1(capsys, prompt, pa
 
 
 @pytest.mark.parametrize("command", [["predict", "text"], ["evaluate", "--data", "a.csv"]])
-def test_either_a_prompt_or_an_adapter_is_used(capsys, prompt, adapter, command):
+def test_one_result_is_used(capsys, prompt, adapter, command):
     for flags, message in (
-        ([], "one of the arguments --prompt --adapter is required"),
+        ([], "one of the arguments --result is required"),
         (["--prompt", prompt, "--adapter", adapter], "argument --adapter: not allowed with argument --prompt"),
     ):
         with pytest.raises(SystemExit) as stop:
             main([command[0], *flags, *command[1:]])
         assert stop.value.code == 2
         assert capsys.readouterr().err.endswith(f"flaretune {command[0]}: error: {message}\n")
+
+
+def test_the_flags_of_version_0_1_are_taken_with_a_warning(capsys, result):
+    flags = ("--dtype", "float32", "--device", "cpu", TEXTS[0])
+    status, out, err = run(capsys, "predict", f"--{result[0]}", result[1], *flags)
+    assert (status, err) == (0, f"warning: --{result[0]} is now called --result\n")
+    assert run(capsys, "predict", "--result", result[1], *flags) == (0, out, "")
 
 
 # ---- evaluate ----
@@ -177,21 +187,21 @@ def labelled(tmp_path) -> Path:
     return file
 
 
-def test_evaluate_counts_what_is_right_of_each_class(capsys, result, labelled):
-    what, classifier = result[0].removeprefix("--"), opened(*result)
+def test_evaluate_counts_what_is_correct_per_class(capsys, result, labelled):
+    what, classifier = result[0], opened(result[1])
     examples = load_file(classifier.spec, labelled)
     right = score(classifier.spec, classifier.probabilities(examples.texts), examples.labels)
     plain = score(classifier.spec, classifier.zero_shot(examples), examples.labels)
-    flags = ("evaluate", *result, "--data", str(labelled), "--dtype", "float32", "--device", "cpu")
+    flags = ("evaluate", "--result", result[1], "--data", str(labelled), "--dtype", "float32", "--device", "cpu")
 
     status, out, err = run(capsys, *flags, "--zero_shot")
     assert (status, err) == (0, "")
     bad, great = right.correct_by_class
     assert out.splitlines()[:2] == [
         f"7 texts of {labelled}",
-        f"{what:<10} accuracy {(bad + great) / 7:.4f}   right: bad (bad) {bad} of 3, great (good) {great} of 4",
+        f"{what:<10} accuracy {(bad + great) / 7:.4f}   correct: bad (bad) {bad} of 3, great (good) {great} of 4",
     ]
-    assert out.splitlines()[2].startswith(f"zero-shot  accuracy {plain.value:.4f}   right: ")
+    assert out.splitlines()[2].startswith(f"zero-shot  accuracy {plain.value:.4f}   correct: ")
 
     status, out, _ = run(capsys, *flags, "--json")
     assert json.loads(out) == {
@@ -211,14 +221,14 @@ def test_evaluate_counts_what_is_right_of_each_class(capsys, result, labelled):
 
 def test_evaluate_names_an_unknown_label(capsys, prompt, tmp_path):
     (tmp_path / "odd.csv").write_text("sentence,label\na,fine\n")
-    status, _, err = run(capsys, "evaluate", "--prompt", prompt, "--data", tmp_path / "odd.csv")
+    status, _, err = run(capsys, "evaluate", "--result", prompt, "--data", tmp_path / "odd.csv")
     assert status == 1
     assert "has the label 'fine' in column 'label'; task 'reviews' allows 'bad', 'good'" in err
 
 
 @pytest.mark.slow
 def test_results_can_be_used_where_nvflare_is_not_installed(without_nvflare, result, labelled):
-    flags = [*result, "--device", "cpu"]
+    flags = ["--result", result[1], "--device", "cpu"]
     commands = [["predict", *flags, *TEXTS], ["evaluate", *flags, "--data", str(labelled)]]
     code = f"from flaretune.cli.main import main\nfor argv in {commands}: print(main(argv))"
     done = python("-c", code, path=without_nvflare)

@@ -15,7 +15,7 @@ from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_client import FedBPTTasks, open_site
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.methods.lpfl.artifact import load_adapter
-from flaretune.methods.classifier import open_adapter, open_prompt, score
+from flaretune.methods.classifier import load_classifier, open_prompt, score
 from tests.flare.federation import federate
 
 SITES = ["site-1", "site-2", "site-3"]
@@ -66,7 +66,7 @@ def test_the_prior_is_that_of_all_sites_texts_with_the_initial_prompt(prompt_job
 def test_a_prompt_answers_at_home_as_it_did_at_the_sites(prompt_job, few_reviews):
     _, told, folder = prompt_job(rounds=3)
     file, summary = folder / "best_prompt.safetensors", summary_of(folder)
-    classifier = open_prompt(file, dtype="float32", device="cpu")
+    classifier = load_classifier(file, dtype="float32", device="cpu")
     test = load_file(classifier.spec, f"{few_reviews}/validation.csv")
     found = classifier.probabilities(test.texts)
     assert score(classifier.spec, found, test.labels).value == pytest.approx(summary["test_accuracy"], abs=1e-9)
@@ -99,7 +99,7 @@ def test_an_adapter_answers_at_home_as_it_did_at_the_sites_and_goes_on_with_its_
     adapter = folder / "last_adapter"
     prior = load_adapter(adapter).result["prior"]
     np.testing.assert_array_equal(prior, priors(told)[-1])
-    classifier = open_adapter(adapter, dtype="float32", device="cpu")
+    classifier = load_classifier(adapter, dtype="float32", device="cpu")
     test = load_file(classifier.spec, f"{few_reviews}/validation.csv")
     found = score(classifier.spec, classifier.probabilities(test.texts), test.labels).value
     assert found == pytest.approx(summary_of(folder)["rounds"][-1]["accuracy"], abs=1e-9)

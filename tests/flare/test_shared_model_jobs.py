@@ -50,7 +50,7 @@ def test_one_model_for_all_clients_gives_the_same_numbers(run, folders, tmp_path
     )
     assert_same_numbers(shared, alone)
     assert read_summary(shared)["memory_mb"] < peak_memory_mb() / 2  # no torch in a client
-    assert "answers at http://127.0.0.1" in (shared / "service.log").read_text(encoding="utf-8")
+    assert "answers at http://127.0.0.1" in (shared / "model_server.log").read_text(encoding="utf-8")
     assert_mlflow_has_the_numbers_of(shared)
 
 

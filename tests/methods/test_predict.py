@@ -14,7 +14,7 @@ from flaretune.data.load import load_file
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
 from flaretune.flare.fedbpt_client import set_up
-from flaretune.methods.classifier import open_prompt, score
+from flaretune.methods.classifier import load_classifier, score
 from flaretune.seeding import derive_seed
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
@@ -45,7 +45,7 @@ def data(tmp_path_factory) -> Path:
 
 def test_probabilities_are_those_of_the_library_s_model_with_the_prompt_in_its_embeddings(tmp_path, llama, data):
     file, _ = save_found_prompt(tmp_path, llama, data, prompt_position="prefix")
-    classifier = open_prompt(file, dtype="float32", device="cpu")
+    classifier = load_classifier(file, dtype="float32", device="cpu")
     found = classifier.probabilities(TEXTS)
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(llama), AutoTokenizer.from_pretrained(llama)
@@ -74,7 +74,7 @@ def test_the_score_on_the_test_file_is_what_the_sites_counted(tmp_path, data, re
     file, sites = save_found_prompt(tmp_path, request.getfixturevalue(family), data, **options)
     point = load_prompt(file).point
     counted = sum(site.evaluate(point).evaluation.test for site in sites)
-    classifier = open_prompt(file, dtype="float32", device="cpu")
+    classifier = load_classifier(file, dtype="float32", device="cpu")
     examples = load_file(classifier.spec, data / "validation.csv")
     probabilities = classifier.probabilities(examples.texts)
     result = score(classifier.spec, probabilities, examples.labels)
@@ -86,7 +86,7 @@ def test_the_score_on_the_test_file_is_what_the_sites_counted(tmp_path, data, re
 
 def test_answers_come_in_the_order_of_the_texts_one_by_one_or_together(tmp_path, llama, data):
     file, _ = save_found_prompt(tmp_path, llama, data)
-    classifier = open_prompt(file, dtype="float32", device="cpu")
+    classifier = load_classifier(file, dtype="float32", device="cpu")
     texts = [{"sentence": " ".join(["a film"] * n)} for n in (9, 1, 30, 4, 2, 16, 3, 8, 5, 20, 7)]
     together = classifier.probabilities(texts)
     one_by_one = np.concatenate([classifier.probabilities([text]) for text in texts])
@@ -98,22 +98,22 @@ def test_answers_come_in_the_order_of_the_texts_one_by_one_or_together(tmp_path,
 
 def test_bfloat16_is_near_float32(tmp_path, llama, data):
     file, _ = save_found_prompt(tmp_path, llama, data)
-    classifier = open_prompt(file, dtype="bfloat16", device="cpu")
+    classifier = load_classifier(file, dtype="bfloat16", device="cpu")
     assert next(classifier.prompted.pretrained.model.model.parameters()).dtype == torch.bfloat16
-    exact = open_prompt(file, dtype="float32", device="cpu")
+    exact = load_classifier(file, dtype="float32", device="cpu")
     difference = classifier.probabilities(TEXTS) - exact.probabilities(TEXTS)
     assert 0 < np.abs(difference).max() < 0.1
 
 
 def test_the_prompt_changes_the_answers_and_zero_shot_has_none(tmp_path, roberta, data):
     file, _ = save_found_prompt(tmp_path, roberta, data)
-    classifier = open_prompt(file, dtype="float32", device="cpu")
+    classifier = load_classifier(file, dtype="float32", device="cpu")
     examples = load_file(classifier.spec, data / "validation.csv")
     with_prompt = classifier.probabilities(examples.texts)
     zero_shot = classifier.zero_shot(examples)
     assert zero_shot.shape == with_prompt.shape == (60, 2)
     assert np.abs(zero_shot - with_prompt).max() > 0.05
-    other = open_prompt(file, dtype="float32", device="cpu")
+    other = load_classifier(file, dtype="float32", device="cpu")
     np.testing.assert_array_equal(other.zero_shot(examples), zero_shot)
     np.testing.assert_array_equal(other.probabilities(examples.texts), with_prompt)
 
@@ -121,8 +121,8 @@ def test_the_prompt_changes_the_answers_and_zero_shot_has_none(tmp_path, roberta
 def test_a_model_elsewhere_is_used_if_it_is_of_the_same_shape(tmp_path, llama, data):
     file, _ = save_found_prompt(tmp_path, llama, data)
     moved = save_tiny_model("llama", tmp_path / "moved")
-    here = open_prompt(file, dtype="float32", device="cpu")
-    there = open_prompt(file, model_name=str(moved), dtype="float32", device="cpu")
+    here = load_classifier(file, dtype="float32", device="cpu")
+    there = load_classifier(file, model_name=str(moved), dtype="float32", device="cpu")
     np.testing.assert_array_equal(here.probabilities(TEXTS), there.probabilities(TEXTS))
 
 
@@ -130,11 +130,11 @@ def test_another_model_is_refused(tmp_path, llama, roberta, data):
     file, _ = save_found_prompt(tmp_path, llama, data)
     wider = save_tiny_model("llama", tmp_path / "wider", hidden_size=64)
     with pytest.raises(UserError, match=rf"--model_name {wider}: its hidden size is 64, .*{llama}, where it is 32"):
-        open_prompt(file, model_name=str(wider), device="cpu")
+        load_classifier(file, model_name=str(wider), device="cpu")
     with pytest.raises(UserError, match=r"its kind is masked, but the prompt was found with .*, where it is causal"):
-        open_prompt(file, model_name=str(roberta), device="cpu")
+        load_classifier(file, model_name=str(roberta), device="cpu")
     with pytest.raises(UserError, match="--model_name /absent/model: there is no such folder"):
-        open_prompt(file, model_name="/absent/model")
+        load_classifier(file, model_name="/absent/model")
 
 
 @pytest.mark.parametrize(
@@ -151,4 +151,4 @@ def test_options_that_do_not_fit_are_refused_before_the_model_is_loaded(tmp_path
     options = {k: v for k, v in {**artifact.options, **changes}.items() if v is not None}
     save_prompt(PromptArtifact(artifact.point, artifact.task, options, artifact.model, {}), file)
     with pytest.raises(UserError, match=message):
-        open_prompt(file, model_name="/absent/model")
+        load_classifier(file, model_name="/absent/model")

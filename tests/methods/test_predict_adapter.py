@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.methods.lpfl.artifact import AdapterArtifact, save_adapter
-from flaretune.methods.classifier import open_adapter
+from flaretune.methods.classifier import load_classifier
 from tests.adapters_for_tests import random_adapter
 from tests.models_for_tests import save_tiny_model
 from tests.tasks_for_tests import review_task
@@ -72,7 +72,7 @@ def save(artifact: AdapterArtifact, folder: Path) -> Path:
 def test_peft_alone_gives_the_logits_of_an_adapter(tmp_path, request, family, options):
     model = request.getfixturevalue(family)
     folder = save(random_adapter(model, review_task(), **options), tmp_path)
-    classifier = open_adapter(folder, dtype="float32", device="cpu")
+    classifier = load_classifier(folder, dtype="float32", device="cpu")
     expected = log_odds(PeftModel.from_pretrained(plain_model(model), folder).eval(), model)
     answers = classifier.tuned.label_model.answers(classifier.tuned.label_model.encode(TEXTS))
     np.testing.assert_allclose(answers[:, 1] - answers[:, 0], expected, atol=2e-5)
@@ -87,7 +87,7 @@ def test_peft_alone_gives_the_logits_of_an_adapter(tmp_path, request, family, op
 def test_a_wholly_trained_model_answers_as_one_with_these_parameters(tmp_path, request, family):
     folder = request.getfixturevalue(family)
     artifact = random_adapter(folder, review_task(), tuning="full")
-    classifier = open_adapter(save(artifact, tmp_path), dtype="float32", device="cpu")
+    classifier = load_classifier(save(artifact, tmp_path), dtype="float32", device="cpu")
     model = plain_model(folder)
     without = log_odds(model, folder)
     state = {name: torch.from_numpy(values) for name, values in artifact.arrays.items()}
@@ -102,7 +102,7 @@ def test_a_wholly_trained_model_answers_as_one_with_these_parameters(tmp_path, r
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_an_adapter_in_bfloat16_answers_nearly_as_in_float32(tmp_path, llama, tuning):
     folder = save(random_adapter(llama, review_task(), tuning=tuning), tmp_path)
-    rounded, exact = (open_adapter(folder, device="cpu", dtype=dtype) for dtype in ("bfloat16", "float32"))
+    rounded, exact = (load_classifier(folder, device="cpu", dtype=dtype) for dtype in ("bfloat16", "float32"))
     difference = rounded.probabilities(TEXTS) - exact.probabilities(TEXTS)
     assert 0 < np.abs(difference).max() < 0.1
     assert exact.probabilities([]).shape == (0, 2)
@@ -128,7 +128,7 @@ def test_an_adapter_of_another_model_is_refused(tmp_path, llama, roberta, tuning
     }
     for model, message in messages.items():
         with pytest.raises(UserError, match=message) as refused:
-            open_adapter(folder, model_name=str(model), device="cpu")
+            load_classifier(folder, model_name=str(model), device="cpu")
         assert f"--model_name {model}" in str(refused.value)
 
 
@@ -148,7 +148,7 @@ def test_an_adapter_with_other_arrays_than_its_options_give_is_refused(tmp_path,
     artifact = random_adapter(llama, review_task())
     folder = save(replace(artifact, arrays=change(artifact.arrays)), tmp_path)
     with pytest.raises(UserError, match=message):
-        open_adapter(folder, device="cpu")
+        load_classifier(folder, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_options_of_an_adapter_that_do_not_fit_are_refused_before_the_model_is_l
     options = {k: v for k, v in {**artifact.options, **changes}.items() if v is not None}
     folder = save(replace(artifact, options=options), tmp_path)
     with pytest.raises(UserError, match=message):
-        open_adapter(folder, model_name="/absent/model")
+        load_classifier(folder, model_name="/absent/model")
 
 
 def test_target_modules_that_another_model_lacks_are_named_with_the_folder_that_wants_them(tmp_path, llama, gpt2):
     folder = save(random_adapter(llama, review_task(), target_modules="q_proj"), tmp_path)
     with pytest.raises(UserError, match=f"{folder}: --target_modules q_proj: no layer of this model has that name"):
-        open_adapter(folder, model_name=str(gpt2), device="cpu")
+        load_classifier(folder, model_name=str(gpt2), device="cpu")

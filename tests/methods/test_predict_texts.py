@@ -13,7 +13,8 @@ from pyarrow import parquet
 
 from flaretune.data.given_texts import given_texts, texts_of_file
 from flaretune.errors import UserError
-from flaretune.methods.classifier import score, softmax
+from flaretune.methods.classifier import score
+from flaretune.softmax import softmax
 from tests.tasks_for_tests import pair_task, review_task
 
 

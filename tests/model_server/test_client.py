@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import requests
 
-from flaretune.config.model_server import TOKEN_VARIABLE
 from flaretune.errors import UserError
 from flaretune.model_server import client
-from flaretune.model_server.client import Service, is_ready, open_remote_model
-from flaretune.model_server.protocol import Ask, named
+from flaretune.model_server.client import Connection, is_ready, open_remote_model
+from flaretune.model_server.protocol import Query, named
+from flaretune.model_server.token import TOKEN_VARIABLE
 from tests.model_server.conftest import EXAMPLES, POINTS, SETTINGS
 from tests.tasks_for_tests import review_task
 
@@ -87,7 +87,7 @@ def test_contents_are_sent_once_they_are_asked_for(scripted):
     assert str([1, 1, 0, 0, 1])[1:-1] not in json.dumps(got)  # the labels stay here
 
 
-def test_a_service_that_comes_back_is_asked_again(scripted):
+def test_a_server_that_comes_back_gets_the_query_again(scripted):
     url, got = scripted((503, {}), (500, {"detail": "Internal server error"}), (404, {"unknown": "b"}), (200, MODEL))
     assert opened(url, patience=30).facts.name == "m"
     assert len(got) == 4
@@ -137,10 +137,10 @@ def test_what_goes_elsewhere_takes_the_proxy_of_the_environment(scripted, monkey
         ([(401, {"detail": "no"})], f"it refuses the token in the environment variable {TOKEN_VARIABLE}"),
         ([(413, {"detail": "Payload too large"})], "larger --max_mb"),
         ([(400, {"error": "this is wrong"})], "this is wrong"),
-        ([(404, b"<html>")], "status 404, as no service of flaretune does"),
-        ([(200, b"hello")], "status 200, as no service of flaretune does"),
-        ([(200, {"model": {"name": "m"}})], "no language-model service of flaretune"),
-        ([(200, {"other": 1})], "no language-model service of flaretune"),
+        ([(404, b"<html>")], "status 404, as no model server of flaretune does"),
+        ([(200, b"hello")], "status 200, as no model server of flaretune does"),
+        ([(200, {"model": {"name": "m"}})], "no model server of flaretune"),
+        ([(200, {"other": 1})], "no model server of flaretune"),
         ([(500, {"error": "no memory"})] * 100, "does not answer: it answers with status 500: no memory; start it"),
         ([(500, {})] * 100, "does not answer: it answers with status 500; start it"),
     ],
@@ -170,9 +170,9 @@ def test_nobody_there_and_no_token(free_port):
 
 def test_an_answer_that_does_not_come_in_time():
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
-        service = Service(f"http://127.0.0.1:{silent.getsockname()[1]}", "token", patience=0, answer_seconds=0.2)
+        connection = Connection(f"http://127.0.0.1:{silent.getsockname()[1]}", "token", patience=0, answer_seconds=0.2)
         with pytest.raises(UserError, match=r"no answer within 0\.2 seconds; .* --lm_timeout"):
-            service.ask(Ask(named({}), None, None))
+            connection.send(Query(named({}), None, None))
 
 
 def test_a_client_loads_neither_torch_nor_transformers():

@@ -1,4 +1,4 @@
-"""On which devices a service's workers are, and what they compute in."""
+"""On which devices a model server's workers are, and what they compute in."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 
 from flaretune.config.model_server import ServiceConfig
 from flaretune.models import load
-from flaretune.model_server import answering
-from flaretune.model_server import server
+from flaretune.model_server import server, worker
 
 
 @pytest.mark.parametrize(
@@ -34,19 +33,19 @@ def test_gpus_are_those_that_torch_finds():
 
 
 def test_its_number_format_is_one_for_all_of_its_devices(monkeypatch):
-    assert answering  # imported before `load` is changed: `setup` imports it, and it what it needs of `load`
+    assert worker  # imported before `load` is changed: `setup` imports it, and it what it needs of `load`
     asked, loaded = [], []
     monkeypatch.setattr(load, "resolve_dtype", lambda dtype, *devices: asked.append((dtype, devices)) or "float32")
     monkeypatch.setattr(load, "load_pretrained", lambda *given: loaded.append(given))
     monkeypatch.setattr(server, "_end_with_parent", lambda: None)
-    server.AskAPI(ServiceConfig(model_name="m"), "token", ["cuda:0", "cuda:2"]).setup("cuda:9")  # a worker's own
+    server.QueryAPI(ServiceConfig(model_name="m"), "token", ["cuda:0", "cuda:2"]).setup("cuda:9")  # a worker's own
     assert asked == [("auto", (torch.device("cuda:0"), torch.device("cuda:2")))]
     assert loaded == [("m", "float32", "cuda:9")]
 
 
 def test_logits_that_are_no_numbers_are_sent_too():
     """`--lm local` has a sentence for them; an answer that fails would be asked for again and again."""
-    api = server.AskAPI(ServiceConfig(model_name="m"), "token", ["cpu"])
-    response = api.encode_response(answering.Answer(200, {"logits": [[[float("nan"), 1.0]]]}))
+    api = server.QueryAPI(ServiceConfig(model_name="m"), "token", ["cpu"])
+    response = api.encode_response(worker.Reply(200, {"logits": [[[float("nan"), 1.0]]]}))
     assert response.status_code == 200
     np.testing.assert_array_equal(json.loads(response.body)["logits"], [[[np.nan, 1.0]]])

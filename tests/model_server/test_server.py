@@ -1,4 +1,4 @@
-"""The service for real: `python -m flaretune serve` in processes of its own, and what happens when they end."""
+"""The model server for real: `python -m flaretune serve` in processes of its own, and what happens when they end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pytest
 import requests
 
 from flaretune.config.options import build
-from flaretune.config.model_server import TOKEN_VARIABLE, ServiceConfig
+from flaretune.config.model_server import ServiceConfig
 from flaretune.errors import UserError
 from flaretune.models.prompted import open_prompted_model
 from flaretune.model_server.client import is_ready, open_remote_model
-from flaretune.model_server.launch import running_service
+from flaretune.model_server.launch import running_model_server
+from flaretune.model_server.token import TOKEN_VARIABLE
 from tests.model_server.conftest import EXAMPLES, POINTS, SETTINGS
 from tests.tasks_for_tests import review_task
 
@@ -35,7 +36,7 @@ def opened(url, folder, token=None, patience=1.0):
 
 
 def family_of(url: str) -> list[psutil.Process]:
-    """The processes of the service that this one has started: the one that listens at the address first."""
+    """The processes of the model server that this one has started: the one that listens at the address first."""
     family = [p for child in psutil.Process().children() for p in [child, *child.children(recursive=True)]]
     port = url.rsplit(":", 1)[1]
     return [p for p in family if port in p.cmdline() or "multiprocessing" in " ".join(p.cmdline())]
@@ -45,14 +46,14 @@ def gone(processes, seconds: float = 30) -> bool:
     return not psutil.wait_procs(processes, timeout=seconds)[1]
 
 
-@pytest.mark.parametrize(("family", "merge", "workers"), [("gemma3", 1, 2), ("roberta", 8, 1)])
-def test_questions_of_several_clients(model_folders, tmp_path, family, merge, workers):
+@pytest.mark.parametrize(("family", "workers"), [("gemma3", 2), ("roberta", 1)])
+def test_queries_of_several_clients(model_folders, tmp_path, family, workers):
     folder = model_folders[family]
     local = open_prompted_model(
         review_task(), folder, SETTINGS, dtype="float32", device="cpu", batch_size=2, cache_mb=1024
     )
     expected = local.black_box.label_logits(POINTS, local.register(EXAMPLES))
-    with running_service(config(folder, merge=merge, workers=workers), tmp_path / "log") as url:
+    with running_model_server(config(folder, workers=workers), tmp_path / "log") as url:
         token = os.environ[TOKEN_VARIABLE]
         client = (
             "import sys, json, numpy as np; from tests.model_server.test_server import *\n"
@@ -70,27 +71,25 @@ def test_questions_of_several_clients(model_folders, tmp_path, family, merge, wo
         wrong = requests.post(url + "/ask", json={}, headers={"Authorization": f"Bearer {token}"}, timeout=30)
         assert wrong.status_code == 400
     for logits in answers:
-        if merge == 1:
-            assert np.array_equal(logits, expected)
-        np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5)
+        assert np.array_equal(logits, expected)
     assert gone(processes)
     assert TOKEN_VARIABLE not in os.environ
 
 
-def test_a_killed_worker_ends_the_service_and_its_clients_are_told(model_folders, tmp_path):
+def test_a_killed_worker_ends_the_server_and_its_clients_are_told(model_folders, tmp_path):
     folder = model_folders["roberta"]
-    with running_service(config(folder), tmp_path / "log") as url:
+    with running_model_server(config(folder), tmp_path / "log") as url:
         model = opened(url, folder)
         main, *others = family_of(url)
         [worker] = [p for p in others if p.memory_info().rss == max(o.memory_info().rss for o in others)]
         worker.kill()
         assert gone([main, *others])
-        with pytest.raises(UserError, match="the language-model service does not answer: no connection"):
+        with pytest.raises(UserError, match="the model server does not answer: no connection"):
             model.black_box.label_logits(POINTS, model.register(EXAMPLES))
     assert "error: " in (tmp_path / "log").read_text()
 
 
-def test_a_killed_service_leaves_nobody_behind_and_another_takes_over(model_folders, free_port):
+def test_a_killed_server_leaves_nobody_behind_and_another_takes_over(model_folders, free_port):
     folder, token = model_folders["roberta"], "a-token"
     url = f"http://127.0.0.1:{free_port}"
     flags = ["--model_name", folder, "--dtype", "float32", "--device", "cpu", "--port", str(free_port)]
@@ -128,7 +127,7 @@ def test_a_killed_service_leaves_nobody_behind_and_another_takes_over(model_fold
 
 def test_a_message_that_is_too_large(model_folders, tmp_path):
     folder = model_folders["roberta"]
-    with running_service(config(folder, max_mb=1), tmp_path / "log") as url:
+    with running_model_server(config(folder, max_mb=1), tmp_path / "log") as url:
         model = opened(url, folder)
         long = type(EXAMPLES)(tuple({"sentence": "good " * 60_000} for _ in EXAMPLES.texts), EXAMPLES.labels)
         with pytest.raises(UserError, match="larger --max_mb"):
@@ -136,8 +135,8 @@ def test_a_message_that_is_too_large(model_folders, tmp_path):
         assert model.black_box.label_logits(POINTS, model.register(EXAMPLES)).shape == (4, 5, 2)
 
 
-def test_a_service_without_a_model_says_so(tmp_path):
+def test_a_server_without_a_model_says_so(tmp_path):
     no_such_folder = pytest.raises(UserError, match=r"did not start: --model_name .*none: there is no such folder")
-    with no_such_folder, running_service(config(str(tmp_path / "none")), tmp_path / "log"):
+    with no_such_folder, running_model_server(config(str(tmp_path / "none")), tmp_path / "log"):
         pass
     assert "Traceback" not in (tmp_path / "log").read_text()

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from flaretune.models.black_box import BlackBox, Question
+from flaretune.models.black_box import BlackBox
 from flaretune.models.soft_prompt import SoftPrompt
 from tests.models.asking import TEXTS, encoded, narrowed
 
@@ -117,36 +117,3 @@ def test_points_of_any_float_type(tiny):
     texts = box.register(encoded(tiny("roberta"), "masked", "add", N_PROMPT))
     single = box.label_logits(POINTS.astype(np.float32), texts)
     assert np.array_equal(box.label_logits(POINTS, texts), single)
-
-
-@pytest.mark.parametrize(
-    ("family", "mode"),
-    [("roberta", "add"), ("bert", "cat"), ("llama", "prefix"), ("gemma3", "suffix"), ("gpt2", "suffix")],
-)
-@pytest.mark.parametrize("cache_mb", [0, 1])
-def test_questions_that_share_forward_passes_are_answered_as_each_alone(tiny, family, mode, cache_mb):
-    box = black_box(tiny(family), mode, batch_size=4, cache_mb=cache_mb)
-    examples = encoded(tiny(family), kind_of(mode), mode, N_PROMPT)
-    sets = [box.register(chosen) for chosen in (examples[:1], examples, examples[2:4])]
-    sets.append(box.register(examples[4:6], reuse=False))
-    questions = [Question(POINTS[: 1 + i], texts) for i, texts in enumerate(sets)]
-    calls = []
-    ask_together = box._lm.joint_label_logits
-    box._lm.joint_label_logits = lambda parts: calls.append([len(p.examples) for p in parts]) or ask_together(parts)
-    together = box.answer(questions)
-    assert sum(map(sum, calls)) == 1 + 7 + 2 + 2  # every example once
-    assert max(map(sum, calls)) <= 4
-    assert max(map(len, calls)) > 1  # some were shared
-    assert box.example_forwards == 1 * 1 + 2 * 7 + 3 * 2 + 4 * 2
-    for question, logits in zip(questions, together, strict=True):
-        np.testing.assert_allclose(logits, box.label_logits(question.points, question.texts), rtol=0, atol=2e-5)
-
-
-def test_a_question_alone_is_asked_in_its_own_batches(tiny):
-    box = black_box(tiny("llama"), "suffix", batch_size=3, cache_mb=1)
-    texts = box.register(encoded(tiny("llama"), "causal", "suffix", N_PROMPT))
-    calls = []
-    ask_together = box._lm.joint_label_logits
-    box._lm.joint_label_logits = lambda parts: calls.append([p.examples for p in parts]) or ask_together(parts)
-    box.label_logits(POINTS, texts)
-    assert calls == [[batch] for batch in texts.batches]

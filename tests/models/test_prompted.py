@@ -8,11 +8,12 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
+from flaretune.models.load import load_pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import embedding_std, initial_prompt, open_prompted_model
 from flaretune.seeding import derive_seed
 from flaretune.tasks.spec import load_task
-from tests.models.asking import TEXTS, narrowed
+from tests.models.asking import TEXTS
 from tests.models.reference import causal_logits, masked_logits
 from tests.tasks_for_tests import review_task
 
@@ -224,19 +225,20 @@ def test_a_family_that_cannot_take_the_prompt_in_front(tiny):
 
 @pytest.mark.parametrize("family", EMBEDDINGS)
 def test_embedding_std(tiny, family):
-    lm, _ = narrowed(tiny(family), "add")
-    assert embedding_std(lm) == pytest.approx(word_embeddings(tiny(family), family).std(), rel=1e-6)
+    model = load_pretrained(str(tiny(family)), "float32", "cpu").model
+    assert embedding_std(model) == pytest.approx(word_embeddings(tiny(family), family).std(), rel=1e-6)
 
 
 @pytest.mark.parametrize("family", ["bert", "gemma3"])
 def test_embedding_std_of_a_large_vocabulary(tiny, family):
     folder = tiny(family, vocab_size=20_000)
-    assert embedding_std(narrowed(folder, "add")[0]) == pytest.approx(word_embeddings(folder, family).std(), rel=1e-6)
+    model = load_pretrained(str(folder), "float32", "cpu").model
+    assert embedding_std(model) == pytest.approx(word_embeddings(folder, family).std(), rel=1e-6)
 
 
 def p0(folder, mode, **changes):
-    lm, _ = narrowed(folder, mode)
-    return initial_prompt(lm, AutoTokenizer.from_pretrained(folder), prompt_settings(mode, **changes), mode)
+    pretrained = load_pretrained(str(folder), "float32", "cpu")
+    return initial_prompt(pretrained.model, pretrained.tokenizer, prompt_settings(mode, **changes), mode)
 
 
 @pytest.mark.parametrize(

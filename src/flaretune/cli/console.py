@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flaretune.errors import UserError, lack_of_memory
 
@@ -22,6 +22,17 @@ def add_manners(parser: argparse.ArgumentParser) -> None:
     """Add the flags --quiet and --debug."""
     parser.add_argument("--quiet", action="store_true", help="only results, warnings and errors: no progress")
     parser.add_argument("--debug", action="store_true", help="with an error, show where in the code it arose")
+
+
+def add_command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], int | None] | None, help: str
+) -> argparse.ArgumentParser:
+    """Add a command with our manners to what `add_subparsers` gave; its function, if it has one, is in `command`."""
+    command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", allow_abbrev=False)
+    command.set_defaults(command=function)
+    if function is not None:
+        add_manners(command)
+    return command
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flaretune.cache import in_cache
 from flaretune.cli import console as command_line
+from flaretune.cache import in_cache
 from flaretune.cli.console import add_manners, printable
-from flaretune.config.job import CARRIED, JobConfig
-from flaretune.config.model_server import ServiceConfig
-from flaretune.config.options import add_flags, as_dict, build
-from flaretune.config.retired_options import add_retired_flags, answer_retired
-from flaretune.config.shared import GROUPS, PATHS, ServerConfig, SiteConfig
-from flaretune.config.toml_file import read_toml
-from flaretune.engine.records import write_json
-from flaretune.engine.results import collect_results, error_sentences, forget_results, read_summary, tell_results
-from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune.config.job import CARRIED, JobConfig
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
-from flaretune.model_server.launch import running_service
+from flaretune.config.options import add_flags, as_dict, build
+from flaretune.config.model_server import ServiceConfig
+from flaretune.config.shared import GROUPS, PATHS, ServerConfig, SiteConfig
+from flaretune.errors import UserError
+from flaretune.engine.results import collect_results, error_sentences, forget_results, read_summary, tell_results
+from flaretune.engine.records import write_json
+from flaretune.config.retired_options import add_retired_flags, answer_retired
+from flaretune.model_server.launch import running_model_server
+from flaretune.config.toml_file import read_toml
 
 EXPORTING = "--export" in sys.argv  # looked up before NVFlare takes it
 with warnings.catch_warnings():
@@ -140,7 +140,7 @@ def _preset_folder(method: Method) -> Path:
 
 
 def run(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig, quiet: bool = False) -> int:
-    """Run or export the job, with a service for its model if it shares one; returns the exit status."""
+    """Run or export the job, with a model server for its clients if they share one; returns the exit status."""
     if not job.share_lm:
         return run_job(method, job, site, server, quiet)
     if not isinstance(site, FedBPTConfig):
@@ -156,7 +156,7 @@ def run(method: Method, job: JobConfig, site: SiteConfig, server: ServerConfig, 
         raise UserError(f"--share_lm 1 starts a service, and --lm {site.lm} names one; leave one of them out")
     gpus = ",".join(f"cuda:{number}" for number in re.findall(r"\d+", job.gpu))  # NVFlare: 0,1 or [0],[1]
     service = build(ServiceConfig, {**as_dict(site), **({"device": gpus} if gpus else {})})
-    with running_service(service, _output(job) / "service.log") as url:
+    with running_model_server(service, _output(job) / "model_server.log") as url:
         return run_job(method, job, replace(site, lm=url, device="auto", batch_size=0), server, quiet)
 
 

@@ -6,14 +6,14 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flaretune.cli.console import add_manners, printable
+from flaretune.cli.console import add_command, add_manners, printable
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.config.options import add_flags, build
 from flaretune.errors import UserError
-from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.tasks.spec import available_tasks, load_task, local_tasks, task_file
 
 # Of a job, what decides how much room a text has, and how the model is run.
@@ -25,13 +25,7 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=list_tasks, json=False)
     add_manners(parser)
     commands = parser.add_subparsers(metavar="ACTION")
-
-    def add(name: str, function: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", allow_abbrev=False)
-        command.set_defaults(command=function)
-        add_manners(command)
-        return command
-
+    add = partial(add_command, commands)
     command = add("list", list_tasks, "list the tasks that are shipped and those in src/tasks_local (the default)")
     command.add_argument("--json", action="store_true", help="print JSON")
     command = add("show", show_task, "print the file of a task")

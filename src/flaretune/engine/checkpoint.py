@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flaretune.errors import UserError
+from flaretune.files import atomic_folder
 
 log = logging.getLogger("flaretune.server")
 
@@ -53,11 +53,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: it cannot be written; those before stay.
     """
-    target = folder / _name(checkpoint.round)
-    partial = folder / f".{target.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with atomic_folder(folder / _name(checkpoint.round), durable=True) as partial:
         (partial / ARRAYS).write_bytes(save({name: np.ascontiguousarray(a) for name, a in checkpoint.arrays.items()}))
         if checkpoint.artifact is not None:
             copy = shutil.copytree if checkpoint.artifact.is_dir() else shutil.copyfile
@@ -71,14 +67,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         }
         text = json.dumps({**said, "sha256": _digest(partial, said)}, indent=1)
         (partial / STATE).write_text(text + "\n", encoding="utf-8")
-        for file in [*_files(partial), partial / STATE]:
-            _flush(file)
-        if target.exists():  # of a run that went back to the round before
-            shutil.rmtree(target)
-        partial.rename(target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     for old in _found(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -156,7 +144,8 @@ def _name(round_number: int) -> str:
 
 def _found(folder: Path) -> list[Path]:
     """Checkpoints, the newest first."""
-    return sorted(folder.glob("round_*"), reverse=True) if folder.is_dir() else []
+    found = (path for path in folder.glob("round_*") if path.suffix not in (".partial", ".old"))
+    return sorted(found, reverse=True) if folder.is_dir() else []
 
 
 def _files(path: Path) -> list[Path]:
@@ -176,9 +165,3 @@ def _digest(path: Path, said: Mapping[str, Any]) -> str:
             while piece := stream.read(1 << 20):
                 digest.update(piece)
     return digest.hexdigest()
-
-
-def _flush(file: Path) -> None:
-    """Make sure that a file is on the disk, and not only in memory, before its folder gets its name."""
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flaretune.engine.records import RoundRecord, as_text, round_line
+from flaretune.files import atomic_write
 from flaretune.methods.registry import find_method
 from flaretune.privacy.accountant import sentence
 
@@ -52,9 +52,7 @@ def summary(
 
 def write_json(value: Any, path: Path) -> None:
     """Write a JSON file, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    atomic_write(path, json.dumps(value, indent=2) + "\n")
 
 
 def versions() -> dict[str, str]:

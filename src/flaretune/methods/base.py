@@ -20,9 +20,20 @@ from flaretune.config.server import ServerConfig
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from flaretune.methods.classifier import Classifier
     from flaretune.privacy.release import Releases
     from flaretune.tasks.spec import TaskSpec
+
+    class Artifact(Protocol):
+        """A result without its model: of any method, its task and the model that it was found with."""
+
+        model: dict[str, Any]
+
+        @property
+        def spec(self) -> TaskSpec: ...
+
 
 Arrays = Mapping[str, np.ndarray]
 Numbers = Mapping[str, int | float]
@@ -275,6 +286,7 @@ class Method(ABC):
         name: its folder's, template's and scripts' (``<name>_train.py``).
         title: as people write it.
         client_config, server_config: its options.
+        format: what a result says of its own format.
         best: file or folder name of the best result.
         last: of the last round's result; "" if it is not kept.
         kind: what the result is called.
@@ -286,6 +298,7 @@ class Method(ABC):
     title: ClassVar[str]
     client_config: ClassVar[type[ClientConfig]]
     server_config: ClassVar[type[ServerConfig]]
+    format: ClassVar[str]
     best: ClassVar[str]
     last: ClassVar[str] = ""
     kind: ClassVar[str]
@@ -305,23 +318,19 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def can_open(self, path: Path) -> bool:
-        """Whether a file or folder is a result of this method, as far as its name and format tell."""
-
-    @abstractmethod
-    def spec(self, path: Path) -> TaskSpec:
-        """The task of a result.
+    def read(self, path: Path) -> Artifact:
+        """A result without its model.
 
         Raises:
             UserError: it is damaged, or of another version.
         """
 
     @abstractmethod
-    def open(self, path: Path, model_name: str | None, dtype: str, device: str) -> Classifier:
-        """A result, ready to predict.
+    def open(self, artifact: Artifact, path: Path, model_name: str, dtype: str, device: str) -> Classifier:
+        """A result that was read from `path` with its model, ready to predict.
 
         Raises:
-            UserError: it is damaged, or its model cannot be opened.
+            UserError: the model cannot be loaded, or is not the one it was found with.
         """
 
     def on_this_machine(self, config: ServerConfig) -> ServerConfig:

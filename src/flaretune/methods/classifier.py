@@ -1,24 +1,17 @@
-"""What every method's result becomes when it is opened: a classifier of texts."""
+"""What every method's result becomes when it is opened with its model: a classifier of texts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
-from flaretune.config.client import ClientConfig
-from flaretune.config.options import build
 from flaretune.data.load import Examples
-from flaretune.errors import UserError
-from flaretune.methods.artifact_parts import saved_prior
 from flaretune.models.progress import Progress, in_silence
 from flaretune.tasks.metrics.registry import find_metric
 from flaretune.tasks.spec import Kind, TaskSpec
-
-Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -26,14 +19,14 @@ class Score:
     """How well predictions agree with labels.
 
     Attributes:
-        metric: the task's.
-        value: of the metric, in [0, 1].
+        metric: the task's, by its name.
+        value: of the metric, in [0, 1]; None where it has none, as F1 of a class that neither occurs nor is predicted.
         n: number of texts.
         n_by_class, correct_by_class: texts of each class, and those of them that were predicted right.
     """
 
     metric: str
-    value: float
+    value: float | None
     n: int
     n_by_class: tuple[int, ...]
     correct_by_class: tuple[int, ...]
@@ -43,7 +36,7 @@ class Classifier(Protocol):
     """A model with what a job has found for it.
 
     In bfloat16 the logits depend a little on what else is in a batch (differences between two of them by 0.04 on a
-    270M-parameter model), so that of some hundred texts one or two may be labelled otherwise than at a site.
+    270M-parameter model), so that of some hundred texts one or two may be labelled otherwise than at a client.
     """
 
     @property
@@ -72,13 +65,6 @@ class Classifier(Protocol):
         """The same of the model and the template alone, as they were before the job."""
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Along the last axis, in float64."""
-    shifted = np.asarray(logits, dtype=np.float64)
-    powers = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
 def score(spec: TaskSpec, probabilities: np.ndarray, labels: np.ndarray) -> Score:
     """Compare probabilities, float (N, C), with class ids, int (N,)."""
     predictions = probabilities.argmax(axis=-1)
@@ -87,36 +73,3 @@ def score(spec: TaskSpec, probabilities: np.ndarray, labels: np.ndarray) -> Scor
     n_by_class = np.bincount(labels, minlength=spec.n_classes)
     correct = np.bincount(labels[predictions == labels], minlength=spec.n_classes)
     return Score(spec.metric, value, len(labels), tuple(n_by_class.tolist()), tuple(correct.tolist()))
-
-
-def prior_of(artifact: Any, place: str | Path) -> np.ndarray:
-    """What the predictions of a saved result (with `spec` and `result`) are divided by, float64 (C,)."""
-    n_classes = artifact.spec.n_classes
-    try:
-        saved = saved_prior(artifact.result, n_classes)
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
-    return np.ones(n_classes) if saved is None else saved
-
-
-def settings_of_result(config: type[ClientConfig], settings: type[Settings], options: Mapping[str, Any], place: str | Path) -> Settings:
-    """Those of a saved result's options that its model is opened with, after all have been checked."""
-    try:
-        build(config, options)
-        return build(settings, options)
-    except TypeError as error:
-        raise UserError(f"{place} was written by another version of flaretune ({error}); use that one") from error
-
-
-def check_model(name: str, kind: Kind, hidden_size: int, wanted: Mapping[str, Any], what: str) -> None:
-    """Whether a model is of the kind and size that a prompt or an adapter was found with.
-
-    Raises:
-        UserError: says what differs.
-    """
-    for key, value in {"kind": kind, "hidden_size": hidden_size}.items():
-        if value != wanted[key]:
-            raise UserError(
-                f"--model_name {name}: its {key.replace('_', ' ')} is {value}, but the {what} was found with "
-                f"{wanted['name']}, where it is {wanted[key]}; give that model"
-            )

@@ -1,1 +1,1 @@
-"""One model for many clients: a service that answers FedBPT's questions over HTTP, and its client."""
+"""One model for many clients: a server that evaluates FedBPT's search points over HTTP, and its client."""

@@ -1,4 +1,4 @@
-"""The service as a client sees it: a black box as `models.prompted` makes one, without torch and without a model."""
+"""The model server as a client sees it: a black box as `models.prompted` makes one, without torch and without a model."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from urllib.parse import urlsplit
 import numpy as np
 import requests
 
-from flaretune.config.model_server import TOKEN_VARIABLE
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
+from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.model_server.protocol import (
-    ASK_PATH,
     HEALTH_PATH,
-    Ask,
+    QUERY_PATH,
     Named,
-    ask_message,
+    Query,
     black_box_content,
     named,
+    query_message,
     read_logits,
     texts_content,
 )
-from flaretune.models.prompt_settings import ModelFacts, PromptSettings
+from flaretune.model_server.token import TOKEN_VARIABLE
 from flaretune.tasks.spec import TaskSpec
 
 CONNECT_SECONDS = 5
 PAUSE_SECONDS = 1.0
-OVERLOADED = (500, 502, 503, 504)  # what may pass: a service that starts, or whose worker has ended
+OVERLOADED = (500, 502, 503, 504)  # what may pass: a server that starts, or whose worker has ended
 
 
-class Service:
-    """Sends messages to a service, and waits for one that is being restarted.
+class Connection:
+    """Sends queries to a model server, and waits for one that is being restarted.
 
     Args:
         url: such as http://127.0.0.1:8765.
-        token: what it asks for.
-        patience: seconds for which a question is asked anew, from the first time that there was nobody, or nobody
-            able, to answer it.
-        answer_seconds: seconds that an answer may take.
+        token: what it wants to see.
+        patience: seconds for which a query is sent anew, from the first time that there was nobody, or nobody able, to
+            reply to it.
+        answer_seconds: seconds that a reply may take.
     """
 
     def __init__(self, url: str, token: str, patience: float, answer_seconds: float):
@@ -52,15 +52,15 @@ class Service:
         self._session.auth = _Token(token)
         self._proxies = _proxies(url)
 
-    def ask(self, ask: Ask) -> dict[str, Any]:
-        """Its answer, sending contents only if it asks for them.
+    def send(self, query: Query) -> dict[str, Any]:
+        """The reply to a query, whose contents are sent only if the server does not know them.
 
         Raises:
-            UserError: nobody answers, the token is refused, or the service says what is wrong with the question.
+            UserError: nobody replies, the token is refused, or the server says what is wrong with the query.
         """
-        response = self._post(ask_message(ask, in_full=False))
+        response = self._post(query_message(query, in_full=False))
         if response.status_code == 404 and "unknown" in _body(response):
-            response = self._post(ask_message(ask, in_full=True))
+            response = self._post(query_message(query, in_full=True))
         body = _body(response)
         if response.status_code == 200 and body:
             return body
@@ -71,7 +71,7 @@ class Service:
         while True:
             try:
                 response = self._session.post(
-                    self.url + ASK_PATH,
+                    self.url + QUERY_PATH,
                     json=message,
                     timeout=(CONNECT_SECONDS, self._answer_seconds),
                     proxies=self._proxies,
@@ -82,22 +82,22 @@ class Service:
                 reason = f"it answers with status {response.status_code}{f': {said}' if said else ''}"
             except requests.ReadTimeout as error:
                 raise UserError(
-                    f"--lm {self.url}: no answer within {self._answer_seconds:g} seconds; where the service needs "
-                    "longer, for many test texts perhaps, give it longer with --lm_timeout"
+                    f"--lm {self.url}: no answer within {self._answer_seconds:g} seconds; where the model server "
+                    "needs longer, for many test texts perhaps, give it longer with --lm_timeout"
                 ) from error
             except requests.RequestException as error:
                 reason = f"no connection ({type(error).__name__})"
             failing_since = failing_since or time.monotonic()
             if time.monotonic() - failing_since > self._patience:
                 raise UserError(
-                    f"--lm {self.url}: the language-model service does not answer: {reason}; start it with "
-                    "`python -m flaretune serve`, or let every site load the model with --lm local"
+                    f"--lm {self.url}: the model server does not answer: {reason}; start it with "
+                    "`python -m flaretune serve`, or let every client load the model with --lm local"
                 )
             time.sleep(PAUSE_SECONDS)
 
 
 class RemoteTexts:
-    """Texts registered with the service: their handle, and their number."""
+    """Texts registered with the model server: their handle, and their number."""
 
     def __init__(self, texts: Named):
         self.texts = texts
@@ -110,13 +110,13 @@ class RemoteBlackBox:
     """`models.black_box.BlackBox` at the other end of a connection.
 
     Args:
-        service: who answers.
+        connection: to the model server.
         black_box: which of its black boxes.
         n_classes: C.
     """
 
-    def __init__(self, service: Service, black_box: Named, n_classes: int):
-        self._service = service
+    def __init__(self, connection: Connection, black_box: Named, n_classes: int):
+        self._connection = connection
         self._black_box = black_box
         self._n_classes = n_classes
         self.example_forwards = 0
@@ -125,39 +125,39 @@ class RemoteBlackBox:
         """Logits of the label words, float32 (λ, N, C), for search points, float (λ, d); see `BlackBox`.
 
         Raises:
-            UserError: see `Service.ask`; or an answer that fits no question.
+            UserError: see `Connection.send`; or a reply that fits no query.
         """
-        answer = self._service.ask(Ask(self._black_box, texts.texts, np.asarray(points, dtype=np.float64)))
+        reply = self._connection.send(Query(self._black_box, texts.texts, np.asarray(points, dtype=np.float64)))
         self.example_forwards += len(points) * len(texts)
         try:
-            return read_logits(answer.get("logits"), (len(points), len(texts), self._n_classes))
+            return read_logits(reply.get("logits"), (len(points), len(texts), self._n_classes))
         except (ValueError, TypeError) as error:
-            raise UserError(f"--lm {self._service.url}: its answer cannot be used: {error}") from error
+            raise UserError(f"--lm {self._connection.url}: its answer cannot be used: {error}") from error
 
 
 class RemotePromptedModel:
     """`models.prompted.PromptedModel` at the other end of a connection.
 
     Attributes:
-        facts: what model answers.
-        black_box: asks with the prompt of a search point.
+        facts: which model it is.
+        black_box: evaluates search points.
     """
 
-    def __init__(self, service: Service, black_box: Named, spec: TaskSpec):
+    def __init__(self, connection: Connection, black_box: Named, spec: TaskSpec):
         self._spec = spec
-        self.black_box = RemoteBlackBox(service, black_box, spec.n_classes)
-        model = service.ask(Ask(black_box, None, None)).get("model")
+        self.black_box = RemoteBlackBox(connection, black_box, spec.n_classes)
+        model = connection.send(Query(black_box, None, None)).get("model")
         try:
             self.facts = ModelFacts(**model)
         except TypeError as error:
-            raise UserError(f"--lm {service.url}: no language-model service of flaretune ({error})") from error
+            raise UserError(f"--lm {connection.url}: no model server of flaretune ({error})") from error
 
     def register(self, examples: Examples) -> RemoteTexts:
-        """Give texts a handle; they travel with the first question about them."""
+        """Give texts a handle; they travel with the first query about them."""
         return self._named(examples.texts, prompt=True)
 
     def register_perturbed(self, examples: Examples, rate: float, seed: int) -> RemoteTexts:
-        """The same for the examples with tokens replaced at random, which the service does."""
+        """The same for the examples with tokens replaced at random, which the server does."""
         return self._named(examples.texts, prompt=True, perturbed=(rate, seed))
 
     def zero_shot_logits(self, examples: Examples) -> np.ndarray:
@@ -181,26 +181,26 @@ def open_remote_model(
     patience: float = 60,
     answer_seconds: float = 600,
 ) -> RemotePromptedModel:
-    """A black box for a task, of the model that a service has loaded.
+    """A black box for a task, of the model that a model server has loaded.
 
     Args:
-        url, token, patience, answer_seconds: see `Service`.
+        url, token, patience, answer_seconds: see `Connection`.
         spec: the task.
-        model_name: of the service's model.
+        model_name: of the server's model.
         dtype: what it must compute in; auto: whatever it does.
         settings: how a search point becomes a prompt.
 
     Raises:
-        UserError: there is no token; see `Service.ask`.
+        UserError: there is no token; see `Connection.send`.
     """
     if not token:
-        raise UserError(f"--lm {url} needs the service's token in the environment variable {TOKEN_VARIABLE}")
-    service = Service(url, token, patience, answer_seconds)
-    return RemotePromptedModel(service, named(black_box_content(model_name, dtype, spec, settings)), spec)
+        raise UserError(f"--lm {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}")
+    connection = Connection(url, token, patience, answer_seconds)
+    return RemotePromptedModel(connection, named(black_box_content(model_name, dtype, spec, settings)), spec)
 
 
 def is_ready(url: str, token: str, verify: bool = True) -> bool:
-    """Whether a service answers there and its workers have loaded the model."""
+    """Whether a model server replies there and its workers have loaded the model."""
     try:
         asked = {"auth": _Token(token), "proxies": _proxies(url), "timeout": CONNECT_SECONDS, "verify": verify}
         return requests.get(url + HEALTH_PATH, **asked).ok
@@ -209,7 +209,7 @@ def is_ready(url: str, token: str, verify: bool = True) -> bool:
 
 
 class _Token(requests.auth.AuthBase):
-    """What proves who asks; without an object of this kind requests takes a password of ~/.netrc in its place."""
+    """What proves who sends a query; without an object of this kind requests takes a password of ~/.netrc in its place."""
 
     def __init__(self, token: str):
         self._token = token
@@ -243,4 +243,4 @@ def _complaint(response: requests.Response, body: dict[str, Any]) -> str:
     if response.status_code == 413:
         return "the message is larger than it reads; start it with a larger --max_mb"
     said = body.get("error") or body.get("detail")
-    return str(said) if said else f"it answers with status {response.status_code}, as no service of flaretune does"
+    return str(said) if said else f"it answers with status {response.status_code}, as no model server of flaretune does"

@@ -1,4 +1,4 @@
-"""Starting the service beside a job, and stopping it with the job."""
+"""Starting a model server beside a job, and stopping it with the job."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from flaretune.config.model_server import LOOPBACK, TOKEN_VARIABLE, ServiceConfig
 from flaretune.config.options import to_argv
+from flaretune.config.model_server import LOOPBACK, ServiceConfig
 from flaretune.errors import UserError
 from flaretune.free_port import free_port
 from flaretune.model_server.client import is_ready
+from flaretune.model_server.token import OLD_TOKEN_VARIABLE, TOKEN_VARIABLE
 
 START_SECONDS = 1800  # a large model from a slow disk
 STOP_SECONDS = 10
 
 
 @contextmanager
-def running_service(config: ServiceConfig, log: Path) -> Iterator[str]:
-    """Run a service of this machine while the context lasts, and let processes that are started in it find its token.
+def running_model_server(config: ServiceConfig, log: Path) -> Iterator[str]:
+    """Run a model server on this machine while the context lasts; processes that are started in it find its token.
 
     Args:
         config: its options; `port` is chosen here.
@@ -40,8 +41,9 @@ def running_service(config: ServiceConfig, log: Path) -> Iterator[str]:
     """
     config = replace(config, host=LOOPBACK, port=free_port(), with_parent=1)
     token, url = secrets.token_urlsafe(24), f"http://{LOOPBACK}:{config.port}"
-    before = os.environ.get(TOKEN_VARIABLE)
-    os.environ[TOKEN_VARIABLE] = token
+    names = (TOKEN_VARIABLE, OLD_TOKEN_VARIABLE)  # the old one for clients whose code is of the version before
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    os.environ.update(dict.fromkeys(names, token))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -61,10 +63,9 @@ def running_service(config: ServiceConfig, log: Path) -> Iterator[str]:
         with suppress(ProcessLookupError):  # its workers, if it could not end them itself
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        if before is None:
-            os.environ.pop(TOKEN_VARIABLE, None)
-        else:
-            os.environ[TOKEN_VARIABLE] = before
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _wait_until_ready(process: subprocess.Popen, url: str, token: str, log: Path) -> None:
@@ -73,5 +74,5 @@ def _wait_until_ready(process: subprocess.Popen, url: str, token: str, log: Path
         if process.poll() is not None or time.monotonic() - started > START_SECONDS:
             said = re.findall(r"^error: (.*)", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
             reason = said[0] if said else "it gave no reason"
-            raise UserError(f"the language-model service did not start: {reason} (its log: {log})")
+            raise UserError(f"the model server did not start: {reason} (its log: {log})")
         time.sleep(0.1)

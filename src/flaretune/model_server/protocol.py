@@ -1,7 +1,7 @@
-"""What client and service say to each other: JSON, one kind of message each way.
+"""Messages between a client and the model server: JSON, one kind each way.
 
-Black box and texts are named by a hash of what they are (a *handle*). Their contents travel when the service asks for
-them, so that a service that was restarted, or another of its workers, goes on where the last one stopped.
+Black box and texts are named by a hash of what they are (a *handle*). Their contents travel when the server wants
+them, so that a server that was restarted, or another of its workers, goes on where the last one stopped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flaretune.models.prompt_settings import PromptSettings
 from flaretune.tasks.spec import TaskSpec, task_table
 
 VERSION = 2
-ASK_PATH, HEALTH_PATH = "/ask", "/health"
+QUERY_PATH, HEALTH_PATH = "/ask", "/health"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def named(content: Mapping[str, Any]) -> Named:
 
 
 def black_box_content(model_name: str, dtype: str, spec: TaskSpec, settings: PromptSettings) -> dict[str, Any]:
-    """What a black box is made of, without the task's data source, which stays at the site."""
+    """What a black box is made of, without the task's data source, which stays at the client."""
     task = {key: value for key, value in task_table(spec).items() if key != "source"}
     return {
         "model_name": model_name,
@@ -66,12 +66,12 @@ def texts_content(
 
 
 @dataclass(frozen=True, eq=False)
-class Ask:
-    """A message to the service.
+class Query:
+    """A message to the model server.
 
     Attributes:
         black_box: which.
-        texts: which; None asks only what model there is.
+        texts: which; None where only the model's facts are wanted.
         points: float64, shape (λ, d); None without texts.
     """
 
@@ -80,35 +80,35 @@ class Ask:
     points: np.ndarray | None
 
 
-def ask_message(ask: Ask, in_full: bool) -> dict[str, Any]:
+def query_message(query: Query, in_full: bool) -> dict[str, Any]:
     """As JSON values; `in_full` with the contents of black box and texts."""
     return {
         "version": VERSION,
-        "black_box": ask.black_box.message(in_full),
-        "texts": ask.texts.message(in_full) if ask.texts else None,
-        "points": ask.points.tolist() if ask.points is not None else None,
+        "black_box": query.black_box.message(in_full),
+        "texts": query.texts.message(in_full) if query.texts else None,
+        "points": query.points.tolist() if query.points is not None else None,
     }
 
 
-def read_ask(message: Any) -> Ask:
-    """Read a message to the service.
+def read_query(message: Any) -> Query:
+    """Read a message to the model server.
 
     Raises:
         ValueError: it is none; says what is wrong.
     """
     try:
         if message["version"] != VERSION:
-            raise ValueError(f"it is of version {message['version']!r}, and this service speaks version {VERSION}")
+            raise ValueError(f"it is of version {message['version']!r}, and this model server speaks version {VERSION}")
         points = None if message["points"] is None else np.array(message["points"], dtype=np.float64)
         texts = None if message["texts"] is None else _read_named(message["texts"])
-        ask = Ask(_read_named(message["black_box"]), texts, points)
+        query = Query(_read_named(message["black_box"]), texts, points)
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"it lacks an entry or has one of another type ({error})") from error
-    if (ask.texts is None) != (points is None):
+    if (query.texts is None) != (points is None):
         raise ValueError("it has texts without points, or points without texts")
     if points is not None and (points.ndim != 2 or points.size == 0 or not np.all(np.isfinite(points))):
         raise ValueError(f"its points, of shape {points.shape}, must be rows of finite numbers")
-    return ask
+    return query
 
 
 def _read_named(entry: Mapping[str, Any]) -> Named:
@@ -126,10 +126,10 @@ def logits_message(logits: np.ndarray) -> list:
 
 
 def read_logits(values: Any, shape: tuple[int, int, int]) -> np.ndarray:
-    """Read an answer back, float32.
+    """Read a reply's logits, float32.
 
     Raises:
-        ValueError: it is no numbers, or has another shape than the question.
+        ValueError: it is no numbers, or has another shape than the query.
     """
     try:
         with np.errstate(over="ignore"):  # the search refuses what is not finite
@@ -137,5 +137,5 @@ def read_logits(values: Any, shape: tuple[int, int, int]) -> np.ndarray:
     except (TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"it holds something else than numbers ({error})") from error
     if logits.shape != shape:
-        raise ValueError(f"it holds numbers of shape {logits.shape}, and the question was of shape {shape}")
+        raise ValueError(f"it holds numbers of shape {logits.shape}, and the query was of shape {shape}")
     return logits

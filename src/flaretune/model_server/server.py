@@ -1,7 +1,7 @@
-"""The service: LitServe around `Answering`, one worker process for each device.
+"""The model server: LitServe around `Worker`, one worker process for each device.
 
-LitServe brings HTTP, queues, batches across clients and processes per device, in a package of 0.1 MB on FastAPI and
-uvicorn; Ray Serve would bring a cluster of its own.
+LitServe brings HTTP, queues and processes per device, in a package of 0.1 MB on FastAPI and uvicorn; Ray Serve would
+bring a cluster of its own.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from urllib3.exceptions import InsecureRequestWarning
 from flaretune.config.model_server import LOOPBACK, ServiceConfig
 from flaretune.errors import UserError
 from flaretune.model_server.client import is_ready
-from flaretune.model_server.protocol import ASK_PATH, Ask, read_ask
+from flaretune.model_server.protocol import QUERY_PATH, Query, read_query
 
 
-class AskAPI(LitAPI):
+class QueryAPI(LitAPI):
     """What LitServe calls, in its HTTP process (`authorize`) and in each worker (the rest).
 
     Args:
-        config: the service's options.
+        config: the model server's options.
         token: what clients must bring.
         devices: of all workers, as torch names them.
     """
 
     def __init__(self, config: ServiceConfig, token: str, devices: Sequence[str]):
-        super().__init__(max_batch_size=config.merge, batch_timeout=0.002 if config.merge > 1 else 0, api_path=ASK_PATH)
+        super().__init__(api_path=QUERY_PATH)
         self._config = config
         self._token = token
         self._devices = devices
@@ -56,40 +56,37 @@ class AskAPI(LitAPI):
         """Load the model, in a worker."""
         import torch
 
-        from flaretune.model_server.answering import Answering
         from flaretune.models.load import load_pretrained, resolve_dtype
+        from flaretune.model_server.worker import Worker
 
         _end_with_parent()
         config = self._config
         try:
-            # the same in all workers, whichever of them answers
+            # the same in all workers, whichever of them replies
             dtype = resolve_dtype(config.dtype, *map(torch.device, self._devices))
             pretrained = load_pretrained(config.model_name, dtype, device)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             logging.getLogger("litserve").setLevel(logging.CRITICAL)  # which would add its traceback
             raise
-        self._answering = Answering(pretrained, config.batch_size, config.cache_mb)
+        self._worker = Worker(pretrained, config.batch_size, config.cache_mb)
 
-    # LitServe reads the annotations of these two: without any, a request's body is JSON and an answer what is returned
+    # LitServe reads the annotations of these two: without any, a request's body is JSON and a response what is returned
     def decode_request(self, request):
-        """A message (`Ask`), or a sentence on what is wrong with it."""
+        """A message (`Query`), or a sentence on what is wrong with it."""
         try:
-            return read_ask(request)
+            return read_query(request)
         except ValueError as error:
             return f"the message cannot be read: {error}"
 
-    def predict(self, asks: Any) -> Any:
-        """Answer one message, or several if LitServe collects them."""
-        from flaretune.model_server.answering import BAD_REQUEST, Answer
+    def predict(self, query: Any) -> Any:
+        """Reply to one message."""
+        from flaretune.model_server.worker import BAD_REQUEST, Reply
 
-        several = asks if isinstance(asks, list) else [asks]
-        good = iter(self._answering.answer([ask for ask in several if isinstance(ask, Ask)]))
-        answers = [next(good) if isinstance(ask, Ask) else Answer(BAD_REQUEST, {"error": ask}) for ask in several]
-        return answers if isinstance(asks, list) else answers[0]
+        return self._worker.reply(query) if isinstance(query, Query) else Reply(BAD_REQUEST, {"error": query})
 
     def encode_response(self, output):
-        """An HTTP response, with the answer's status; logits that are no numbers are for the client to judge."""
+        """An HTTP response, with the reply's status; logits that are no numbers are for the client to judge."""
         return Response(json.dumps(output.body, allow_nan=True), output.status, media_type="application/json")
 
 
@@ -119,7 +116,7 @@ def _count_gpus() -> int:
 
 
 def serve(config: ServiceConfig, token: str) -> int:
-    """Run the service until it is told to stop (SIGTERM, Ctrl-C); returns the exit status.
+    """Run the model server until it is told to stop (SIGTERM, Ctrl-C); returns the exit status.
 
     Args:
         config: its options.
@@ -140,7 +137,7 @@ def serve(config: ServiceConfig, token: str) -> int:
     devices = find_devices(config.device)
     on_gpus = devices != ["cpu"]
     server = LitServer(
-        AskAPI(config, token, devices),
+        QueryAPI(config, token, devices),
         accelerator="cuda" if on_gpus else "cpu",
         devices=[int(device.removeprefix("cuda:")) for device in devices] if on_gpus else 1,
         workers_per_device=config.workers,
@@ -156,7 +153,7 @@ def serve(config: ServiceConfig, token: str) -> int:
             host=config.host,
             port=config.port,
             num_api_servers=1,
-            api_server_worker_type="thread",  # so that a killed service leaves nobody behind who keeps the port
+            api_server_worker_type="thread",  # so that a killed server leaves nobody behind who keeps the port
             log_level="warning",
             generate_client_file=False,
             **tls,
@@ -166,7 +163,7 @@ def serve(config: ServiceConfig, token: str) -> int:
     except SystemExit:  # of uvicorn, which has said why
         reason = f"port {config.port} of {config.host} cannot be listened at; choose another with --port"
     except Exception as error:  # LitServe raises whatever its queues raise when a worker has ended
-        reason = f"the service has ended: {error or type(error).__name__}"
+        reason = f"the model server has ended: {error or type(error).__name__}"
     finally:
         for process in multiprocessing.active_children():
             process.kill()
@@ -178,7 +175,9 @@ def serve(config: ServiceConfig, token: str) -> int:
 
 def _say_when_ready(config: ServiceConfig, token: str, devices: Sequence[str]) -> None:
     url = f"{'https' if config.ssl_certfile else 'http'}://{LOOPBACK}:{config.port}"
-    warnings.simplefilter("ignore", InsecureRequestWarning)  # it asks itself, by another name than its certificate's
+    warnings.simplefilter(
+        "ignore", InsecureRequestWarning
+    )  # it looks at itself, by another name than its certificate's
     while not is_ready(url, token, verify=False):
         time.sleep(0.2)
     print(f"{config.model_name} answers at {url}, on {', '.join(devices)}", flush=True)

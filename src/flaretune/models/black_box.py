@@ -14,7 +14,6 @@ from flaretune.data.encode import Encoded
 from flaretune.models.causal import CausalLM
 from flaretune.models.masked import MaskedLM
 from flaretune.models.progress import Progress, in_silence
-from flaretune.models.rows import Part
 from flaretune.models.soft_prompt import SoftPrompt
 from flaretune.models.text_cache import TextCache
 
@@ -44,14 +43,6 @@ class TextSet:
 
     def __len__(self) -> int:
         return len(self.order)
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """λ search points, float, shape (λ, d), and the texts that each of them is tried on."""
-
-    points: np.ndarray
-    texts: TextSet
 
 
 class BlackBox:
@@ -109,50 +100,16 @@ class BlackBox:
         Returns:
             float32, shape (λ, N, C), texts in the order they were given in.
         """
-        return self.answer([Question(points, texts)], progress)[0]
-
-    def answer(self, questions: Sequence[Question], progress: Progress = in_silence) -> list[np.ndarray]:
-        """`label_logits` for several questions, whose texts share forward passes as far as `batch_size` allows.
-
-        What a text is batched with changes its logits in the last bits, and in bfloat16 more than that.
-        """
-        prompts = [self._soft_prompt.prompts(question.points) for question in questions]
-        answers: list[list] = [[None] * len(question.texts.batches) for question in questions]
-        for group in progress(self._groups([question.texts for question in questions]), "batch"):
-            batches = [(prompts[q], questions[q].texts, b) for q, b in group]
-            parts = [Part(points, texts.batches[b], texts.caches[b]) for points, texts, b in batches]
-            for (q, b), logits in zip(group, self._lm.joint_label_logits(parts), strict=True):
-                answers[q][b] = logits.cpu().numpy()
-        self.example_forwards += sum(len(question.points) * len(question.texts) for question in questions)
-        found = []
-        for question, in_batches in zip(questions, answers, strict=True):
-            in_sorted_order = np.concatenate(in_batches, axis=1)
-            logits = np.empty_like(in_sorted_order)
-            logits[:, question.texts.order] = in_sorted_order
-            found.append(logits)
-        return found
-
-    def _groups(self, sets: Sequence[TextSet]) -> list[list[tuple[int, int]]]:
-        """Which batches are asked together, as pairs (index of the set, index of its batch)."""
-        groups: list[list[tuple[int, int]]] = []
-
-        def size(place: tuple[int, int]) -> int:
-            return len(sets[place[0]].batches[place[1]])
-
-        def longest(place: tuple[int, int]) -> int:
-            return max(len(example.ids) for example in sets[place[0]].batches[place[1]])
-
-        def fits(place: tuple[int, int], group: list[tuple[int, int]]) -> bool:
-            alike = len({sets[s].caches[b] is None for s, b in [place, *group]}) == 1
-            return alike and sum(map(size, [place, *group])) <= self._batch_size
-
-        for place in sorted(((s, b) for s, texts in enumerate(sets) for b in range(len(texts.batches))), key=longest):
-            group = next((group for group in groups if fits(place, group)), None)
-            if group is None:
-                groups.append([place])
-            else:
-                group.append(place)
-        return groups
+        prompts = self._soft_prompt.prompts(points)
+        batches = list(zip(texts.batches, texts.caches, strict=True))
+        found = [
+            self._lm.label_logits(prompts, batch, cache).cpu().numpy() for batch, cache in progress(batches, "batch")
+        ]
+        self.example_forwards += len(points) * len(texts)
+        in_sorted_order = np.concatenate(found, axis=1)
+        logits = np.empty_like(in_sorted_order)
+        logits[:, texts.order] = in_sorted_order
+        return logits
 
     def _cache(self, batches: list[list[Encoded]]) -> list[TextCache | None]:
         """Compute the text in front of the prompt, for as many batches as memory allows."""

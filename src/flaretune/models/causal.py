@@ -13,7 +13,6 @@ from flaretune.data.encode import Encoded
 from flaretune.models.label_head import at_answers
 from flaretune.models.last_layer import last_feed_forward, only_at
 from flaretune.models.padding import pad_left, pad_right
-from flaretune.models.rows import Part, rows_of, split_by_part
 from flaretune.models.text_cache import TextCache, cache_for_rows
 
 
@@ -42,16 +41,6 @@ class CausalLM:
         """D, the size of a prompt vector."""
         return self._model.get_input_embeddings().weight.shape[1]
 
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the word-embedding matrix."""
-        return self._model.get_input_embeddings().weight.shape[0]
-
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """What the embedding layer gives for token ids, its scaling (Gemma) included, shape (N,) → (N, D)."""
-        with torch.inference_mode():
-            return self._model.get_input_embeddings()(ids.to(self._model.device))
-
     def row_tokens(self, example: Encoded, n_prompt: int) -> int:
         """Tokens that one row of this example costs without a cache, for sorting and batching."""
         return len(example.ids) + n_prompt
@@ -74,7 +63,7 @@ class CausalLM:
     def label_logits(
         self, prompts: torch.Tensor, examples: Sequence[Encoded], text: TextCache | None = None
     ) -> torch.Tensor:
-        """Ask for every pair of prompt and example.
+        """Logits of the label words for every pair of prompt and example, in one forward pass.
 
         Args:
             prompts: float, shape (λ, n, D).
@@ -84,40 +73,38 @@ class CausalLM:
         Returns:
             float32, shape (λ, B, C).
         """
-        return self.joint_label_logits([Part(prompts, examples, text)])[0]
-
-    def joint_label_logits(self, parts: Sequence[Part]) -> list[torch.Tensor]:
-        """The same for several questions in one forward pass: for each part float32, shape (λ, B, C)."""
-        rows = rows_of(parts, example_major=True)
-        n_prompt, device = rows.prompts.shape[1], rows.prompts.device
+        n_candidates, n_prompt, _ = prompts.shape
+        device = prompts.device
         embed = self._model.get_input_embeddings()
-        before_ids, before = pad_left([e.ids[: e.insert] for e in rows.examples], self._pad_id, device)
-        after_ids, after = pad_right([e.ids[e.insert :] for e in rows.examples], self._pad_id, device)
-        answers = torch.tensor([e.answer - e.insert for e in rows.examples], device=device) + n_prompt
+        before_ids, before = pad_left([e.ids[: e.insert] for e in examples], self._pad_id, device)
+        after_ids, after = pad_right([e.ids[e.insert :] for e in examples], self._pad_id, device)
+        answers = torch.tensor([e.answer - e.insert for e in examples], device=device) + n_prompt
+
+        def by_row(of_examples: torch.Tensor) -> torch.Tensor:  # (B, …) → (λB, …): an example with every prompt
+            return of_examples.repeat_interleave(n_candidates, dim=0)
 
         with torch.inference_mode():
-            prompts = rows.prompts.to(self._model.dtype)[rows.prompt_of]  # (R, n, D)
-            pieces = [prompts, embed(after_ids)[rows.example_of]]
+            pieces = [prompts.to(self._model.dtype).repeat(len(examples), 1, 1), by_row(embed(after_ids))]
             attention = torch.cat([before, before.new_ones(len(before), n_prompt), after], dim=1)
             positions = _positions(attention)
             cache = None
-            if parts[0].text is not None:
-                cache = cache_for_rows([part.text for part in parts], [len(part.prompts) for part in parts])
+            if text is not None:
+                cache = cache_for_rows(text, n_candidates)
                 positions = positions[:, before.shape[1] :]
             else:
-                pieces.insert(0, embed(before_ids)[rows.example_of])
+                pieces.insert(0, by_row(embed(before_ids)))
                 answers = answers + before.shape[1]
-            answers = answers[rows.example_of]
+            answers = by_row(answers)
             with only_at(self._feed_forward, answers):
                 logits = self._model(
                     inputs_embeds=torch.cat(pieces, dim=1),
-                    attention_mask=attention[rows.example_of],
-                    position_ids=positions[rows.example_of],
+                    attention_mask=by_row(attention),
+                    position_ids=by_row(positions),
                     past_key_values=cache,
                     use_cache=cache is not None,
-                ).logits  # (R, columns, C)
+                ).logits  # (λB, columns, C)
         logits = at_answers(logits, answers, self._classes)
-        return split_by_part(logits, parts, example_major=True)
+        return logits.view(len(examples), n_candidates, -1).transpose(0, 1)
 
 
 def _positions(attention: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,6 @@ from flaretune.errors import UserError
 from flaretune.models.label_head import at_answers
 from flaretune.models.last_layer import last_feed_forward, only_at
 from flaretune.models.padding import pad_right
-from flaretune.models.rows import Part, rows_of, split_by_part
 
 
 class MaskedLM:
@@ -50,55 +49,43 @@ class MaskedLM:
         with torch.inference_mode():
             return self._embeddings(torch.zeros(1, 1, dtype=torch.int64, device=self._model.device)).shape[-1]
 
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the word-embedding matrix."""
-        return self._model.get_input_embeddings().weight.shape[0]
-
-    def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """Word embeddings of token ids, shape (N,) → (N, D)."""
-        with torch.inference_mode():
-            return self._model.get_input_embeddings()(ids.to(self._model.device))
-
     def row_tokens(self, example: Encoded, n_prompt: int) -> int:
         """Tokens that one row of this example costs, for sorting and batching."""
         return len(example.ids) + (n_prompt if self._mode == "cat" else 0)
 
-    def label_logits(self, prompts: torch.Tensor, examples: Sequence[Encoded]) -> torch.Tensor:
-        """Ask for every pair of prompt and example.
+    def label_logits(self, prompts: torch.Tensor, examples: Sequence[Encoded], text: None = None) -> torch.Tensor:
+        """Logits of the label words for every pair of prompt and example, in one forward pass.
 
         Args:
             prompts: float, shape (λ, n, D).
             examples: B encoded examples, padded here to the longest.
+            text: None, as tokens see what stands behind them: nothing of a text can be computed without the prompt.
 
         Returns:
             float32, shape (λ, B, C).
         """
-        return self.joint_label_logits([Part(prompts, examples)])[0]
-
-    def joint_label_logits(self, parts: Sequence[Part]) -> list[torch.Tensor]:
-        """The same for several questions in one forward pass: for each part float32, shape (λ, B, C)."""
-        rows = rows_of(parts, example_major=False)
-        n_prompt, device = rows.prompts.shape[1], rows.prompts.device
-        ids, attention = pad_right([e.ids for e in rows.examples], self._pad_id, device)  # (E, L)
-        answers = torch.tensor([e.answer for e in rows.examples], device=device)
-        ids, attention, answers = ids[rows.example_of], attention[rows.example_of], answers[rows.example_of]  # (R, L)
-        prompts = rows.prompts.to(self._model.dtype)[rows.prompt_of]  # (R, n, D)
+        n_candidates, n_prompt, _ = prompts.shape
+        ids, attention = pad_right([e.ids for e in examples], self._pad_id, prompts.device)
+        answers = torch.tensor([e.answer for e in examples], device=prompts.device)
+        # rows are the first prompt with every example, then the second, …
+        ids, attention = ids.repeat(n_candidates, 1), attention.repeat(n_candidates, 1)  # (λB, L)
+        answers = answers.repeat(n_candidates)  # (λB,)
+        vectors = prompts.to(self._model.dtype).repeat_interleave(len(examples), dim=0)  # (λB, n, D)
         if self._mode == "cat":
-            attention = torch.cat([attention.new_ones(len(prompts), n_prompt), attention], dim=1)
+            attention = torch.cat([attention.new_ones(len(vectors), n_prompt), attention], dim=1)
             answers = answers + n_prompt
-        insert = rows.examples[0].insert
+        insert = examples[0].insert
 
-        def inject(_module, _args, embedded):  # embedded: (R, L, D)
+        def inject(_module, _args, embedded):  # embedded: (λB, L, D)
             if self._mode == "cat":
-                return torch.cat([prompts, embedded], dim=1)
-            embedded[:, insert : insert + n_prompt] += prompts
+                return torch.cat([vectors, embedded], dim=1)
+            embedded[:, insert : insert + n_prompt] += vectors
             return embedded
 
         handle = self._embeddings.register_forward_hook(inject)
         try:
             with torch.inference_mode(), only_at(self._feed_forward, answers):
-                logits = self._model(input_ids=ids, attention_mask=attention).logits  # (R, L or n + L, C)
+                logits = self._model(input_ids=ids, attention_mask=attention).logits  # (λB, L or n + L, C)
         finally:
             handle.remove()
-        return split_by_part(at_answers(logits, answers, self._classes), parts, example_major=False)
+        return at_answers(logits, answers, self._classes).view(n_candidates, len(examples), -1)

@@ -126,11 +126,11 @@ def prompt_model(
         settings.n_prompt_tokens,
         hidden_size,
         settings.intrinsic_dim,
-        embedding_std(lm),
+        embedding_std(model),
         settings.alpha,
         settings.sigma,
         settings.seed,
-        initial_prompt(lm, tokenizer, settings, mode),
+        initial_prompt(model, tokenizer, settings, mode),
         pretrained.device,
     )
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
@@ -170,16 +170,23 @@ def _try_out(lm: MaskedLM | CausalLM, prompt: SoftPrompt, encoder: Encoder, mode
         ) from error
 
 
-def embedding_std(lm: MaskedLM | CausalLM) -> float:
+def embed(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """Word embeddings of token ids as they enter the model, its scaling (Gemma) included, shape (N,) → (N, D)."""
+    with torch.inference_mode():
+        return model.get_input_embeddings()(ids.to(model.device))
+
+
+def embedding_std(model: torch.nn.Module) -> float:
     """σ_E: standard deviation of all entries of the word embeddings, as they enter the model."""
     total, squares, count = 0.0, 0.0, 0
-    for start in range(0, lm.vocab_size, 8192):  # in pieces: a large vocabulary in float64 would take gigabytes
-        rows = lm.embed(torch.arange(start, min(start + 8192, lm.vocab_size))).double()
+    vocab_size = len(model.get_input_embeddings().weight)
+    for start in range(0, vocab_size, 8192):  # in pieces: a large vocabulary in float64 would take gigabytes
+        rows = embed(model, torch.arange(start, min(start + 8192, vocab_size))).double()
         total, squares, count = total + rows.sum().item(), squares + rows.square().sum().item(), count + rows.numel()
     return float(np.sqrt(squares / count - (total / count) ** 2))
 
 
-def initial_prompt(lm: MaskedLM | CausalLM, tokenizer, settings: PromptSettings, mode: str) -> torch.Tensor | None:
+def initial_prompt(model: torch.nn.Module, tokenizer, settings: PromptSettings, mode: str) -> torch.Tensor | None:
     """p₀, float32 (n, D), or None for zeros (see the option ``--init_prompt``).
 
     Raises:
@@ -193,10 +200,10 @@ def initial_prompt(lm: MaskedLM | CausalLM, tokenizer, settings: PromptSettings,
     n = settings.n_prompt_tokens
     if source == "tokens":
         rng = np.random.RandomState(derive_seed(settings.seed, "initial prompt"))  # as in `SoftPrompt`
-        ids: Sequence[int] = rng.randint(lm.vocab_size, size=n, dtype=np.int64).tolist()
+        ids: Sequence[int] = rng.randint(len(model.get_input_embeddings().weight), size=n, dtype=np.int64).tolist()
     else:
         ids = tokenizer.encode(source, add_special_tokens=False)
         if not ids:
             raise UserError(f"--init_prompt {source!r} holds no token: give zeros, tokens or a text")
         ids = [ids[i % len(ids)] for i in range(n)]  # repeated or cut to n tokens
-    return lm.embed(torch.tensor(ids)).float()
+    return embed(model, torch.tensor(ids)).float()

@@ -27,15 +27,9 @@ class TextCache:
         return sum(tensor.nbytes for layer in self.layers for tensor in layer)
 
 
-def cache_for_rows(texts: Sequence[TextCache], n_prompts: Sequence[int]) -> Cache:
-    """What one forward pass reads: the keys and values of a text for each prompt that it is asked with.
-
-    Args:
-        texts: one or more; shorter ones are padded on the left.
-        n_prompts: λ of each; its rows are its first example with every prompt, then its second, ….
-    """
-    layers = zip(*(text.layers for text in texts), strict=True)
-    return Cache(layers=[_Layer(*zip(*layer, strict=True), n_prompts) for layer in layers])
+def cache_for_rows(text: TextCache, n_prompts: int) -> Cache:
+    """What one forward pass reads: keys and values by row, the first example with each of λ prompts, then the second…"""
+    return Cache(layers=[_Layer(keys, values, n_prompts) for keys, values in text.layers])
 
 
 class _Layer(DynamicLayer):
@@ -45,28 +39,23 @@ class _Layer(DynamicLayer):
     (With the parent class, which copies twice and keeps, copying took a quarter of a forward pass on a CPU.)
     """
 
-    def __init__(self, keys: Sequence[torch.Tensor], values: Sequence[torch.Tensor], n_prompts: Sequence[int]):
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, n_prompts: int):
         super().__init__()
         self._old_keys, self._old_values, self._n_prompts = keys, values, n_prompts
-        self.dtype, self.device = keys[0].dtype, keys[0].device
+        self.dtype, self.device = keys.dtype, keys.device
         self.is_initialized = True
 
     def get_seq_length(self) -> int:
-        return max(tensor.shape[2] for tensor in self._old_keys)
+        return self._old_keys.shape[2]
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
         return self._behind(self._old_keys, key_states), self._behind(self._old_values, value_states)
 
-    def _behind(self, old: Sequence[torch.Tensor], new: torch.Tensor) -> torch.Tensor:
-        """Old keys or values, (B, heads, T, size) of each text, with a row's new ones, (R, heads, n, size), behind."""
-        longest = self.get_seq_length()
+    def _behind(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        """Old keys or values, (B, heads, T, size), with each row's new ones, (λB, heads, n, size), behind them."""
+        n_old = old.shape[2]
         n_rows, heads, n_new, size = new.shape
-        both = new.new_empty(n_rows, heads, longest + n_new, size)
-        both[:, :, longest:] = new
-        parts = both.split([len(tensor) * count for tensor, count in zip(old, self._n_prompts, strict=True)])
-        for part, tensor, count in zip(parts, old, self._n_prompts, strict=True):
-            by_example = part.view(len(tensor), count, heads, longest + n_new, size)
-            padding = longest - tensor.shape[2]
-            by_example[..., :padding, :] = 0
-            by_example[..., padding:longest, :] = tensor[:, None]
+        both = new.new_empty(n_rows, heads, n_old + n_new, size)
+        both.view(len(old), self._n_prompts, *both.shape[1:])[..., :n_old, :] = old[:, None]
+        both[:, :, n_old:] = new
         return both

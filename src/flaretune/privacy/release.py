@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from flaretune.errors import UserError
+from flaretune.files import atomic_write
 from flaretune.privacy.accountant import epsilon
 
 FILE = "privacy.json"
@@ -125,9 +126,7 @@ class Releases:
 
     def _write(self, count: int) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_name(f"{FILE}.partial")
-        partial.write_text(json.dumps({"releases": count, "sha256": _checksum(count)}) + "\n", encoding="utf-8")
-        partial.replace(self._file)
+        atomic_write(self._file, json.dumps({"releases": count, "sha256": _checksum(count)}) + "\n")
         self.count = count
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flaretune.softmax import softmax
+
 LEAST = 1e-6  # so that a word which a model never gives stays comparable
 
 
@@ -18,9 +20,7 @@ def mass(logits: np.ndarray) -> np.ndarray:
 
     Its sum is the number of texts, so that masses of several sites add up.
     """
-    logits = np.asarray(logits, dtype=np.float64)
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return (powers / powers.sum(axis=-1, keepdims=True)).sum(axis=0)
+    return softmax(logits).sum(axis=0)
 
 
 def prior(masses: Sequence[np.ndarray]) -> np.ndarray:

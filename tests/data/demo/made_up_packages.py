@@ -67,7 +67,9 @@ def write_wheel(index: Path, requirement: str, data_name: str, data: bytes) -> s
 
 
 def files_below(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+    """Files, but for locks."""
+    files = (path for path in folder.rglob("*") if not path.is_dir() and path.suffix != ".lock")
+    return sorted(str(path.relative_to(folder)) for path in files)
 
 
 def refuse_download(*args: object, **kwargs: object) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -35,17 +34,30 @@ def test_damaged_folder_is_made_again(tmp_path: Path, damage) -> None:
     assert (target / "note").read_text() == "text"
     assert cached_folder.is_complete(target, {"a": 1})
     assert not cached_folder.is_complete(target, {"a": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+    assert {path.name for path in tmp_path.iterdir()} == {"notes", ".notes.lock"}
 
 
-def test_faster_process_wins(tmp_path: Path) -> None:
-    def build_while_another_does(folder: Path, scratch: Path) -> dict[str, str]:
-        cached_folder.install(tmp_path / "notes", {"a": 1}, make_note)
-        (folder / "late").write_text("late")
-        return {}
+def test_who_comes_second_waits_and_finds_it_made(tmp_path: Path) -> None:
+    begun, go_on, made = threading.Event(), threading.Event(), []
 
-    cached_folder.install(tmp_path / "notes", {"a": 1}, build_while_another_does)
-    assert files_below(tmp_path) == ["notes/note", "notes/source.json"]
+    def make_slowly(folder: Path, scratch: Path) -> dict[str, str]:
+        begun.set()
+        assert go_on.wait(60)
+        made.append(folder)
+        return make_note(folder, scratch)
+
+    threads = [
+        threading.Thread(target=cached_folder.install, args=(tmp_path / "notes", {"a": 1}, make_slowly))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(60)
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert len(made) == 1
+    assert files_below(tmp_path / "notes") == ["note", "source.json"]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +78,7 @@ def test_failing_disk_is_one_sentence(tmp_path: Path, error: Exception, message:
 
     with pytest.raises(UserError, match=message):
         cached_folder.install(tmp_path / "notes", {}, fail)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".notes.lock"]
 
 
 def test_file_in_the_way_of_the_cache_is_one_sentence(tmp_path: Path) -> None:
@@ -75,15 +87,9 @@ def test_file_in_the_way_of_the_cache_is_one_sentence(tmp_path: Path) -> None:
         cached_folder.install(tmp_path / "cache" / "notes", {}, make_note)
 
 
-def test_only_old_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
-    long_ago = time.time() - 2 * cached_folder.ABANDONED_SECONDS
-    for name, changed in (
-        (".notes-a.partial", long_ago),
-        (".notes-b.partial", None),
-        (".x-c.partial", long_ago),
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").touch()
-        os.utime(tmp_path / name, None if changed is None else (changed, changed))
+def test_leftovers_of_a_killed_run_go_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / "notes.partial" / ".scratch").mkdir(parents=True)
+    (tmp_path / "notes.partial" / "half").touch()
     cached_folder.install(tmp_path / "notes", {}, make_note)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".notes-b.partial", ".x-c.partial", "notes"]
+    assert files_below(tmp_path / "notes") == ["note", "source.json"]
+    assert not (tmp_path / "notes.partial").exists()

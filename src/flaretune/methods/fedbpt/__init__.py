@@ -15,7 +15,7 @@ from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 
 if TYPE_CHECKING:
     from flaretune.methods.classifier import Classifier
-    from flaretune.tasks.spec import TaskSpec
+    from flaretune.methods.fedbpt.artifact import PromptArtifact
 
 
 class FedBPT(Method):
@@ -23,7 +23,7 @@ class FedBPT(Method):
 
     name, title = "fedbpt", "FedBPT"
     client_config, server_config = FedBPTConfig, FedBPTServerConfig
-    best, kind = "best_prompt.safetensors", "prompt"
+    format, best, kind = "flaretune-fedbpt-prompt-1", "best_prompt.safetensors", "prompt"
     shares_model = True
     kept_options = ("aggregation", "covariance")
 
@@ -37,20 +37,15 @@ class FedBPT(Method):
 
         return open_client(config, context)
 
-    def can_open(self, path: Path) -> bool:
-        from flaretune.methods.fedbpt.artifact import is_prompt
-
-        return is_prompt(path)
-
-    def spec(self, path: Path) -> TaskSpec:
+    def read(self, path: Path) -> PromptArtifact:
         from flaretune.methods.fedbpt.artifact import load_prompt
 
-        return load_prompt(path).spec
+        return load_prompt(path)
 
-    def open(self, path: Path, model_name: str | None, dtype: str, device: str) -> Classifier:
-        from flaretune.methods.fedbpt.classifier import open_prompt
+    def open(self, artifact: PromptArtifact, path: Path, model_name: str, dtype: str, device: str) -> Classifier:
+        from flaretune.methods.fedbpt.classifier import open_saved
 
-        return open_prompt(path, model_name, dtype, device)
+        return open_saved(artifact, path, model_name, dtype, device)
 
     def round_texts(self, metrics: Numbers, private: bool) -> list[str]:
         fitness = metrics.get("fitness")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from flaretune.errors import UserError
+from flaretune.files import atomic_write
 from flaretune.methods.artifact_parts import PARTS, check_model, checksum, read_task
 from flaretune.tasks.spec import TaskSpec
 
@@ -53,20 +53,7 @@ def save_prompt(artifact: PromptArtifact, path: Path) -> None:
     point = np.ascontiguousarray(artifact.point, dtype=np.float32)
     texts = {part: json.dumps(getattr(artifact, part), sort_keys=True) for part in PARTS}
     metadata = {"format": FORMAT, "sha256": checksum(hashlib.sha256(point.tobytes()), texts), **texts}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save({"point": point}, metadata))
-    os.replace(partial, path)
-
-
-def is_prompt(path: Path) -> bool:
-    """Whether a file is a prompt, as far as its beginning tells."""
-    if not path.is_file():
-        return False
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return str((file.metadata() or {}).get("format", "")).startswith("flaretune-fedbpt-prompt")
-    except (SafetensorError, OSError, ValueError):
-        return False
+    atomic_write(path, save({"point": point}, metadata))
 
 
 def load_prompt(path: str | Path) -> PromptArtifact:

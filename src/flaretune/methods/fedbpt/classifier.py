@@ -1,4 +1,4 @@
-"""A prompt of FedBPT, ready to predict."""
+"""A saved prompt with its model, to classify texts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from flaretune.data.load import Examples
-from flaretune.methods.classifier import check_model, prior_of, settings_of_result, softmax
-from flaretune.methods.fedbpt.artifact import load_prompt
+from flaretune.methods.artifact_parts import build_settings, check_opened, prior_of
+from flaretune.methods.fedbpt.artifact import PromptArtifact
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.models.progress import Progress, in_silence
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, open_prompted_model
+from flaretune.softmax import softmax
 from flaretune.tasks import calibration
 from flaretune.tasks.spec import Kind, TaskSpec
 
@@ -46,24 +47,10 @@ class PromptClassifier:
         return softmax(self.prompted.zero_shot_logits(examples))
 
 
-def open_prompt(
-    path: str | Path, model_name: str | None = None, dtype: str = "auto", device: str = "auto"
-) -> PromptClassifier:
-    """Open a prompt file with its model, task and settings.
-
-    Args:
-        path: the file.
-        model_name: hub id or folder of the model it was found with; default what the file says, which is the
-            place at the client that reported it.
-        dtype: see the option ``--dtype``. Clients choose theirs, so the file holds none.
-        device: see the option ``--device``.
-
-    Raises:
-        UserError: the file is no prompt, or the model cannot be loaded or is not the one it was found with.
-    """
-    artifact = load_prompt(path)
-    settings = settings_of_result(FedBPTConfig, PromptSettings, artifact.options, path)
-    name = model_name or artifact.model["name"]
-    prompted = open_prompted_model(artifact.spec, name, settings, dtype=dtype, device=device)
-    check_model(name, prompted.pretrained.kind, prompted.black_box.hidden_size, artifact.model, "prompt")
-    return PromptClassifier(prompted, artifact.point, calibration.offset(prior_of(artifact, path)))
+def open_saved(artifact: PromptArtifact, path: Path, model_name: str, dtype: str, device: str) -> PromptClassifier:
+    """Load the model of a prompt; see `methods.classifier.Saved.open`."""
+    settings = build_settings(FedBPTConfig, PromptSettings, artifact.options, path)
+    prompted = open_prompted_model(artifact.spec, model_name, settings, dtype=dtype, device=device)
+    check_opened(model_name, prompted.pretrained.kind, prompted.black_box.hidden_size, artifact.model, "prompt")
+    prior = prior_of(artifact.result, artifact.spec.n_classes, path)
+    return PromptClassifier(prompted, artifact.point, calibration.offset(prior))

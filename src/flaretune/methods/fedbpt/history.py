@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from flaretune.files import atomic_write
 from flaretune.methods.fedbpt.distribution import Distribution
 
 
@@ -35,6 +37,6 @@ def keep_distribution(folder: Path, distribution: Distribution) -> None:
 
 
 def _write_arrays(file: Path, **arrays: np.ndarray) -> None:
-    partial = file.with_name(f"{file.stem}.partial.npz")
-    np.savez(partial, **arrays)
-    partial.replace(file)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    atomic_write(file, stream.getvalue())

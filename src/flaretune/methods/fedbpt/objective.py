@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from flaretune.softmax import log_softmax
 from flaretune.tasks.evaluation import HUGE
 from flaretune.tasks.metrics.registry import find_metric
 
@@ -41,9 +42,7 @@ def loss(
     """
     logits = np.asarray(logits, dtype=np.float64)
     if loss_type == "ce":
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-        log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-        return -log_probabilities[:, np.arange(len(labels)), labels].mean(axis=1)
+        return -log_softmax(logits)[:, np.arange(len(labels)), labels].mean(axis=1)
     if loss_type == "hinge":
         right = logits[:, np.arange(len(labels)), labels][..., None]  # (λ, N, 1)
         slack = np.maximum(0.0, HINGE_MARGIN - (right - logits))  # (λ, N, C); margin itself at the right class

@@ -16,7 +16,7 @@ from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 
 if TYPE_CHECKING:
     from flaretune.methods.classifier import Classifier
-    from flaretune.tasks.spec import TaskSpec
+    from flaretune.methods.lpfl.artifact import AdapterArtifact
 
 
 class LPFL(Method):
@@ -24,7 +24,7 @@ class LPFL(Method):
 
     name, title = "lpfl", "LP-FL"
     client_config, server_config = LPFLConfig, LPFLServerConfig
-    best, last, kind = "best_adapter", "last_adapter", "adapter"
+    format, best, last, kind = "flaretune-lpfl-adapter-1", "best_adapter", "last_adapter", "adapter"
 
     def strategy(self, config: LPFLServerConfig) -> Strategy:
         from flaretune.methods.lpfl.strategy import LPFLStrategy
@@ -36,20 +36,15 @@ class LPFL(Method):
 
         return open_client(config, context)
 
-    def can_open(self, path: Path) -> bool:
-        from flaretune.methods.lpfl.artifact import is_adapter
-
-        return is_adapter(path)
-
-    def spec(self, path: Path) -> TaskSpec:
+    def read(self, path: Path) -> AdapterArtifact:
         from flaretune.methods.lpfl.artifact import load_adapter
 
-        return load_adapter(path).spec
+        return load_adapter(path)
 
-    def open(self, path: Path, model_name: str | None, dtype: str, device: str) -> Classifier:
-        from flaretune.methods.lpfl.classifier import open_adapter
+    def open(self, artifact: AdapterArtifact, path: Path, model_name: str, dtype: str, device: str) -> Classifier:
+        from flaretune.methods.lpfl.classifier import open_saved
 
-        return open_adapter(path, model_name, dtype, device)
+        return open_saved(artifact, path, model_name, dtype, device)
 
     def on_this_machine(self, config: LPFLServerConfig) -> LPFLServerConfig:
         if config.init_adapter and Path(config.init_adapter).exists():  # as in the simulator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from flaretune.errors import UserError, shown
+from flaretune.files import atomic_folder
 from flaretune.methods.artifact_parts import PARTS, check_model, checksum, read_task
 from flaretune.tasks.spec import TaskSpec
 
@@ -72,24 +72,8 @@ def save_adapter(artifact: AdapterArtifact, folder: Path) -> None:
     arrays = {name: np.asarray(values, dtype=np.float32, order="C") for name, values in artifact.arrays.items()}
     if wrong := _wrong_array(arrays):
         raise ValueError(wrong)
-    partial, old = (folder.with_name(folder.name + ending) for ending in (".partial", ".old"))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with atomic_folder(folder) as partial:
         _write(artifact, arrays, partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def is_adapter(path: Path) -> bool:
-    """Whether a folder is an adapter, as far as the files in it tell."""
-    return (path / DESCRIPTION).is_file() or (path / ADAPTER_CONFIG).is_file()
 
 
 def load_adapter(folder: str | Path) -> AdapterArtifact:

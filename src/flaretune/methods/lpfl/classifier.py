@@ -1,4 +1,4 @@
-"""What LP-FL has trained, ready to predict."""
+"""A saved adapter, or a model whose every parameter was trained, to classify texts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.methods.classifier import check_model, prior_of, settings_of_result, softmax
-from flaretune.methods.lpfl.artifact import load_adapter
+from flaretune.methods.artifact_parts import build_settings, check_opened, prior_of
+from flaretune.methods.lpfl.artifact import AdapterArtifact
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.models.progress import Progress, in_silence
 from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
+from flaretune.softmax import softmax
 from flaretune.tasks.spec import Kind, TaskSpec
 
 
@@ -22,7 +23,7 @@ from flaretune.tasks.spec import Kind, TaskSpec
 class TunedClassifier:
     """A `Classifier`: a tuned model with the trained parameters in it; `untrained` are those it had before.
 
-    `prior`, float64 (C,), is what its answers are divided by, but those of the model alone.
+    `prior`, float64 (C,), is what its probabilities are divided by, but those of the model alone.
     """
 
     tuned: TunedModel
@@ -54,39 +55,25 @@ class TunedClassifier:
             self.tuned.label_model.calibrate(self.prior)
 
 
-def open_adapter(
-    folder: str | Path, model_name: str | None = None, dtype: str = "auto", device: str = "auto"
-) -> TunedClassifier:
-    """Open an adapter folder, or that of a model whose every parameter was trained, with its model, task and settings.
-
-    Args:
-        folder: the folder.
-        model_name, dtype, device: as for `open_prompt`.
-
-    Raises:
-        UserError: the folder is no adapter, or the model cannot be loaded or is not the one it was trained on.
-    """
-    artifact = load_adapter(folder)
+def open_saved(artifact: AdapterArtifact, folder: Path, model_name: str, dtype: str, device: str) -> TunedClassifier:
+    """Load the model of an adapter; see `methods.classifier.Saved.open`."""
     # how a client saves memory and where it has unlabelled texts is not in the folder, and of no use here
     options = {**artifact.options, "gradient_checkpointing": 0, "soft_labels": "off"}
-    settings = settings_of_result(LPFLConfig, TuneSettings, options, folder)
-    name = model_name or artifact.model["name"]
+    settings = build_settings(LPFLConfig, TuneSettings, options, folder)
     try:
-        tuned = open_tuned_model(artifact.spec, name, settings, dtype=dtype, device=device)
+        tuned = open_tuned_model(artifact.spec, model_name, settings, dtype=dtype, device=device)
     except UserError as error:  # may be about an option that only the folder holds
         raise UserError(f"{folder}: {error}") from error
-    check_model(name, tuned.pretrained.kind, tuned.hidden_size, artifact.model, "adapter")
+    check_opened(model_name, tuned.pretrained.kind, tuned.hidden_size, artifact.model, "adapter")
     untrained = tuned.initial or tuned.parameters.arrays()
-    _check_arrays(name, untrained, artifact.arrays, folder)
+    _check_arrays(model_name, untrained, artifact.arrays, folder)
     tuned.parameters.load(artifact.arrays)
-    prior = prior_of(artifact, folder)
+    prior = prior_of(artifact.result, artifact.spec.n_classes, folder)
     tuned.label_model.calibrate(prior)
     return TunedClassifier(tuned, untrained, prior)
 
 
-def _check_arrays(
-    name: str, there: Mapping[str, np.ndarray], saved: Mapping[str, np.ndarray], folder: str | Path
-) -> None:
+def _check_arrays(name: str, there: Mapping[str, np.ndarray], saved: Mapping[str, np.ndarray], folder: Path) -> None:
     """Whether a model has just the parameters that were saved.
 
     Raises:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from flaretune.errors import UserError
+from flaretune.files import atomic_write
 
 KEPT = 3  # the server may go on one round earlier, and its newest checkpoint may be damaged
 
@@ -30,10 +31,8 @@ class KeptStates:
         """Keep a round's state, whole or not at all, and remove old ones."""
         self._folder.mkdir(parents=True, exist_ok=True)
         file = self._file(round_number)
-        partial = file.with_name(f"{file.name}.partial")
         arrays = {name: np.ascontiguousarray(values) for name, values in state.items()}
-        partial.write_bytes(save(arrays, {"sha256": _checksum(arrays)}))
-        partial.replace(file)
+        atomic_write(file, save(arrays, {"sha256": _checksum(arrays)}))
         for number in self._rounds()[:-KEPT]:
             self._file(number).unlink(missing_ok=True)
 

@@ -1,11 +1,10 @@
-"""What one worker of the service does: keeps black boxes and texts by their handles, and answers questions."""
+"""A worker of the model server: keeps black boxes and texts by their handles, and evaluates search points."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,19 +13,19 @@ import torch
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.methods.artifact_parts import read_task
-from flaretune.model_server.protocol import Ask, logits_message
-from flaretune.models.black_box import BlackBox, Question, TextSet
+from flaretune.models.black_box import BlackBox, TextSet
 from flaretune.models.load import Pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, prompt_model, share_weights
+from flaretune.model_server.protocol import Query, logits_message
+from flaretune.methods.artifact_parts import read_task
 
 Kept = TypeVar("Kept")
 OK, BAD_REQUEST, NOT_FOUND, FAILED = 200, 400, 404, 500
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """An HTTP status and the body that goes with it, plain JSON values."""
 
     status: int
@@ -35,7 +34,7 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Registered texts, and whom to ask about them."""
+    """Registered texts, and the black box that evaluates search points on them."""
 
     black_box: BlackBox
     texts: TextSet
@@ -74,8 +73,8 @@ class Opened:
     targets: LatestKept[Target]
 
 
-class Answering:
-    """Answers messages with one model.
+class Worker:
+    """Replies to queries with one model.
 
     Args:
         pretrained: the model.
@@ -98,69 +97,57 @@ class Answering:
         self._most_texts = most_texts
         self._opened: LatestKept[Opened] = LatestKept(most_boxes)
 
-    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
-        """Answer several messages; questions to the same black box share forward passes.
+    def reply(self, query: Query) -> Reply:
+        """The label-word logits of a query, or what the client must know or send first.
 
-        A status of 404 asks for the contents, 400 comes with one sentence about what is wrong, and so does 500, which
+        A status of 404 calls for the contents, 400 comes with one sentence about what is wrong, and so does 500, which
         may pass: there is not enough memory now.
         """
-        answers: list[Answer | None] = [None] * len(asks)
-        questions: dict[BlackBox, dict[int, Question]] = {}
-        for i, ask in enumerate(asks):
-            try:
-                found = self._find(ask)
-            except UserError as error:
-                found = Answer(BAD_REQUEST, {"error": str(error)})
-            except Exception as error:  # a question that nobody foresaw must not fail those asked beside it
-                found = _failed(error)
-            if isinstance(found, Answer):
-                answers[i] = found
-            else:
-                questions.setdefault(found.black_box, {})[i] = Question(ask.points, found.texts)
-        for black_box, group in questions.items():
-            try:
-                found = black_box.answer(list(group.values()))
-            except Exception as error:
-                answers = [_failed(error) if i in group else answer for i, answer in enumerate(answers)]
-                continue
-            for i, logits in zip(group, found, strict=True):
-                answers[i] = Answer(OK, {"logits": logits_message(logits)})
-        return [answer for answer in answers if answer is not None]
+        try:
+            found = self._find(query)
+            if isinstance(found, Reply):
+                return found
+            logits = found.black_box.label_logits(query.points, found.texts)
+        except UserError as error:
+            return Reply(BAD_REQUEST, {"error": str(error)})
+        except Exception as error:  # whatever torch stumbles over: the next client's query may be a better one
+            return _failed(error)
+        return Reply(OK, {"logits": logits_message(logits)})
 
-    def _find(self, ask: Ask) -> Answer | Target:
-        """Whom to ask about which texts, or an answer that needs no forward pass."""
-        opened = self._opened.get(ask.black_box.handle)
+    def _find(self, query: Query) -> Reply | Target:
+        """Black box and texts of a query, or a reply that needs no forward pass."""
+        opened = self._opened.get(query.black_box.handle)
         if opened is None:
-            if ask.black_box.content is None:
-                return Answer(NOT_FOUND, {"unknown": ask.black_box.handle})
-            opened = self._open(ask.black_box.content)
-            self._opened.keep(ask.black_box.handle, opened)
-        if ask.texts is None:
-            return Answer(OK, {"model": asdict(opened.prompted.facts)})
-        target = opened.targets.get(ask.texts.handle)
+            if query.black_box.content is None:
+                return Reply(NOT_FOUND, {"unknown": query.black_box.handle})
+            opened = self._open(query.black_box.content)
+            self._opened.keep(query.black_box.handle, opened)
+        if query.texts is None:
+            return Reply(OK, {"model": asdict(opened.prompted.facts)})
+        target = opened.targets.get(query.texts.handle)
         if target is None:
-            if ask.texts.content is None:
-                return Answer(NOT_FOUND, {"unknown": ask.texts.handle})
-            target = _register(opened.prompted, ask.texts.content)
-            opened.targets.keep(ask.texts.handle, target)
+            if query.texts.content is None:
+                return Reply(NOT_FOUND, {"unknown": query.texts.handle})
+            target = _register(opened.prompted, query.texts.content)
+            opened.targets.keep(query.texts.handle, target)
         wanted = target.black_box.intrinsic_dim
-        if ask.points.shape[1] != wanted:
-            raise UserError(f"the points have {ask.points.shape[1]} numbers each, and {wanted} are searched")
+        if query.points.shape[1] != wanted:
+            raise UserError(f"the points have {query.points.shape[1]} numbers each, and {wanted} are searched")
         return target
 
     def _open(self, content: dict[str, Any]) -> Opened:
         for name, ours in (("model_name", self._pretrained.name), ("dtype", self._pretrained.dtype)):
             if content.get(name) != ours and (name, content.get(name)) != ("dtype", "auto"):
                 raise UserError(
-                    f"the service answers with --{name} {ours}, and was asked for {content.get(name)!r}; give both "
-                    "the same"
+                    f"the model server runs --{name} {ours}, and a client wants {content.get(name)!r}; give both the "
+                    "same"
                 )
         try:
-            spec = read_task(content["task"], "question to the service")
+            spec = read_task(content["task"], "query")
             settings = PromptSettings(**content["settings"])
         except (KeyError, TypeError) as error:
             raise UserError(
-                f"the question's task or settings cannot be read ({error}): service and clients need the same version "
+                f"the query's task or settings cannot be read ({error}): model server and clients need the same version "
                 "of flaretune"
             ) from error
         prompted = prompt_model(share_weights(self._pretrained), spec, settings, self._batch_size, self._cache_mb)
@@ -169,13 +156,13 @@ class Answering:
         return Opened(prompted, targets)
 
 
-def _failed(error: Exception) -> Answer:
-    """What a client is told where torch gives up; a GPU that has failed for good ends the worker, and the service."""
+def _failed(error: Exception) -> Reply:
+    """What a client is told where torch gives up; a GPU that has failed for good ends the worker, and the server."""
     if isinstance(error, torch.AcceleratorError):
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(1)
     reason = (str(error) or type(error).__name__).splitlines()[0]
-    return Answer(FAILED, {"error": f"the model cannot answer ({reason}), where a smaller --batch_size may help"})
+    return Reply(FAILED, {"error": f"the model cannot answer ({reason}), where a smaller --batch_size may help"})
 
 
 def _register(prompted: PromptedModel, content: dict[str, Any]) -> Target:
@@ -192,5 +179,5 @@ def _register(prompted: PromptedModel, content: dict[str, Any]) -> Target:
             rate, seed = content["perturbed"]
             return Target(prompted.black_box, prompted.register_perturbed(examples, rate, seed))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the question's texts cannot be read: {error}") from error
+        raise UserError(f"the query's texts cannot be read: {error}") from error
     return Target(prompted.black_box, prompted.register(examples))

@@ -1,0 +1,53 @@
+"""`python -m flaretune evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from flaretune.cli.console import add_command, progress
+from flaretune.cli.saved import add_result_flags, open_result, read_result, words_of
+
+
+def add_evaluate(commands: Any) -> None:
+    """Add the command."""
+    command = add_command(commands, "evaluate", evaluate, "measure what a job has found on a labelled file")
+    add_result_flags(command)
+    command.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="CSV, JSONL or Parquet file with the task's text and label columns",
+    )
+    command.add_argument("--zero_shot", action="store_true", help="also the model and the template alone")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Print the metric on a labelled file, and the correct predictions per class."""
+    from flaretune.data.load import load_file
+    from flaretune.methods.classifier import score
+
+    saved = read_result(args)
+    spec = saved.spec
+    examples = load_file(spec, args.data)
+    classifier = open_result(saved, args)
+    words = words_of(classifier)
+    probabilities = classifier.probabilities(examples.texts, progress(args.quiet))
+    found = {saved.loader.noun: score(spec, probabilities, examples.labels)}
+    if args.zero_shot:
+        found["zero_shot"] = score(spec, classifier.zero_shot(examples), examples.labels)
+    if args.json:
+        labels = {"label_values": spec.label_values, "words": words}
+        print(json.dumps({**labels, **{name: asdict(result) for name, result in found.items()}}, ensure_ascii=False))
+        return
+    print(f"{len(examples)} texts of {args.data}")
+    for name, result in found.items():
+        by_class = ", ".join(
+            f"{word} ({label}) {correct} of {n}"
+            for word, label, correct, n in zip(
+                words, spec.label_values, result.correct_by_class, result.n_by_class, strict=True
+            )
+        )
+        print(f"{name.replace('_', '-'):<10} {result.metric} {result.value:.4f}   correct: {by_class}")

@@ -1,0 +1,34 @@
+"""`python -m flaretune serve`: the model server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+from typing import Any
+
+from flaretune.cli.console import add_command
+from flaretune.config.model_server import GROUPS, ServiceConfig
+from flaretune.config.options import add_flags, build
+from flaretune.model_server.token import TOKEN_VARIABLE, token_of_environment
+
+
+def add_serve(commands: Any) -> None:
+    """Add the command."""
+    help = "load a model once for all FedBPT clients on this machine, which use it with --lm"
+    add_flags(add_command(commands, "serve", serve, help), ServiceConfig, groups=GROUPS)
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Run the model server until it is told to stop; ends the process."""
+    from flaretune.model_server.server import serve as run_server
+
+    config = build(ServiceConfig, vars(args))
+    token = token_of_environment()
+    if not token:
+        token = secrets.token_urlsafe(24)
+        print(f"clients need this in their environment: {TOKEN_VARIABLE}={token}", flush=True)
+    status = run_server(config, token)
+    sys.stdout.flush()
+    os._exit(status)  # LitServe's HTTP thread would keep the process

@@ -1,0 +1,225 @@
+"""What a worker of the model server replies, in this process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from flaretune.models.black_box import BlackBox
+from flaretune.models.load import load_pretrained
+from flaretune.models.prompted import open_prompted_model
+from flaretune.model_server.protocol import Query, black_box_content, named, read_logits, texts_content
+from flaretune.model_server.worker import LatestKept, Worker
+from tests.model_server.conftest import EXAMPLES, POINTS, SETTINGS
+from tests.tasks_for_tests import review_task
+
+OTHER_WORDS = {"masked": {"template": "{sentence} It was {mask} .", "label_words": [" bad", " funny"]}}
+
+
+def box(folder, dtype="float32", settings=SETTINGS, task=None):
+    return named(black_box_content(folder, dtype, task or review_task(), settings))
+
+
+def texts(prompt=True, perturbed=None, examples=EXAMPLES):
+    return named(texts_content(examples.texts, ["sentence"], prompt=prompt, perturbed=perturbed))
+
+
+def only_handle(item):
+    return type(item)(item.handle, None)
+
+
+def worker_of(folder, cache_mb=16, **more):
+    return Worker(load_pretrained(folder, "float32", "cpu"), batch_size=2, cache_mb=cache_mb, **more)
+
+
+def logits_of(answer, n_points=4, n_texts=5):
+    assert answer.status == 200, answer.body
+    return read_logits(answer.body["logits"], (n_points, n_texts, 2))
+
+
+@pytest.mark.parametrize("family", ["roberta", "gemma3"])
+def test_answers_are_those_of_a_model_of_one_s_own(model_folders, family):
+    folder = model_folders[family]
+    local = open_prompted_model(
+        review_task(), folder, SETTINGS, dtype="float32", device="cpu", batch_size=2, cache_mb=16
+    )
+    worker = worker_of(folder)
+    queries = [
+        Query(box(folder), texts(), POINTS),
+        Query(box(folder), texts(perturbed=(0.5, 7)), POINTS),
+        Query(box(folder), texts(prompt=False), np.zeros((1, 1))),
+    ]
+    plain, perturbed, zero_shot = (worker.reply(query) for query in queries)
+    ours = local.black_box
+    assert np.array_equal(logits_of(plain), ours.label_logits(POINTS, local.register(EXAMPLES)))
+    expected = ours.label_logits(POINTS, local.register_perturbed(EXAMPLES, 0.5, 7))
+    assert np.array_equal(logits_of(perturbed), expected)
+    assert not np.array_equal(logits_of(perturbed), logits_of(plain))
+    assert np.array_equal(logits_of(zero_shot, 1)[0], local.zero_shot_logits(EXAMPLES))
+
+
+def test_what_it_does_not_know_it_asks_for(model_folders):
+    folder = model_folders["roberta"]
+    worker, query = worker_of(folder), Query(box(folder), texts(), POINTS)
+    short = Query(only_handle(query.black_box), only_handle(query.texts), POINTS)
+    assert (worker.reply(short).status, worker.reply(short).body) == (
+        404,
+        {"unknown": query.black_box.handle},
+    )
+    facts = worker.reply(Query(query.black_box, None, None))
+    assert facts.body["model"] == {
+        "name": folder, "kind": "masked", "model_type": "roberta", "hidden_size": 32, "dtype": "float32",
+    }  # fmt: skip
+    assert worker.reply(short).body == {"unknown": query.texts.handle}
+    first = logits_of(worker.reply(query))
+    assert np.array_equal(logits_of(worker.reply(short)), first)
+
+
+def test_who_leaves_the_number_format_to_it_gets_what_it_computes_in(model_folders):
+    folder = model_folders["roberta"]
+    worker = worker_of(folder)
+    told, left = (Query(box(folder, dtype=dtype), texts(), POINTS) for dtype in ("float32", "auto"))
+    assert np.array_equal(*(logits_of(worker.reply(query)) for query in (told, left)))
+
+
+def test_a_model_that_cannot_answer_says_why(model_folders, monkeypatch):
+    """And the next query is answered."""
+    folder = model_folders["roberta"]
+    worker, query = worker_of(folder), Query(box(folder), texts(), POINTS)
+    before = worker.reply(query)
+
+    def no_memory(*_):
+        raise RuntimeError("out of memory\nsee the documentation")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BlackBox, "label_logits", no_memory)
+        failed = worker.reply(query)
+    assert failed.status == 500
+    assert failed.body == {"error": "the model cannot answer (out of memory), where a smaller --batch_size may help"}
+    assert worker.reply(query) == before
+
+
+def test_tasks_of_other_label_words_share_the_weights_and_not_the_head(model_folders):
+    folder = model_folders["roberta"]
+    worker, task = worker_of(folder), review_task()
+    other = named(
+        {
+            **box(folder).content,
+            "task": {**box(folder).content["task"], **OTHER_WORDS},
+        }
+    )
+    first = logits_of(worker.reply(Query(box(folder), texts(), POINTS)))
+    second = logits_of(worker.reply(Query(other, texts(), POINTS)))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(logits_of(worker.reply(Query(box(folder), texts(), POINTS))), first)
+    models = [opened.prompted.pretrained.model for opened in worker._opened._kept.values()]
+    assert len(models) == 2
+    embeddings = {model.get_input_embeddings().weight.data_ptr() for model in models}
+    assert len(embeddings) == 1
+    assert task.masked.label_words != tuple(OTHER_WORDS["masked"]["label_words"])
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        (lambda f: Query(box("another"), texts(), POINTS), "--model_name .*, and a client wants 'another'"),
+        (lambda f: Query(box(f, dtype="bfloat16"), texts(), POINTS), "--dtype float32, and a client wants 'bfloat16'"),
+        (lambda f: Query(box(f), texts(), POINTS[:, :2]), "the points have 2 numbers each, and 6 are searched"),
+        (
+            lambda f: Query(named({**box(f).content, "settings": {"n_prompt_tokens": 3}}), texts(), POINTS),
+            "need the same version of flaretune",
+        ),
+        (lambda f: Query(box(f), named({"columns": ["sentence"], "rows": []}), POINTS), "texts are missing"),
+        (
+            lambda f: Query(box(f), named({**texts().content, "rows": [["a", "b"]]}), POINTS),
+            "the query's texts cannot be read",
+        ),
+        (lambda f: Query(box(f), named({**texts().content, "rows": [[3]]}), POINTS), "are no texts"),
+        (
+            lambda f: Query(box(f), named({**texts().content, "columns": ["title"]}), POINTS),
+            "text column 'sentence' .* is missing",
+        ),
+    ],
+)
+def test_wrong_questions_are_answered_with_a_sentence(model_folders, query, sentence):
+    answer = worker_of(model_folders["roberta"]).reply(query(model_folders["roberta"]))
+    assert answer.status == 400
+    with pytest.raises(AssertionError, match=sentence):
+        raise AssertionError(answer.body["error"])
+
+
+def test_the_oldest_make_room(model_folders):
+    folder = model_folders["roberta"]
+    worker = worker_of(folder, most_texts=2)
+    sets = [texts(examples=EXAMPLES.take([i])) for i in range(3)]
+    for item in (sets[0], sets[1], sets[0], sets[2]):
+        assert worker.reply(Query(box(folder), item, POINTS)).status == 200
+    status = [worker.reply(Query(box(folder), only_handle(item), POINTS)).status for item in sets]
+    assert status == [200, 404, 200]
+
+
+def test_texts_of_rounds_that_have_passed_give_their_memory_to_new_ones(model_folders):
+    """As at a site with a model of its own, so that the numbers stay those of --lm local."""
+    folder = model_folders["gemma3"]
+    worker = worker_of(folder, cache_mb=1)
+    for round_number in range(60):
+        asked = Query(box(folder), texts(perturbed=(0.5, round_number)), POINTS)
+        assert worker.reply(asked).status == 200
+        targets = worker._opened.get(asked.black_box.handle).targets
+        assert None not in targets.get(asked.texts.handle).texts.caches
+    assert 1 < len(targets._kept) < 60
+
+
+def test_a_question_that_nobody_foresaw_fails_alone(model_folders):
+    folder = model_folders["roberta"]
+    huge = Query(box(folder, settings=replace(SETTINGS, intrinsic_dim=10**12)), texts(), POINTS)
+    worker = worker_of(folder)
+    failed, answered = worker.reply(huge), worker.reply(Query(box(folder), texts(), POINTS))
+    assert (failed.status, answered.status) == (500, 200)
+    assert "the model cannot answer" in failed.body["error"]
+
+
+def test_a_box_that_finds_no_memory_may_be_asked_for_again(model_folders, monkeypatch):
+    """It is not that the model takes no prompt."""
+
+    def no_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    folder = model_folders["roberta"]
+    worker = worker_of(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(BlackBox, "label_logits", no_memory)
+        failed = worker.reply(Query(box(folder), texts(), POINTS))
+    assert failed.status == 500
+    assert failed.body["error"].startswith("the model cannot answer (CUDA out of memory)")
+    assert worker.reply(Query(box(folder), texts(), POINTS)).status == 200
+
+
+def test_a_gpu_that_has_failed_for_good_ends_the_worker(model_folders, monkeypatch, capsys):
+    """Which would answer nobody any more, and fail queries faster than the other workers answer them."""
+    folder = model_folders["roberta"]
+    worker = worker_of(folder)
+
+    def illegal_access(*_):
+        raise torch.AcceleratorError("an illegal memory access was encountered")
+
+    def ended(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(BlackBox, "label_logits", illegal_access)
+    monkeypatch.setattr("os._exit", ended)
+    with pytest.raises(SystemExit, match="1"):
+        worker.reply(Query(box(folder), texts(), POINTS))
+    assert "error: an illegal memory access" in capsys.readouterr().err
+
+
+def test_latest_kept():
+    kept = LatestKept(2)
+    for handle in "ab":
+        kept.keep(handle, handle.upper())
+    assert kept.get("a") == "A"
+    kept.keep("c", "C")
+    assert [kept.get(handle) for handle in "abc"] == ["A", None, "C"]
