@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from flaretune.errors import UserError
+from flaretune.files import atomic_write
 from flaretune.methods.artifact_parts import PARTS, check_model, checksum, read_task
 from flaretune.methods.verbalizer.head import Head, head_of
 from flaretune.tasks.spec import TaskSpec
@@ -68,9 +68,7 @@ def save_verbalizer(artifact: VerbalizerArtifact, path: Path) -> None:
     parts = {name: getattr(artifact, name) for name in _TEXTS}
     texts = {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in parts.items()}
     metadata = {"format": FORMAT, "sha256": checksum(_digest(arrays), texts), **texts}
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(arrays, metadata))
-    os.replace(partial, path)
+    atomic_write(path, save(arrays, metadata))
 
 
 def load_verbalizer(path: str | Path) -> VerbalizerArtifact:
