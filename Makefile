@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-lpfl compare federation test test-fast lint figs clean
+.PHONY: demo demo-lpfl demo-verbalizer compare federation test test-fast lint docs figs clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
@@ -13,12 +13,16 @@ demo-lpfl: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
 	$(BIN)/python jobs/lpfl_job.py --preset demo
 
+demo-verbalizer: $(VENV)/ready
+	$(BIN)/python -m flaretune fetch
+	$(BIN)/python jobs/verbalizer_job.py --preset demo
+
 # Hours; a finished run is kept, so it can be interrupted and goes on.
 compare: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
 	$(BIN)/python benchmarks/compare.py
 
-# The guide in jobs/federation: server, three sites and administrator on this machine. CODE=carried is the other way.
+# The guide docs/operations/federation.md, executed on this machine. CODE=carried is the other way.
 CODE ?= installed
 
 federation: $(VENV)/ready
@@ -38,12 +42,16 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The pages in docs/, into build/docs; a broken link is an error.
+docs: $(VENV)/ready-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # The picture in the README, from the last `make demo`.
 figs: $(VENV)/ready
 	$(BIN)/python -m flaretune plot runs/demo --output figs/demo.png
 
 clean:
-	rm -rf $(VENV) runs fl_job
+	rm -rf $(VENV) build/docs runs fl_job
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -5,8 +5,8 @@
     python benchmarks/compare.py --go_on       # the runs in the plan's JSON count too; without it they are replaced
 
 Finished runs are kept in the output folder; the same command, given in a second terminal, works on the others. The
-results of the plans that lie here go into a JSON file beside them, the README that has the plan's markers (here or
-above) and figs/; those of a plan of your own into the output folder.
+results of the plans that lie here go into a JSON file beside them, between the plan's markers in docs/benchmarks.md,
+and into figs/; those of a plan of your own into the output folder.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from compare_kept import JOB, Kept, read_earlier
 from compare_plan import METHODS, ROOT, Plan, Run, check_keys, defaults_of, in_full, read_plan
 from compare_report import Places, write_report
 from compare_result import Result, read_result
+from measurements.machine import machine
 
 from flaretune.cli import console as command_line
-from measure.machine import machine
 from flaretune.cli.console import STOPPED, add_manners, parse
+from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
-from flaretune.engine.records import write_json
 
 SHIPPED_PLAN = Path(__file__).resolve().with_name("compare.toml")
 HEAVY = ("workspace", "best_adapter", "last_adapter", "rounds", "tb_events")  # of a finished run: removed
@@ -48,7 +48,7 @@ def job_command(run: Run, folder: Path) -> list[str]:
     """The command line that runs a job and leaves its results in a folder."""
     given = {**run.options, "output": folder.absolute()}
     flags = [f"--{name}={in_full(value)}" for name, value in given.items()]
-    return [sys.executable, str(ROOT / "jobs" / METHODS[run.method].script), *flags]
+    return [sys.executable, str(ROOT / "jobs" / METHODS[run.method].job_script), *flags]
 
 
 def run_job(run: Run, output: Path, command: Callable[[Run, Path], list[str]] = job_command) -> Result:
@@ -184,8 +184,8 @@ def compare(args: argparse.Namespace) -> int:
     places = Places(args.output / "compare.json", args.output / "compare.png")
     if args.plan.resolve().parent == SHIPPED_PLAN.parent:
         name = args.plan.stem
-        readmes = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
-        places = Places(args.plan.with_suffix(".json"), ROOT / "figs" / f"{name}.png", readmes, name)
+        page = ROOT / "docs" / "benchmarks.md"
+        places = Places(args.plan.with_suffix(".json"), ROOT / "figs" / f"{name}.png", [page], name)
     n_failed = 0
     tell = (lambda *_, **__: None) if args.quiet else print
     kept = Kept(args.output, read_earlier(plan, places.facts, tell) if args.go_on else {})
@@ -196,7 +196,7 @@ def compare(args: argparse.Namespace) -> int:
         n_failed = run_all(plan, todo, kept, args.minutes, lambda: report(plan, kept, places), tell)
     if args.report or any(kept.find(run) for run in plan.runs):
         text = report(plan, kept, places)
-        print(text or f"table: in README.md or benchmarks/README.md, figure: {places.figure}, numbers: {places.facts}")
+        print(text or f"table: in docs/benchmarks.md, figure: {places.figure}, numbers: {places.facts}")
     return 1 if n_failed else 0
 
 

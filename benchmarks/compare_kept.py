@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compare_plan import Plan, Run, make_plan
-from compare_result import CONFIG, Finished, Result, read_result
+from compare_plan import Plan, Run, make_plan, of_today, with_defaults
+from compare_result import CONFIG, Finished, read_entry, read_result
 
 from flaretune.errors import UserError
 
@@ -61,17 +61,19 @@ def read_earlier(plan: Plan, facts: Path, tell: Callable[[str], None]) -> dict[s
     try:
         told = json.loads(facts.read_text(encoding="utf-8"))
         results = {_place(values): values for values in told["runs"]}
-        asked = {_place(vars(run)): run for run in make_plan(told["plan"], str(facts)).runs}
+        names = {run.row for run in plan.runs}
+        then_asked = {**told["plan"], "rows": [row for row in told["plan"]["rows"] if row["name"] in names]}
+        asked = {_place(vars(run)): run for run in make_plan(then_asked, str(facts)).runs}
         found, reasons = {}, Counter()
         for run in plan.runs:
             then, values = asked.get(_place(vars(run))), results.get(_place(vars(run)))
             if then is None or values is None:
                 continue
-            options = {**told["defaults"][then.method], **then.options}
+            options = with_defaults(then.method, then.given, told["defaults"][then.method])
             if reason := "it has a task file of its own" if run.task else _difference(run, then.method, options):
                 reasons[reason] += 1
                 continue
-            result = Result(**{item.name: values[item.name] for item in fields(Result) if item.name in values})
+            result = read_entry(values)
             date, where = (values.get(name, told[name]) for name in ("date", "machine"))
             found[run.folder] = Finished(result, date, where, told["versions"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -93,6 +95,10 @@ def _difference(run: Run, method: str, options: Mapping[str, Any]) -> str:
     """
     if method != run.method:
         return f"method was {method} and is {run.method}"
+    try:
+        options = of_today(method, options)
+    except UserError as error:
+        return str(error)
     for name, value in options.items():
         if run.resolved.get(name) != value:
             return f"{name} was {value} and is {run.resolved.get(name)}"

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from dataclasses import dataclass, fields, make_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compare_table import COLUMNS, Layout
 
 from flaretune.cache import in_cache
+from flaretune.cli.jobs import configs_of
 from flaretune.config.job import JobConfig
-from flaretune.config.options import as_dict, build
-from flaretune.errors import UserError
-from flaretune.cli.jobs import FEDBPT, LPFL
+from flaretune.config.old_names import old_names, renew
+from flaretune.config.options import as_dict, build, defaults
+from flaretune.config.toml import read_toml
+from flaretune.errors import UserError, near
+from flaretune.methods.registry import METHODS
 from flaretune.tasks.spec import load_task, task_table
-from flaretune.config.toml_file import read_toml
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = {"lpfl": LPFL, "fedbpt": FEDBPT}
-JOB_OPTIONS = ("n_clients", "threads", "gpu", "share_lm")  # those of JobConfig that a plan may set
-PARTS = [  # of a plan's file
-    ("seeds", list), ("columns", list), ("common", dict), ("method", dict), ("splits", dict), ("rows", list),
-]  # fmt: skip
+JOB_OPTIONS = ("n_clients", "threads", "gpu", "share_model")  # those of JobConfig that a plan may set
+PARTS = {"seeds": list, "columns": list, "common": dict, "method": dict, "splits": dict, "rows": list}  # of a plan
 
 
 @dataclass(frozen=True)
 class Run:
-    """One job of the comparison: `options` as the plan asks for them, `resolved` with all defaults filled in.
+    """One job of the comparison.
 
-    `task` is what the file of a task of one's own says, but for where its data is; None for a shipped task.
+    Attributes:
+        given: options as they stand in the plan, which may be by old names.
+        options: the same by the names of today.
+        resolved: all options, with their defaults.
+        task: what the file of a task of one's own says, but for where its data is; None for a shipped task.
     """
 
     row: str
     split: str
     seed: int
     method: str
+    given: dict[str, Any]
     options: dict[str, Any]
     resolved: dict[str, Any]
     task: dict[str, Any] | None
@@ -47,8 +51,8 @@ class Run:
 
     @property
     def shares_model(self) -> bool:
-        """Whether its clients ask a process that has the model, and hold none themselves."""
-        return bool(self.resolved["share_lm"])
+        """Whether its clients use a process that has the model, and hold none themselves."""
+        return bool(self.resolved["share_model"])
 
     @property
     def folder(self) -> str:
@@ -70,7 +74,11 @@ def read_plan(path: Path) -> Plan:
     Raises:
         UserError: the file cannot be read; see `make_plan`.
     """
-    return make_plan(read_toml(path, make_dataclass("PlanFile", PARTS)), str(path))
+    values = read_toml(path)
+    check_keys(values, PARTS, str(path))
+    for name, value in values.items():
+        _check_type(value, PARTS[name], f"{path}: {name}")
+    return make_plan(values, str(path))
 
 
 def make_plan(values: dict[str, Any], path: str) -> Plan:
@@ -103,11 +111,16 @@ def make_plan(values: dict[str, Any], path: str) -> Plan:
 
     def make(row: dict[str, Any], split: str, seed: int) -> Run:
         parts = (values.get("common", {}), methods.get(row["method"], {}), splits[split], row["options"])
-        options = {name: value for part in parts for name, value in part.items()}
+        given = {name: value for part in parts for name, value in part.items()}
         place = f"{path}, row {row['name']!r}, split {split}"
+        try:
+            options = of_today(row["method"], given)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from error
         resolved = {**_resolve(row["method"], options, place), "seed": seed}
-        options = {**options, "min_clients": resolved["min_clients"], "seed": seed}
-        return Run(row["name"], split, seed, row["method"], options, resolved, _read_task(resolved, place))
+        about = {"min_clients": resolved["min_clients"], "seed": seed}
+        given, options = {**given, **about}, {**options, **about}
+        return Run(row["name"], split, seed, row["method"], given, options, resolved, _read_task(resolved, place))
 
     # all rows with the first seed, then all with the second: an interrupted comparison has every row
     runs = tuple(make(row, split, seed) for seed in seeds for row in rows for split in row["splits"])
@@ -132,24 +145,39 @@ def _read_row(row: Any, splits: list[str], path: str) -> dict[str, Any]:
 
 def _resolve(method: str, options: dict[str, Any], place: str) -> dict[str, Any]:
     """Every option of a job with its value, the seed's left at its default."""
-    site, server = METHODS[method].site, METHODS[method].server
+    client, server = METHODS[method].client_config, METHODS[method].server_config
     if "seed" in options:
         raise UserError(f"{place}: seed = {options['seed']!r} stands among the options; give all seeds at the top")
-    check_keys(options, [*JOB_OPTIONS, *(item.name for config in (site, server) for item in fields(config))], place)
+    check_keys(options, [*JOB_OPTIONS, *defaults(client), *defaults(server)], place)
     try:
         job = build(JobConfig, options)
         options = {"min_clients": job.n_clients, **options}
         on_job = {name: getattr(job, name) for name in JOB_OPTIONS}
-        return {**on_job, **as_dict(build(server, options)), **as_dict(build(site, options))}
+        return {**on_job, **as_dict(build(server, options)), **as_dict(build(client, options))}
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
 
 
 def defaults_of(method: str) -> dict[str, Any]:
     """Every option of a method's jobs with its default."""
-    on_job = {item.name: item.default for item in fields(JobConfig) if item.name in JOB_OPTIONS}
-    configs = (METHODS[method].server, METHODS[method].site)
-    return {**on_job, **{item.name: item.default for config in configs for item in fields(config)}}
+    on_job = {name: value for name, value in defaults(JobConfig).items() if name in JOB_OPTIONS}
+    return {**on_job, **defaults(METHODS[method].server_config), **defaults(METHODS[method].client_config)}
+
+
+def of_today(method: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by their names of today.
+
+    Raises:
+        UserError: one asks for what is not there any more.
+    """
+    return renew(options, *configs_of(METHODS[method]), place="")[0]
+
+
+def with_defaults(method: str, given: Mapping[str, Any], earlier_defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the defaults of their time; what both name, by whichever of its names, is as given."""
+    names = old_names(*configs_of(METHODS[method]))
+    taken = {names.get(name) or name for name in given}
+    return {**{k: v for k, v in earlier_defaults.items() if (names.get(k) or k) not in taken}, **given}
 
 
 def _read_task(options: dict[str, Any], place: str) -> dict[str, Any] | None:
@@ -173,9 +201,7 @@ def check_keys(keys: Any, known: Any, place: str) -> None:
     """Raise a `UserError` that begins with a place for the first key that is not known."""
     for key in keys:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise UserError(f"{place}: there is no {key!r}; {hint}")
+            raise UserError(f"{place}: there is no {key!r}; {near(str(key), known)}")
 
 
 def _check_type(value: Any, wanted: type, place: str) -> None:

@@ -1,4 +1,4 @@
-"""What the runs of a comparison found: the numbers of each, one figure, and the table's place in the README."""
+"""What the runs of a comparison found: the numbers of each, one figure, and the table's place in the documentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from compare_result import Finished, Result
 from compare_table import Layout, size, table
 
-from flaretune.engine.records import write_json
+from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
 from flaretune.files import atomic_write
 
@@ -25,8 +25,8 @@ class Places:
 
     facts: Path
     figure: Path
-    readmes: Sequence[Path] = ()
-    marker: str = "compare"  # the name in the README's markers
+    pages: Sequence[Path] = ()
+    marker: str = "compare"  # the name in the page's markers
 
 
 def write_report(
@@ -36,7 +36,7 @@ def write_report(
     finished: Sequence[Finished],
     places: Places,
 ) -> str | None:
-    """Write the numbers as JSON, the figure, and the table into a README.
+    """Write the numbers as JSON, the figure, and the table into a page.
 
     Args:
         layout: of table and figure.
@@ -46,10 +46,10 @@ def write_report(
         places: where to.
 
     Returns:
-        The table, if no README has a place for it.
+        The table, if no page has a place for it.
 
     Raises:
-        UserError: a README's markers are not a pair.
+        UserError: a page's markers are not a pair.
     """
     results = [run.result for run in finished]
     about = {"date": max(run.date for run in finished), "machine": _each_once(run.machine for run in finished)}
@@ -59,11 +59,11 @@ def write_report(
     write_json({**about, "versions": versions, "plan": plan, "defaults": defaults, "runs": runs}, places.facts)
     draw(layout, results, places.figure)
     text = table(layout, results, **about)
-    for file in places.readmes:
+    for file in places.pages:
         # as bytes, so that its line ends stay as they are
-        readme = between_markers(file.read_bytes().decode(), places.marker, text)
-        if readme is not None:
-            atomic_write(file, readme.encode())
+        page = between_markers(file.read_bytes().decode(), places.marker, text)
+        if page is not None:
+            atomic_write(file, page.encode())
             return None
     return text
 
@@ -86,7 +86,7 @@ def between_markers(text: str, name: str, new: str) -> str | None:
     if begin not in text and end not in text:
         return None
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
-        raise UserError(f"a README must have {begin} once and, behind it, {end} once; it holds another arrangement")
+        raise UserError(f"the page must have {begin} once and, behind it, {end} once; it holds another arrangement")
     return f"{text.split(begin)[0]}{begin}\n{new}\n{end}{text.split(end)[1]}"
 
 
@@ -126,7 +126,7 @@ def draw(layout: Layout, results: Sequence[Result], path: Path) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: size(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(
-        xlabel="bytes a client receives and sends in the whole run (equal ones side by side)",
+        xlabel="bytes that a client receives and sends in the whole run (equal ones side by side)",
         ylabel="test accuracy (large: mean, small: each seed)",
     )
     axes.grid(alpha=0.3)

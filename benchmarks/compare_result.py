@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flaretune.errors import UserError
 from flaretune.engine.results import read_summary
+from flaretune.errors import UserError
 
 CONFIG = "config.json"
+RENAMED = {"dev_accuracy": "validation_accuracy"}  # of `Result`, since version 0.1.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Result:
     method: str
     test_accuracy: float
     zero_shot_accuracy: float
-    dev_accuracy: float | None
+    validation_accuracy: float | None
     best_round: int
     rounds: int
     bytes_down_per_client_round: float
@@ -34,9 +35,9 @@ class Result:
     memory_mb: float
     seconds: float
     soft_label_agreement: float | None
-    shared_model: bool = False  # clients ask a process that has the model: theirs hold none
+    shared_model: bool = False  # clients use a process that has the model: theirs hold none
     last_accuracy: float | None = None  # on test data, after the last round
-    epsilon: float | None = None  # of differential privacy; sites with noise do not tell what they spent
+    epsilon: float | None = None  # of differential privacy; clients with noise do not tell what they spent
 
     @property
     def bytes_in_all(self) -> float:
@@ -57,6 +58,12 @@ class Finished:
         """What stands of it among the runs of a plan's JSON file; versions stand there once for all."""
         where = {"date": self.date, "machine": self.machine}
         return {**asdict(self.result), "bytes_in_all": round(self.result.bytes_in_all), **where}
+
+
+def read_entry(values: Mapping[str, Any]) -> Result:
+    """A run as `Finished.entry` told of it, now or under the names of version 0.1.0."""
+    values = {RENAMED.get(name, name): value for name, value in values.items()}
+    return Result(**{item.name: values[item.name] for item in fields(Result) if item.name in values})
 
 
 def read_result(folder: Path, row: str, split: str, seed: int, shared_model: bool = False) -> Result:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compare_result import Result
+from markdown_table import markdown_table
 
 NONE = "–"
 
@@ -40,7 +41,7 @@ def table(layout: Layout, results: Sequence[Result], date: str, machine: str) ->
     columns = [ACCURACY, *(COLUMNS[name] for name in layout.columns)]
     places = [(column, split) for column in columns for split in (layout.splits if column.by_split else [None])]
     heads = [f"{column.head}, {split}" if split else column.head for column, split in places]
-    lines = [["", *heads], ["---", *["--:"] * len(heads)]]
+    lines = []
     zero_shot = [
         _range([r.zero_shot_accuracy for r in results if r.split == split]) if column is ACCURACY else column.zero_shot
         for column, split in places
@@ -55,9 +56,9 @@ def table(layout: Layout, results: Sequence[Result], date: str, machine: str) ->
         lines.append([row, *cells])
     notes = [column.note.format(n_seeds=layout.n_seeds) for column in columns if column.note]
     if any(r.shared_model for r in results) and COLUMNS["memory"] in columns:
-        notes.append("Lines with * have the model once, in a process of its own, which is not in the memory.")
+        notes.append("Lines with * use a model server, whose process is not in the memory.")
     notes.append(f"Measured on {machine}; last run {date}.")
-    return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", " ".join(notes)])
+    return markdown_table(["", *heads], lines, "lr", " ".join(notes))
 
 
 def _spread_of(name: str) -> Callable[[Sequence[Result], int], str]:
@@ -107,7 +108,7 @@ def _seconds(results: Sequence[Result], _: int) -> str:
 
 
 def _told(results: Sequence[Result]) -> bool:
-    """Whether sites told what they spent: with noise they do not."""
+    """Whether clients told what they spent: with noise they do not."""
     return all(r.epsilon is None for r in results)
 
 
@@ -128,29 +129,31 @@ def size(n_bytes: float) -> str:
 ACCURACY = Column(
     "accuracy",
     _spread_of("test_accuracy"),
-    "Accuracy on test data of the round chosen by development data: mean ± sample standard deviation over {n_seeds} "
+    "Accuracy on test data of the round chosen on the validation set: mean ± sample standard deviation over {n_seeds} "
     "seeds.",
     by_split=True,
 )
 COLUMNS = {  # by the names that a plan's `columns` may hold
     "last": Column("after the last round", _spread_of("last_accuracy"), by_split=True),
     "agreement": Column(
-        "right soft labels", _agreement, "Right soft labels: as the hidden labels have it, after the last round; mean."
+        "correct soft labels",
+        _agreement,
+        "Correct soft labels: as the hidden labels have it, after the last round; mean.",
     ),
     "epsilon": Column(
         "ε",
         _epsilon,
-        "ε: the most of a line; with noise the accuracy is that of the last round, and sites do not tell what they "
-        "spent.",
+        "ε: the most of a line; with noise the accuracy is that of the last round, and clients do not report what "
+        "they spent.",
     ),
     "parameters": Column("trained parameters", _parameters, zero_shot="0"),
-    "bytes": Column("bytes a client and round, down + up", _bytes, "Bytes: mean of a line's runs."),
+    "bytes": Column("bytes per client and round, down + up", _bytes, "Bytes: mean of a line's runs."),
     "forwards": Column(
         "example-forwards",
         _forwards,
         "Example-forwards: examples sent through the model, all clients and rounds; mean.",
     ),
-    "memory": Column("memory of a client, MiB", _memory, "Memory: one client's process, the most of a line."),
+    "memory": Column("memory per client, MiB", _memory, "Memory: one client's process, the most of a line."),
     "seconds": Column(
         "seconds",
         _seconds,

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measurements.evaluate import EvaluateSettings, evaluate, evaluate_table
+from measurements.gpu_memory import memory_by_clients
+from measurements.shapes import SHAPES, find_shapes
 
-from measure.evaluate import EvaluateSettings, evaluate, evaluate_table
-from measure.gpu_memory import memory_by_clients
-from measure.shapes import SHAPES, find_shapes
 from flaretune.cli.console import add_manners, check_output, parse, run
+from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
 from flaretune.models.load import DTYPES, resolve_device
-from flaretune.engine.records import write_json
 
 SHAPE_NAMES = ("roberta-base", "roberta-large", "llama-1b")
 TINY = ("tiny-masked", "tiny-causal")

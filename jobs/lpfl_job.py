@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from flaretune.cli.jobs import LPFL, main
+from flaretune.cli.jobs import main
 
 if __name__ == "__main__":
-    sys.exit(main(LPFL))
+    sys.exit(main("lpfl"))

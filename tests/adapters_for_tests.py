@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.config.options import as_dict, build
 from flaretune.methods.lpfl.artifact import AdapterArtifact
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.models.tuned import TuneSettings, open_tuned_model
 from flaretune.tasks.spec import TaskSpec, task_table
 
 LOCAL = ("dataset", "data_path", "unlabelled_path", "task_name", "task_file", "model_name", "device", "dtype")
-LOCAL += ("batch_size", "gradient_checkpointing", "gradient_accumulation")
+LOCAL += ("batch_size", "gradient_checkpointing")
 
 
 def random_adapter(model: Path, spec: TaskSpec, **options) -> AdapterArtifact:
@@ -24,7 +24,7 @@ def random_adapter(model: Path, spec: TaskSpec, **options) -> AdapterArtifact:
         spec: the task.
         options: of `LPFLConfig`.
     """
-    values = as_dict(LPFLConfig(unlabelled_path="at the site.csv", **options))
+    values = as_dict(LPFLConfig(unlabelled_path="at the client.csv", **options))
     tuned = open_tuned_model(spec, str(model), build(TuneSettings, values), dtype="float32", device="cpu")
     rng = np.random.default_rng(11)
     arrays = {

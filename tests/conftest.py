@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flaretune import free_port as ports
+from flaretune import host as ports
 
 SAME_PORT = {"test_fault_jobs.py", "test_jobs.py"}  # start NVFlare's proof of concept, which has one port
 

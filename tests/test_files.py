@@ -44,9 +44,14 @@ def test_a_folder_takes_the_place_of_another(tmp_path, durable):
 def test_a_folder_that_is_not_finished_leaves_the_former(tmp_path, error):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "before").touch()
-    with pytest.raises(error), atomic_folder(tmp_path / "folder") as folder:
-        (folder / "half").touch()
-        raise error
+
+    def begin():
+        with atomic_folder(tmp_path / "folder") as folder:
+            (folder / "half").touch()
+            raise error
+
+    with pytest.raises(error):
+        begin()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "before"]
 
 

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
+from flaretune.flare.fedbpt_client import set_up
+from flaretune.methods.fedbpt.server_search import ServerSearch
 
 from flaretune.flare import fedbpt_messages
-from flaretune.flare.fedbpt_client import set_up
 from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.tasks.metrics.registry import find_metric
 from tests.learnable import train_model, write_reviews
 
 pytestmark = pytest.mark.slow
 
-SITES = ["site-1", "site-2", "site-3"]
+CLIENTS = ["site-1", "site-2", "site-3"]
 
 
 @pytest.fixture(scope="module")
@@ -44,25 +44,25 @@ def config(model_and_data, **changes) -> FedBPTConfig:
 
 def federate(site_config: FedBPTConfig, rounds: int) -> tuple[list[float], np.ndarray]:
     """Test accuracy at the start and after each round, and the final mean; every message as it would travel."""
-    sites = [set_up(site_config, name, SITES) for name in SITES]
-    accuracy = [_accuracy([answer.evaluation for _, answer in sites])]
+    clients = [set_up(site_config, name, CLIENTS) for name in CLIENTS]
+    accuracy = [_accuracy([answer.evaluation for _, answer in clients])]
     limits = {"norm_limit": site_config.prompt_norm_threshold} if site_config.norm_prompt else {}
     limits["norm_limit_upper"] = site_config.prompt_norm_threshold_upper
-    search = GlobalSearch(site_config.intrinsic_dim, site_config.sigma, site_config.popsize, seed=1, **limits)
+    search = ServerSearch(site_config.intrinsic_dim, site_config.sigma, site_config.popsize, seed=1, **limits)
     for round_number in range(1, rounds + 1):
         task = fedbpt_messages.search_task(
-            SITES, search.distribution, "diagonal", round_number, False, search.norm_limit
+            CLIENTS, search.distribution, "diagonal", round_number, False, search.norm_limit
         )
         answers = []
-        for site, _ in sites:
-            reply = fedbpt_messages.search_answer(site.search(*fedbpt_messages.read_search_task(task)))
+        for client, _ in clients:
+            reply = fedbpt_messages.search_answer(client.search(*fedbpt_messages.read_search_task(task)))
             answers.append(fedbpt_messages.read_search_answer(reply, site_config.intrinsic_dim, None).result)
         search.update(
             np.array([a.mean for a in answers]),
             np.array([a.fitness for a in answers]),
             np.array([a.sigma_square_sum for a in answers]),
         )
-        accuracy.append(_accuracy([site.evaluate(search.distribution.mean).evaluation for site, _ in sites]))
+        accuracy.append(_accuracy([client.evaluate(search.distribution.mean).evaluation for client, _ in clients]))
     return accuracy, search.distribution.mean
 
 
@@ -79,7 +79,7 @@ def test_accuracy_rises_from_chance_to_clearly_above(model_and_data, mode):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"perturb": 1}, {"iid": 0, "alpha_dir": 0.8}, {"loss_type": "hinge"}, {"local_seeds": "site", "norm_prompt": 1}],
+    [{"perturb": 1}, {"iid": 0, "alpha_dir": 0.8}, {"loss_type": "hinge"}, {"local_seeds": "client", "norm_prompt": 1}],
 )
 def test_it_learns_with_the_other_options_too(model_and_data, changes):
     accuracy, _ = federate(config(model_and_data, **changes), rounds=10)

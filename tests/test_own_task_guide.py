@@ -1,4 +1,4 @@
-"""jobs/own_task.md, run as it stands there in a copy of the repository, with a tiny model."""
+"""docs/how-to/own-task.md, run as it stands there in a copy of the repository, with a tiny model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from flaretune.methods.fedbpt.artifact import load_prompt
+from tests.authoring.tickets import WORDS, write_tickets
 from tests.jobs_for_tests import REPOSITORY, environment_in, read_summary
 from tests.models_for_tests import save_tiny_model
-from tests.authoring.tickets import WORDS, write_tickets
 
-GUIDE = REPOSITORY / "jobs" / "own_task.md"
+GUIDE = REPOSITORY / "docs" / "how-to" / "own-task.md"
 NOT_COPIED = shutil.ignore_patterns("__pycache__", "tasks_local")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -68,7 +68,7 @@ def test_the_three_ways_lead_to_a_prompt(tmp_path):
     for folder, rounds in zip(results, (2, 2, 3, 2), strict=True):
         summary = read_summary(folder)
         assert [r["round"] for r in summary["rounds"]] == list(range(rounds + 1))
-        assert summary["sites"] == ["site-1", "site-2"]
+        assert summary["clients"] == ["site-1", "site-2"]
     prompts = [load_prompt(folder / "best_prompt.safetensors") for folder in results]
     causal = [prompt.spec.causal for prompt in prompts]
     assert causal[0].label_words == (" fine", " urgent")

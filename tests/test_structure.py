@@ -12,7 +12,7 @@ import flaretune
 
 PACKAGE = Path(flaretune.__file__).parent
 # What a part may import from, besides itself, in the order of the flow: each from those before it.
-BASE = {"errors", "cache", "seeding", "files", "free_port"}
+BASE = {"errors", "cache", "seeding", "files", "host", "softmax"}
 FLOW = [
     "aggregation",
     "config",
@@ -33,7 +33,8 @@ MAY_IMPORT = {part: {*BASE, *FLOW[:place]} for place, part in enumerate(FLOW)} |
     "cache": {"errors"},
     "seeding": set(),
     "files": {"errors"},
-    "free_port": set(),
+    "host": set(),
+    "softmax": set(),
 }
 TRAINING_LIBRARIES = ("torch", "transformers", "peft")
 # Of methods/, what the server and a command line load; the rest works with a model.

@@ -2,24 +2,18 @@
 
 import importlib
 import inspect
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from pyhocon import ConfigFactory
 
-from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
-from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
-from flaretune.flare.fedbpt_client import FedBPTTasks
-from flaretune.flare.fedbpt_controller import FedBPTController
-from flaretune.flare.lpfl_client import LPFLTasks
-from flaretune.flare.lpfl_controller import LPFLController
+from flaretune.config.options import defaults
+from flaretune.engine.codec import TASKS
+from flaretune.errors import UserError
+from flaretune.flare.controller import FlaretuneController
+from flaretune.methods.registry import METHODS
 
 TEMPLATES = Path(__file__).parents[1] / "job_templates"
-
-
-def field_names(config) -> set[str]:
-    return {item.name for item in fields(config)}
 
 
 def components(tree):
@@ -49,14 +43,14 @@ def test_class_exists_and_takes_its_arguments(path, args):
 
 
 def test_all_of_the_templates_is_found():
-    """Of each method the sites' executor, the controller, and what receives the analytics."""
+    """Of each method the clients' executor, the controller, and what receives the analytics."""
     names = sorted(case.id for case in template_components())
     assert names == [
         "fedbpt-ClientAPIExecutor",
-        "fedbpt-FedBPTController",
+        "fedbpt-FlaretuneController",
         "fedbpt-TBAnalyticsReceiver",
         "lpfl-ClientAPIExecutor",
-        "lpfl-LPFLController",
+        "lpfl-FlaretuneController",
         "lpfl-TBAnalyticsReceiver",
     ]
 
@@ -65,31 +59,35 @@ def read(method: str, side: str) -> dict:
     return ConfigFactory.parse_file(str(TEMPLATES / method / f"config_fed_{side}.conf")).as_plain_ordered_dict()
 
 
-@pytest.mark.parametrize(
-    ("method", "controller", "options"),
-    [
-        ("fedbpt", FedBPTController, {*field_names(FedBPTServerConfig), "seed"}),
-        ("lpfl", LPFLController, field_names(LPFLServerConfig)),
-    ],
-)
-def test_every_option_of_the_server_stands_in_the_template(method, controller, options):
+PUBLISHED = {"fedbpt": {"num_rounds": 200, "seed": 1234}, "lpfl": {}}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_every_option_of_the_server_stands_in_the_template_with_its_default_or_the_published_value(method):
     """`nvflare job create -f … key=value` changes keys that are there, and passes over others in silence."""
-    [workflow] = read(method, "server")["workflows"]
-    assert workflow["path"].rsplit(".", 1)[1] == controller.__name__
-    assert set(workflow["args"]) == options
+    [workflow] = read(method.name, "server")["workflows"]
+    assert workflow["path"] == f"{FlaretuneController.__module__}.{FlaretuneController.__name__}"
+    options = {**defaults(method.server_config), **PUBLISHED[method.name]}
+    assert dict(workflow["args"]) == {"method": method.name, **options}
 
 
-@pytest.mark.parametrize(
-    ("method", "config", "tasks"),
-    [("fedbpt", FedBPTConfig(), FedBPTTasks), ("lpfl", LPFLConfig(unlabelled=1), LPFLTasks)],
-)
-def test_the_sites_get_their_script_and_all_its_tasks(method, config, tasks):
-    client = read(method, "client")
-    assert (client["app_script"], client["app_config"]) == (config.script(), "")
+def test_old_names_of_the_server_s_options_are_taken_too(caplog):
+    FlaretuneController("fedbpt", aggregation="plain", sigma_floor=0.0)
+    assert "aggregation plain is now aggregation mean" in caplog.text
+    with pytest.raises(UserError, match=r"sigma_floor 0\.5: the step size has no floor"):
+        FlaretuneController("fedbpt", sigma_floor=0.5)
+    with pytest.raises(UserError, match="'num_round' is no option; did you mean 'num_rounds'"):
+        FlaretuneController("lpfl", num_round=5)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_the_clients_get_their_script_and_all_its_tasks(method):
+    client = read(method.name, "client")
+    assert (client["app_script"], client["app_config"]) == (method.client_script, "")
     assert (TEMPLATES.parent / "src" / client["app_script"]).is_file()
     [executor] = client["executors"]
     assert "custom/" in executor["executor"]["args"]["command"]
-    assert set(executor["tasks"]) == set(tasks(config).handlers())
+    assert tuple(executor["tasks"]) == TASKS
 
 
 @pytest.mark.parametrize("method", ["fedbpt", "lpfl"])

@@ -1,4 +1,4 @@
-"""The commands in a guide: code blocks, each under a line that says who runs it, **server, sites, if installed:**."""
+"""The commands in a guide: code blocks, each under a line that says who runs it, **server, clients, if installed:**."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from flaretune.errors import UserError
 
-PARTIES = ADMINISTRATOR, SERVER, SITES = "administrator", "server", "sites"
-WAYS = CARRIED, INSTALLED = "carried", "installed"  # how server and sites get the code: the jobs' option --code
+PARTIES = ADMINISTRATOR, SERVER, CLIENTS = "administrator", "server", "clients"
+WAYS = CARRIED, INSTALLED = "carried", "installed"  # how server and clients get the code: the jobs' option --code
 CONDITIONS = tuple(f"if {way}" for way in WAYS)
 APART = ("other hosts", "anybody")  # blocks that are no step here: for several hosts, or of another federation
 _HEADING = re.compile(r"## (.*)")

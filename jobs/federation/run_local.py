@@ -1,8 +1,8 @@
-"""The guide beside this file, walked through on one machine: `python jobs/federation/run_local.py --help`.
+"""The guide docs/operations/federation.md, walked through on one machine: `python jobs/federation/run_local.py --help`.
 
-Server, sites and administrator each get a folder, and there run the commands of the guide as they stand in it. What
-several hosts would do otherwise is done here: texts are dealt out to the sites, each party gets a Python environment of
-its own (with the packages of this one), and kits are copied instead of sent.
+Server, clients and administrator each get a folder, and there run the commands of the guide as they stand in it. What
+several hosts would do otherwise is done here: the clients get their shares of the texts, each party gets a Python
+environment of its own (with the packages of this one), and kits are copied instead of sent.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from typing import IO
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
-from guide import ADMINISTRATOR, SERVER, SITES, WAYS, Block, read_blocks  # noqa: E402
+from guide import ADMINISTRATOR, CLIENTS, SERVER, WAYS, Block, read_blocks  # noqa: E402
 from processes import MARK, end_all, members, run_commands, wait_for_end  # noqa: E402
 
 from flaretune.cache import cache_dir  # noqa: E402
 from flaretune.cli.console import STOPPED, add_manners, parse, run  # noqa: E402
+from flaretune.engine.errors import failures_below  # noqa: E402
+from flaretune.engine.results import SUMMARY, read_summary  # noqa: E402
 from flaretune.errors import UserError  # noqa: E402
-from flaretune.engine.results import SUMMARY, error_sentences, read_summary  # noqa: E402
 
-GUIDE = Path(__file__).with_name("README.md")
+GUIDE = REPOSITORY / "docs" / "operations" / "federation.md"
 SERVER_NAME = "localhost"
 HOSPITALS = {"hospital-a": "reviews.csv", "hospital-b": "texts.jsonl", "hospital-c": "film_reviews.csv"}
-NAMES = {ADMINISTRATOR: (ADMINISTRATOR,), SERVER: (SERVER_NAME,), SITES: tuple(HOSPITALS)}  # who the guide's words are
-ROWS = 160  # texts of a site: so many that its part in evaluation takes seconds
+NAMES = {ADMINISTRATOR: (ADMINISTRATOR,), SERVER: (SERVER_NAME,), CLIENTS: tuple(HOSPITALS)}  # by the guide's words
+ROWS = 160  # texts of a client: so many that its part in evaluation takes seconds
 LOG = "log.txt"
 
 
@@ -75,18 +76,18 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     cache = cache_dir()
     parser = argparse.ArgumentParser(
-        description="Walk through jobs/federation/README.md on this machine.",
+        description="Walk through docs/operations/federation.md on this machine.",
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--output", type=Path, default=Path("runs/federation"), help="folder for all of it")
-    parser.add_argument("--code", choices=WAYS, default=WAYS[0], help="how server and sites get flaretune")
+    parser.add_argument("--code", choices=WAYS, default=WAYS[0], help="how server and clients get flaretune")
     parser.add_argument("--model_name", default=str(cache / "models" / "gemma-3-270m"), help="model folder or hub id")
     parser.add_argument(
         "--data",
         type=Path,
         default=cache / "data" / "movie_reviews" / "train.csv",
-        help="CSV file with columns sentence and label, to be dealt out to the sites",
+        help="CSV file with columns sentence and label, to be dealt out to the clients",
     )
     parser.add_argument("--until", default="", help="heading of the section after which to stop; none: to the end")
     parser.add_argument("--minutes", type=float, default=10.0, help="that all of it may take")
@@ -122,9 +123,9 @@ def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float
 
     Args:
         folder: for everything.
-        way: how server and sites get flaretune.
+        way: how server and clients get flaretune.
         model: folder or hub id of the model.
-        data: file that is dealt out to the sites.
+        data: file that is dealt out to the clients.
         last: heading of the section after which to stop; "" for none.
         until: `time.monotonic()` at which to give up.
         quiet: tell of results alone.
@@ -152,7 +153,8 @@ def walk(folder: Path, way: str, model: str, data: Path, last: str, until: float
     for file in sorted((folder / ADMINISTRATOR).glob(f"*/*/workspace/flaretune/{SUMMARY}"), key=os.path.getmtime):
         run = read_summary(file.parent)
         accuracy = f"accuracy {run['zero_shot_accuracy']:.3f} before, {run['test_accuracy']:.3f} after"
-        print(f"{run['method']}, {len(run['rounds']) - 1} rounds, {len(run['sites'])} sites: {accuracy}; {file.parent}")
+        parts = f"{run['method']}, {len(run['rounds']) - 1} rounds, {len(run['clients'])} clients"
+        print(f"{parts}: {accuracy}; {file.parent}")
 
 
 def _run(block: Block, party: Party, log: IO[bytes], until: float) -> float:
@@ -166,7 +168,7 @@ def _run(block: Block, party: Party, log: IO[bytes], until: float) -> float:
     except UserError as error:
         folder = party.folder.parent
         text = (folder / LOG).read_bytes()[begin:].decode(errors="replace")
-        said = [f"{name} said: {sentence}" for name, sentence in error_sentences(folder) if (folder / name).is_dir()]
+        said = [f"{failure.who} said: {failure.sentence}" for failure in failures_below(folder)]
         last = [f"its last words were {line!r}" for line in text.strip().splitlines()[-1:]]
         raise UserError(
             f"{GUIDE.name}:{block.line}, {block.section!r}, run by {party.name}: {error}; "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(ValueError):
     """Something the user gave is wrong; the message is one sentence that names it and says what would be right.
@@ -27,5 +30,18 @@ def lack_of_memory(error: BaseException) -> str | None:
     said = (str(error) or type(error).__name__).splitlines()[0]
     return (
         f"there is not enough memory ({said}): a smaller --batch_size needs less, and FedBPT's clients on one machine "
-        "can share one model (--share_lm 1, or --lm)"
+        "can share one model (--share_model 1, or --model_server)"
     )
+
+
+def near(word: str, known: Iterable[str], all_of_them: str = "there are {}") -> str:
+    """The end of a sentence on an unknown name: the one that is most like it, or else which there are.
+
+    Args:
+        word: the unknown name.
+        known: the names that there are.
+        all_of_them: says which there are, in place of the braces.
+    """
+    known = list(known)
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {found[0]!r}?" if found else all_of_them.format(", ".join(known))

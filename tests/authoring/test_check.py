@@ -6,19 +6,19 @@ import re
 import numpy as np
 import pytest
 
+from flaretune.authoring.check import check_task
 from flaretune.cli.main import main
-from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.data.load import load_split
 from flaretune.errors import UserError
+from flaretune.methods.classifier import score
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
-from flaretune.authoring.check import check_task
-from flaretune.methods.classifier import score
 from flaretune.softmax import softmax
 from flaretune.tasks.spec import load_task
-from tests.models_for_tests import save_tiny_model
 from tests.authoring.tickets import BODIES, SUBJECTS, WORDS, write_task
+from tests.models_for_tests import save_tiny_model
 
 SMALL = FedBPTConfig(n_prompt_tokens=5, dtype="float32", device="cpu")
 

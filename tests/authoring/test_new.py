@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from flaretune.authoring.check import check_task
 from flaretune.cli.main import main
 from flaretune.data.load import load_split
-from flaretune.authoring.check import check_task
 from flaretune.tasks.spec import Wording, load_task
 from tests.authoring.tickets import write_tickets
 

@@ -63,11 +63,11 @@ SEED_1 = [name.removesuffix("3") + "1" for name in SEED_3]
 
 def a_summary(**changes):
     values = {
-        "zero_shot_accuracy": 0.5, "test_accuracy": 0.8, "dev_accuracy": 0.9, "best_round": 2, "queries": 9,
+        "zero_shot_accuracy": 0.5, "test_accuracy": 0.8, "validation_accuracy": 0.9, "best_round": 2, "queries": 9,
         "example_forwards": 1000, "bytes_down_per_client_round": 1500.0, "bytes_up_per_client_round": 1400.0,
         "memory_mb": 900.5, "seconds": 61.0, "method": "LP-FL", "artifact": "a", "artifact_kind": "adapter",
-        "task": "t", "metric": "accuracy", "sites": ["site-1"], "trained_parameters": 4096,
-        "soft_label_agreement": 0.75, "rounds": [{}, {}, {"accuracy": 0.78}],
+        "task": "t", "metric": "accuracy", "metric_title": "accuracy", "clients": ["site-1"],
+        "trained_parameters": 4096, "soft_label_agreement": 0.75, "rounds": [{}, {}, {"accuracy": 0.78}],
     }  # fmt: skip
     return {**values, **changes}
 
@@ -89,7 +89,7 @@ def started(tmp_path: Path) -> list[str]:
 def a_result(row="LP-FL", split="IID", seed=1, **changes):
     values = {
         "row": row, "split": split, "seed": seed, "method": "LP-FL", "test_accuracy": 0.8, "zero_shot_accuracy": 0.5,
-        "dev_accuracy": 0.9, "best_round": 2, "rounds": 5, "bytes_down_per_client_round": 1.5e6,
+        "validation_accuracy": 0.9, "best_round": 2, "rounds": 5, "bytes_down_per_client_round": 1.5e6,
         "bytes_up_per_client_round": 1.4e6, "parameters": 368640, "example_forwards": 1000, "memory_mb": 900.0,
         "seconds": 60.0, "soft_label_agreement": None,
     }  # fmt: skip

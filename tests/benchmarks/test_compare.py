@@ -38,7 +38,7 @@ def test_runs_are_kept_with_what_was_asked_and_without_what_is_heavy(main, fake_
 
 def test_the_report_tells_which_runs_share_a_model(main, fake_job, tmp_path, capsys):
     fake_job()
-    plan = PLAN.replace("intrinsic_dim", "share_lm = 1\nintrinsic_dim")
+    plan = PLAN.replace("intrinsic_dim", "share_model = 1\nintrinsic_dim")
     assert main("--only", "FedBPT", "centralised (all)", text=plan) == 0
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| FedBPT |")]
     assert "| 900 * |" in line
@@ -70,7 +70,7 @@ def test_a_default_that_has_changed_since_makes_a_run_anew_and_a_new_option_does
     fake_job()
     main()
     started(tmp_path)
-    for name, change in (("lp-fl-iid-3", {"soft_portion": 0.5}), ("lp-fl-iid-1", {"soft_temperature": None})):
+    for name, change in (("lp-fl-iid-3", {"soft_portion": 0.5}), ("lp-fl-iid-1", {"soft_select": None})):
         file = tmp_path / "out" / name / "job.json"
         job = json.loads(file.read_text(encoding="utf-8"))
         job["options"] |= change

@@ -4,6 +4,9 @@ import json
 import shutil
 
 import pytest
+from compare_kept import read_earlier
+from compare_plan import read_plan
+from compare_result import read_entry
 
 from tests.benchmarks.made_up_comparison import PLAN, SEED_1, SEED_3, started
 from tests.jobs_for_tests import REPOSITORY
@@ -125,3 +128,18 @@ def test_what_is_no_report_is_named(main, reported, tmp_path, capsys, content):
     assert main("--go_on") == 1
     assert f"error: --go_on: {reported} does not tell how its runs were made (" in capsys.readouterr().err
     assert started(tmp_path) == []
+
+
+def test_a_committed_report_with_names_and_defaults_of_its_time_counts():
+    folder = REPOSITORY / "benchmarks"
+    plan, said = read_plan(folder / "search.toml"), []
+    found = read_earlier(plan, folder / "search.json", said.append)
+    assert set(found) == {run.folder for run in plan.runs}
+    assert said == [f"{len(plan.runs)} runs in {folder / 'search.json'} count"]
+
+
+@pytest.mark.parametrize("name", ["compare", "calibrate", "own_task", "privacy", "search", "soft_labels"])
+def test_every_run_of_a_committed_report_can_be_read(name):
+    for values in read(REPOSITORY / "benchmarks" / f"{name}.json")["runs"]:
+        result = read_entry(values)
+        assert (result.test_accuracy, result.validation_accuracy) == (values["test_accuracy"], values["dev_accuracy"])

@@ -1,4 +1,4 @@
-"""The comparison's figure, its facts, and the place of the table in the README."""
+"""The comparison's figure, its facts, and the place of the table in the documentation."""
 
 import json
 import os
@@ -42,31 +42,29 @@ def test_the_facts_say_where_from_and_what_was_found(main, fake_job, tmp_path):
     assert {run["bytes_in_all"] for run in facts["runs"]} == {5800}
 
 
-@pytest.mark.parametrize("place", ["README.md", "benchmarks/README.md"])
-def test_a_shipped_plan_s_table_goes_into_the_readme_that_has_its_markers(
-    fake_job, tmp_path, monkeypatch, capsys, place
+def test_a_shipped_plan_s_table_goes_between_its_markers_in_the_page_on_benchmarks(
+    fake_job, tmp_path, monkeypatch, capsys
 ):
     fake_job()
     plan = write_plan(tmp_path)
-    for name in ("README.md", "benchmarks/README.md", "figs/README.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("no markers", encoding="utf-8")
-    readme = tmp_path / place
-    readme.write_bytes("# Ä\r\n<!-- plan: begin -->\nold\n<!-- plan: end -->\nrest".encode())
+    for name in ("figs", "docs"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    page = tmp_path / "docs" / "benchmarks.md"
+    page.write_bytes("# Ä\r\n<!-- plan: begin -->\nold\n<!-- plan: end -->\nrest".encode())
     monkeypatch.setattr(compare, "ROOT", tmp_path)
     monkeypatch.setattr(compare, "SHIPPED_PLAN", plan)
     argv = ["--plan", str(plan), "--output", str(tmp_path / "out"), "--only", "LP-FL"]
     assert compare.main(argv) == 0
-    text = readme.read_bytes().decode()
+    text = page.read_bytes().decode()
     assert text.startswith("# Ä\r\n<!-- plan: begin -->\n|  | accuracy, IID |")
     assert text.endswith("\n<!-- plan: end -->\nrest")
     assert "old" not in text
     assert (tmp_path / "plan.json").is_file()
     assert (tmp_path / "figs" / "plan.png").is_file()
     assert "| LP-FL |" not in capsys.readouterr().out
-    readme.write_text("no markers", encoding="utf-8")
+    page.write_text("no markers", encoding="utf-8")
     assert compare.main([*argv, "--report"]) == 0
-    assert {file.read_text(encoding="utf-8") for file in tmp_path.rglob("README.md")} == {"no markers"}
+    assert page.read_text(encoding="utf-8") == "no markers"
     assert "| LP-FL |" in capsys.readouterr().out
 
 
@@ -94,7 +92,7 @@ def test_what_stands_between_markers_is_replaced(text, expected):
     ],
 )
 def test_markers_that_are_no_pair_are_an_error(text):
-    with pytest.raises(UserError, match="a README must have <!-- n: begin --> once and, behind it, <!-- n: end -->"):
+    with pytest.raises(UserError, match="the page must have <!-- n: begin --> once and, behind it, <!-- n: end -->"):
         compare_report.between_markers(text, "n", "NEW")
 
 

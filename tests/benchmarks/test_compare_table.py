@@ -39,7 +39,7 @@ def test_memory_without_the_model_is_told():
         compare_table.table(layout, found, date="2026-01-02", machine="2 cores") for found in (results, results[:1])
     )
     assert [cells(told)[row][-2] for row in ("LP-FL", "FedBPT")] == ["900", "412 *"]
-    assert " Lines with * have the model once, in a process of its own, which is not in the memory. Measured" in told
+    assert " Lines with * use a model server, whose process is not in the memory. Measured" in told
     assert "*" not in untold
 
 
@@ -65,7 +65,7 @@ def test_a_plan_s_columns_and_no_others_with_one_for_each_split_where_it_is_abou
     text = compare_table.table(layout, [*results, a_result("FedBPT")], date="2026-01-02", machine="2 cores")
     rows = cells(text)
     # 0.7 and 0.9: mean 0.8, deviations ±0.1, over 1: sqrt(0.02); right labels: (0.8 + 0.91) / 2
-    after, right = ["after the last round, IID", "after the last round, Skewed"], "right soft labels"
+    after, right = ["after the last round, IID", "after the last round, Skewed"], "correct soft labels"
     assert rows[""] == ["accuracy, IID", "accuracy, Skewed", *after, right]
     assert rows["LP-FL"][2:] == ["0.800 ± 0.141", "(0 of 2 seeds)", "86 %"]
     assert rows["FedBPT"] == ["0.800 (1 of 2 seeds)", "–", "(0 of 2 seeds)", "–", "–"]

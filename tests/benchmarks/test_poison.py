@@ -1,4 +1,4 @@
-"""The comparison of aggregations under poisoning sites, on a tiny model."""
+"""The comparison of aggregations under poisoning clients, on a tiny model."""
 
 import json
 import sys
@@ -34,17 +34,12 @@ def test_the_table_has_a_cell_for_each_aggregation_and_number():
     runs = [run("mean", 0, 1, [0.5, 0.8, 0.7]), run("mean", 0, 2, [0.5, 0.9, 0.8]), run("clipped", 1, 1, [0.5, 0.6])]
     lines = poison.table(runs).splitlines()
     assert lines[0] == "| method, attack | aggregation | 0 poisoning | 1 poisoning |"
-    assert lines[2] == "| FedBPT, away, 10 sites | mean | 0.850 ± 0.071 / 0.750 ± 0.071 |  |"
-    assert lines[3] == "| FedBPT, away, 10 sites | clipped |  | 0.600 / 0.600 (1 of 1 ended early) |"
-
-
-def test_what_only_a_job_can_do_is_refused(capsys):
-    assert poison.main(["--method", "fedbpt", "--calibrate", "batch"]) == 1
-    assert "--calibrate batch: its prior comes from a job's set-up" in capsys.readouterr().err
+    assert lines[2] == "| FedBPT, away, 10 clients | mean | 0.850 ± 0.071 / 0.750 ± 0.071 |  |"
+    assert lines[3] == "| FedBPT, away, 10 clients | clipped |  | 0.600 / 0.600 (1 of 1 ended early) |"
 
 
 @pytest.mark.parametrize(("asked", "own"), [([], "--intrinsic_dim"), (["--method", "lpfl"], "--lora_rank")])
-def test_help_has_the_options_of_the_methods_sites(capsys, asked, own):
+def test_help_has_the_options_of_the_method_s_clients(capsys, asked, own):
     with pytest.raises(SystemExit) as ended:
         poison.main([*asked, "--help"])
     assert ended.value.code == 0

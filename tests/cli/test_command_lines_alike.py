@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from flaretune.cli.jobs import main
 from flaretune.cli.main import make_parser
-from flaretune.cli.jobs import FEDBPT, LPFL, main
 
 SCRIPTS: dict[str, Callable[[list[str]], int]] = {
-    "fedbpt_job": lambda argv: main(FEDBPT, argv),
-    "lpfl_job": lambda argv: main(LPFL, argv),
+    "fedbpt_job": lambda argv: main("fedbpt", argv),
+    "lpfl_job": lambda argv: main("lpfl", argv),
     "compare": lambda argv: importlib.import_module("compare").main(argv),
     "poison": lambda argv: importlib.import_module("poison").main(["--method", "lpfl", *argv]),
+    "measure": lambda argv: importlib.import_module("measure").main(["evaluate", *argv]),
     "gpu": lambda argv: importlib.import_module("gpu").main(argv),
     "run_local": lambda argv: importlib.import_module("run_local").main(argv),
 }
@@ -37,10 +38,10 @@ def flags(parser: argparse.ArgumentParser) -> set[str]:
 
 def test_every_command_of_flaretune_can_be_quiet_and_debugged():
     found = {parser.prog: flags(parser) for parser in commands(make_parser())}
-    assert len(found) == 16
+    assert len(found) == 11
     assert [name for name, there in found.items() if not {"--quiet", "--debug"} <= there] == []
     without_json = {name.removeprefix("flaretune ") for name, there in found.items() if "--json" not in there}
-    # a picture, a file that is printed as it is or written, the default's own command, a service
+    # a picture, a file that is printed as it is or written, the default's own command, a server
     assert without_json == {"plot", "tasks", "tasks show", "tasks new", "serve"}
 
 

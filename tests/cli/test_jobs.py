@@ -1,44 +1,47 @@
-"""The command lines of both methods' jobs, as far as nothing is started."""
+"""The command lines of all methods' jobs, as far as nothing is started."""
 
+import json
 import signal
-from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
-from nvflare.fuel.utils.json_scanner import JsonScanner
-from nvflare.fuel.utils.wfconf import resolve_var_refs
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.config.job import JobConfig
-from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.config.options import build, to_argv
-from flaretune.config.client_flags import parse_site_flags
-from flaretune.errors import UserError
 from flaretune.cli import jobs as job_cli
-from flaretune.cli.jobs import FEDBPT, LPFL, main, parse, presets, read_preset
+from flaretune.cli.jobs import configs_of, main, parse, presets, read_preset
+from flaretune.config.client_flags import read_client_config
+from flaretune.config.job import JobConfig
+from flaretune.config.options import as_dict, build, options_of
+from flaretune.engine.errors import Failure, record_failure
+from flaretune.errors import UserError
+from flaretune.flare import run_job
 from flaretune.flare.stopping import Stopped
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.methods.registry import METHODS
 
-METHODS = [FEDBPT, LPFL]
+FEDBPT, LPFL = METHODS["fedbpt"], METHODS["lpfl"]
 
 
 @pytest.fixture(autouse=True)
 def _no_job(monkeypatch, tmp_path):
     """And a cache folder that is not this machine's."""
     monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(job_cli, "SimEnv", lambda **_: pytest.fail("a job was about to start"))
+    monkeypatch.setattr(run_job, "SimEnv", lambda **_: pytest.fail("a job was about to start"))
 
 
 def test_each_method_has_its_own_presets_and_script():
     assert presets(FEDBPT) == ["demo", "paper"]
     assert presets(LPFL) == ["demo"]
-    assert (FEDBPT.script, LPFL.script) == ("fedbpt_job.py", "lpfl_job.py")
+    assert (FEDBPT.job_script, LPFL.job_script) == ("fedbpt_job.py", "lpfl_job.py")
 
 
-@pytest.mark.parametrize(("method", "name"), [(method, name) for method in METHODS for name in presets(method)])
+@pytest.mark.parametrize(
+    ("method", "name"), [(method, name) for method in METHODS.values() for name in presets(method)]
+)
 def test_a_preset_s_options_are_taken_and_its_places_filled_in(method, name):
     options = read_preset(method, name)
     assert not [value for value in options.values() if isinstance(value, str) and "{" in value]
-    site, server = build(method.site, options), build(method.server, options)
+    site, server = build(method.client_config, options), build(method.server_config, options)
     assert server.num_rounds == options["num_rounds"]
     assert site.k_shot == options["k_shot"]
     assert parse(method, ["--preset", name]) == options
@@ -49,11 +52,12 @@ def test_a_job_for_other_machines_leaves_the_cache_folder_to_them(exporting, fla
     monkeypatch.setattr(job_cli, "EXPORTING", exporting)
     options = parse(FEDBPT, ["--preset", "demo", *flags])
     assert options["model_name"] == "{cache}/models/gemma-3-270m"
-    command = {"command": to_argv(build(FEDBPT.site, options))}
-    resolve_var_refs(JsonScanner(command), {"app_script": "fedbpt_train.py"})  # as NVFlare reads a job's configuration
+    (tmp_path / "options.json").write_text(json.dumps(as_dict(build(FEDBPT.client_config, options))), encoding="utf-8")
     monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path / "site"))
     (tmp_path / "flaretune.toml").write_text('dataset = "{cache}/data/reviews"\n', encoding="utf-8")
-    site, _ = parse_site_flags(FEDBPT.site, command["command"], tmp_path / "flaretune.toml")
+    site, _ = read_client_config(
+        FEDBPT.client_config, ["--config", str(tmp_path / "options.json")], tmp_path / "flaretune.toml"
+    )
     assert site.model_name == str(tmp_path / "site" / "models" / "gemma-3-270m")
     assert site.dataset == str(tmp_path / "site" / "data" / "reviews")
 
@@ -87,22 +91,53 @@ def test_a_preset_with_the_other_method_s_options_is_refused(tmp_path):
 
 
 def test_published_options_without_a_meaning_are_fedbpt_s_alone(capsys):
-    assert parse(FEDBPT, ["--parallel"]) == {"parallel": ""}
+    assert parse(FEDBPT, ["--parallel"]) == {}
+    assert capsys.readouterr().err.startswith("warning: --parallel has no effect: ")
     with pytest.raises(SystemExit) as stop:
         parse(LPFL, ["--parallel"])
     assert stop.value.code == 2
     assert "unrecognized arguments: --parallel" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("method", METHODS)
+def test_a_command_line_of_an_earlier_version_is_taken_with_a_line_for_each_old_name(capsys, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('aggregation = "plain"\nlocal_seeds = "round"\n', encoding="utf-8")
+    options = parse(FEDBPT, ["--preset", str(file), "--lm", "http://a:1", "--sites", "a.toml", "--verbose", "0"])
+    assert options == {"aggregation": "mean", "model_server": "http://a:1", "per_client": "a.toml"}
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 5
+    assert all(line.startswith("warning: ") for line in told)
+    assert "warning: --lm is now model_server; the old name is taken for one release" in told
+
+
+def test_all_that_is_wrong_with_a_job_s_options_is_told_at_once(capsys):
+    assert main("fedbpt", ["--k_shot", "many", "--num_rounds", "0", "--env", "here"]) == 1
+    told = capsys.readouterr().err
+    assert told == (
+        "error: 3 options are wrong: (1) --env here: must be one of sim, poc, prod (2) --k_shot 'many': must be a "
+        "whole number (3) --num_rounds 0: must be at least 1\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tracking", "tracker"), [("none", ("none", "")), ("wandb", ("wandb", "")), ("mlflow=a", ("mlflow", "a"))]
+)
+def test_a_tracker_may_have_an_address(tracking, tracker):
+    assert JobConfig(tracking=tracking).tracker == tracker
+    for wrong in ("mlfow", "none=a", "mlflow="):
+        with pytest.raises(UserError, match=f"--tracking {wrong}: must be one of none, mlflow"):
+            JobConfig(tracking=wrong)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_results_need_a_folder(method, tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("")
-    assert main(method, ["--preset", "demo", "--output", str(file)]) == 1
+    assert main(method.name, ["--preset", "demo", "--output", str(file)]) == 1
     assert capsys.readouterr().err == f"error: --output {file} cannot be made (File exists); give another folder\n"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_short_help_fits_a_screen_and_shows_the_main_options_alone(method, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
@@ -110,23 +145,23 @@ def test_short_help_fits_a_screen_and_shows_the_main_options_alone(method, capsy
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) <= 60
-    for config in (job_cli.JobConfig, method.site, method.server):
-        for item in fields(config):
-            assert (f"--{item.name} " in text) == item.metadata["main"], item.name
+    for config in configs_of(method):
+        for item in options_of(config):
+            assert (f"--{item.name} " in text) == item.main, item.name
     assert "--help_all" in text
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_full_help_names_every_option_and_the_presets(method, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stop:
         parse(method, ["--help_all"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert f"usage: {method.script} [--preset NAME]" in text
-    assert f"Run a job of {method.site.method}, or export it" in text
-    for config in (job_cli.JobConfig, method.site, method.server):
-        for item in fields(config):
+    assert f"usage: {method.job_script} [--preset NAME]" in text
+    assert f"Run a job of {method.title}, or export it" in text
+    for config in configs_of(method):
+        for item in options_of(config):
             assert f"--{item.name} " in text
     assert f"options from a preset ({', '.join(presets(method))}) or a TOML file" in text
 
@@ -134,17 +169,18 @@ def test_full_help_names_every_option_and_the_presets(method, capsys, monkeypatc
 @pytest.mark.parametrize(("exporting", "here"), [(True, False), (False, True)])
 def test_an_exported_job_leaves_folders_to_the_hosts_it_will_run_on(exporting, here, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job_cli, "EXPORTING", exporting)
+    monkeypatch.setattr(run_job, "EXPORTING", exporting)
     made = []
 
     def recipe(site, server, **_):
         made.append((site, server))
         raise UserError("far enough")
 
-    assert main(replace(LPFL, recipe=recipe), ["--soft_labels", "off", "--checkpoint", "kept"]) == 1
+    monkeypatch.setattr(run_job, "FlaretuneRecipe", recipe)
+    assert main("lpfl", ["--soft_labels", "off", "--checkpoint", "kept"]) == 1
     [(site, server)] = made
     assert server.checkpoint == (str(tmp_path / "kept") if here else "kept")
-    assert site.state_dir == (f"{tmp_path}/kept/sites" if here else "")
+    assert site.state_dir == (f"{tmp_path}/kept/clients" if here else "")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +196,7 @@ def test_an_exported_job_leaves_folders_to_the_hosts_it_will_run_on(exporting, h
     ],
 )
 def test_mistakes_end_with_a_sentence_and_a_failing_status(method, argv, message, capsys):
-    assert main(method, argv) == 1
+    assert main(method.name, argv) == 1
     error = capsys.readouterr().err
     assert error.startswith(message)
     assert error.count("\n") == 1
@@ -176,28 +212,53 @@ def test_mistakes_end_with_a_sentence_and_a_failing_status(method, argv, message
 )
 def test_a_job_is_named_after_the_method_and_gets_the_options(method, flags, site, name, monkeypatch):
     asked = []
-    monkeypatch.setattr(job_cli, "run", lambda *given: asked.append(given) or 0)
-    assert main(method, [*flags, "--num_rounds", "3"]) == main(method, [*flags, "--num_rounds", "3", "--quiet"]) == 0
+    monkeypatch.setattr(job_cli, "run_job", lambda *given: asked.append(given) or {})
+    monkeypatch.setattr(job_cli, "tell_results", str)
+    assert (
+        main(method.name, [*flags, "--num_rounds", "3"])
+        == main(method.name, [*flags, "--num_rounds", "3", "--quiet"])
+        == 0
+    )
     assert [quiet for *_, quiet in asked] == [False, True]
-    got_method, job, got_site, server, _ = asked[0]
+    got_method, job, got_site, server, _, _ = asked[0]
     assert (got_method, job.name, got_site) == (method, name, site)
-    assert server == method.server(num_rounds=3)
+    assert server == method.server_config(num_rounds=3)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "..", ".hidden", "/tmp/x", "a b", "x\ny", "-x", "ä", "x" * 101])
 @pytest.mark.parametrize("flag", ["--name", "--clients"])
-def test_names_of_jobs_and_sites_are_no_paths(flag, name, tmp_path, monkeypatch, capsys):
+def test_names_of_jobs_and_clients_are_no_paths(flag, name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(FEDBPT, [f"{flag}={name}", "--task_name", "sst2"]) == 1
+    assert main("fedbpt", [f"{flag}={name}", "--task_name", "sst2"]) == 1
     assert f"error: {flag} " in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_of_sites_in_a_file_are_no_paths(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ("hospital.a", "'hospital.a': must be a name of letters, digits, and - _ between them, without a dot"),
+        ("a,Server", "Server: this is the server's name; give the client another"),
+        ("a,b,a", "a, a: clients need names that differ in more than case"),
+        ("ward,Ward", "ward, Ward: clients need names that differ in more than case"),
+    ],
+)
+def test_names_that_nvflare_cannot_give_to_clients_are_refused_at_the_start(names, sentence, tmp_path, capsys):
+    assert main("fedbpt", ["--clients", names, "--output", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"error: --clients {sentence}\n"
+    tables = tmp_path / "clients.toml"
+    tables.write_text("".join(f'["{name}"]\nk_shot = 4\n' for name in dict.fromkeys(names.split(","))), "utf-8")
+    if names != "a,b,a":  # which TOML refuses
+        assert main("fedbpt", ["--per_client", str(tables), "--output", str(tmp_path / "out")]) == 1
+        assert capsys.readouterr().err == f"error: client {sentence}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["clients.toml"]
+
+
+def test_names_of_clients_in_a_file_are_no_paths(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sites.toml").write_text('["../outside"]\nk_shot = 4\n', encoding="utf-8")
-    assert main(FEDBPT, ["--sites", "sites.toml", "--output", "out"]) == 1
-    assert "error: site '../outside': must be a name" in capsys.readouterr().err
+    assert main("fedbpt", ["--per_client", "sites.toml", "--output", "out"]) == 1
+    assert "error: client '../outside': must be a name" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["sites.toml"]
 
 
@@ -206,32 +267,48 @@ def test_names_of_sites_in_a_file_are_no_paths(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def ends_with(monkeypatch, tmp_path):
-    """Run a job that leaves a log of its first site and then raises; returns the exit status."""
+    """Run a job in which a client records a failure and which then raises; returns the exit status."""
     monkeypatch.chdir(tmp_path)
     logs = {"poc": tmp_path / "poc" / "example" / "prod_00", "sim": tmp_path / "out" / "workspace" / "fedbpt"}
-    monkeypatch.setattr(job_cli, "PatientPocEnv", lambda **_: SimpleNamespace(poc_workspace=str(tmp_path / "poc")))
-    monkeypatch.setattr(job_cli, "SimEnv", lambda workspace_root, **_: SimpleNamespace(workspace_root=workspace_root))
-    monkeypatch.setattr(job_cli, "ProdEnv", lambda **_: SimpleNamespace())
-    monkeypatch.setattr(job_cli, "administrator_of", lambda kit: "anna")
+    monkeypatch.setattr(run_job, "PatientPocEnv", lambda **_: SimpleNamespace(poc_workspace=str(tmp_path / "poc")))
+    monkeypatch.setattr(run_job, "SimEnv", lambda workspace_root, **_: SimpleNamespace(workspace_root=workspace_root))
+    monkeypatch.setattr(run_job, "ProdEnv", lambda **_: SimpleNamespace())
+    monkeypatch.setattr(run_job, "administrator_of", lambda kit: "anna")
 
-    def run(error, *argv, env="sim"):
+    def run(error, *argv, env="sim", says="its disk is full"):
         def execute(_env):
-            log = logs.get(env, logs["sim"]) / "site-1" / "log.txt"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text("ERROR flaretune.site: its disk is full\n", encoding="utf-8")
+            if says:
+                record_failure(logs.get(env, logs["sim"]) / "site-1", Failure("site-1", says))
             raise error
 
-        recipe = lambda *_, **__: SimpleNamespace(execute=execute)  # noqa: E731
-        return main(replace(FEDBPT, recipe=recipe), ["--env", env, "--output", "out", *argv])
+        monkeypatch.setattr(run_job, "FlaretuneRecipe", lambda *_, **__: SimpleNamespace(execute=execute))
+        return main("fedbpt", ["--env", env, "--output", "out", *argv])
 
     return run
 
 
 @pytest.mark.parametrize("env", ["sim", "poc"])
-def test_what_the_sites_of_a_failed_job_said_comes_first(ends_with, env, capsys):
+def test_what_the_clients_of_a_failed_job_said_comes_first(ends_with, env, capsys):
     """A proof of concept's folder is there only once it has begun."""
     assert ends_with(RuntimeError("the simulation failed"), env=env) == 1
     assert capsys.readouterr().err == "error: site-1: its disk is full\nerror: the simulation failed\n"
+
+
+@pytest.mark.parametrize("log", ["simulate_job/log.txt", "log.txt"])
+def test_a_simulator_that_dies_by_itself_tells_its_log_s_last_error(ends_with, log, capsys, tmp_path):
+    file = tmp_path / "out" / "workspace" / "fedbpt" / "server" / log
+    file.parent.mkdir(parents=True)
+    lines = ("ERROR - the first", "ERROR - the number of clients (2) must be larger", "INFO - Good Bye!")
+    file.write_text("".join(f"2026-11-28 20:04:39,410 - SimulatorRunner - {line}\n" for line in lines), "utf-8")
+    assert ends_with(RuntimeError("Simulation failed. Logs are in places that do not exist"), says="") == 1
+    reason = f"the simulator failed: the number of clients (2) must be larger (its log is {file.relative_to(tmp_path)})"
+    assert capsys.readouterr().err.replace(f"{tmp_path}/", "") == f"error: {reason}\n"
+
+
+def test_a_proof_of_concept_s_folder_with_a_blank_is_refused(ends_with, monkeypatch, capsys):
+    monkeypatch.setattr(run_job, "PatientPocEnv", lambda **_: SimpleNamespace(poc_workspace="/tmp/a b"))
+    assert ends_with(RuntimeError("never"), env="poc") == 1
+    assert "'/tmp/a b', must have a path without blanks and quotes; set NVFLARE_POC" in capsys.readouterr().err
 
 
 def test_an_earlier_simulation_is_not_heard_of_in_a_real_federation(ends_with, capsys, tmp_path):
@@ -265,9 +342,8 @@ def test_a_shared_model_is_on_the_gpus_that_the_job_was_given(gpu, device, monke
     def started(config, log):
         raise Started(config.device)
 
-    monkeypatch.setattr(job_cli, "running_model_server", started)
-    job, site, server = (
-        build(cls, {"model_name": "m", "gpu": gpu, "share_lm": 1}) for cls in (JobConfig, FEDBPT.site, FEDBPT.server)
-    )
+    monkeypatch.setattr(run_job, "running_model_server", started)
+    given = {"model_name": "m", "gpu": gpu, "share_model": 1}
+    job, site, server = (build(kind, given) for kind in configs_of(FEDBPT))
     with pytest.raises(Started, match=f"^{device}$"):
-        job_cli.run(FEDBPT, job, site, server)
+        run_job.run_job(FEDBPT, job, site, server, {})

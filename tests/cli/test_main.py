@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flaretune.data import demo as demo_assets
 from flaretune.cli.main import main
+from flaretune.data import demo as demo_assets
 from flaretune.tasks.spec import available_tasks
 from tests.commands_for_tests import SRC, python, run
 from tests.engine.summaries import a_summary

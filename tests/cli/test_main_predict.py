@@ -11,9 +11,10 @@ import pytest
 
 from flaretune.cli.main import main
 from flaretune.data.load import load_file
+from flaretune.methods.classifier import Classifier, score
 from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
 from flaretune.methods.lpfl.artifact import save_adapter
-from flaretune.methods.classifier import Classifier, load_classifier, score
+from flaretune.methods.registry import load_classifier
 from flaretune.tasks.spec import TaskSpec, task_table
 from tests.adapters_for_tests import random_adapter
 from tests.commands_for_tests import SRC, python, run
@@ -120,7 +121,7 @@ def test_predict_takes_the_model_from_elsewhere(capsys, tmp_path, model):
     [
         (
             ["predict", "--result", "absent.safetensors", "text"],
-            "--result absent.safetensors: there is no such file or folder; a job leaves best_prompt.safetensors or the ",
+            "--result absent.safetensors: there is no such file or folder; a job leaves best_prompt.safetensors or ",
         ),
         (["predict", "--result", "{prompt}"], "give either texts or --file FILE: neither is there"),
         (["predict", "--result", "{prompt}", "--file", "a.csv", "text"], "--file FILE: both are there"),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import fields
 
 import pytest
 
-from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
-from flaretune.config.client_flags import parse_site_flags
+from flaretune.config.client_flags import read_client_config
 from flaretune.errors import UserError
+from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig, norm_limits
 
 # README of the published example, section 2, and what it says, option by option.
 PUBLISHED = (
@@ -28,22 +27,22 @@ PUBLISHED_VALUES = {
     "loss_type": "ce",
     "cat_or_add": "add",
     "local_iter": 8,
-    "num_users": 10,
     "iid": 1,
     "local_popsize": 5,
     "perturb": 1,
     "model_name": "roberta-large",
     "eval_clients": "site-1",
-    "llama_causal": 1,
 }
 
 
 def test_the_published_command_line_is_read_value_by_value():
-    config, sentences = parse_site_flags(FedBPTConfig, shlex.split(PUBLISHED))
-    assert sentences == []
+    config, sentences = read_client_config(FedBPTConfig, shlex.split(PUBLISHED))
+    assert [sentence.split(":")[0] for sentence in sentences] == [
+        "--num_users has no effect",
+        "--llama_causal has no effect",
+    ]
     assert {name: getattr(config, name) for name in PUBLISHED_VALUES} == PUBLISHED_VALUES
-    rest = {item.name for item in fields(FedBPTConfig)} - set(PUBLISHED_VALUES)
-    assert {name: getattr(config, name) for name in rest} == {name: getattr(FedBPTConfig(), name) for name in rest}
+    assert config == FedBPTConfig(**PUBLISHED_VALUES)
 
 
 # The published script's other options that have a meaning; each value differs from its default here.
@@ -56,9 +55,6 @@ def test_the_published_command_line_is_read_value_by_value():
         ("batch_size", 32),
         ("alpha_dir", 1.0),
         ("perturb_rate", 0.8),
-        ("norm_prompt", 1),
-        ("prompt_norm_threshold", 12.0),
-        ("prompt_norm_threshold_upper", 22.0),
         ("eval_clients", "site-1,site-3"),
         ("loss_type", "hinge"),
         ("loss_type", "perf"),
@@ -67,14 +63,16 @@ def test_the_published_command_line_is_read_value_by_value():
     ],
 )
 def test_the_other_published_options_arrive(flag, value):
-    config, _ = parse_site_flags(FedBPTConfig, [f"--{flag}", f"{value:g}" if isinstance(value, float) else str(value)])
+    config, _ = read_client_config(
+        FedBPTConfig, [f"--{flag}", f"{value:g}" if isinstance(value, float) else str(value)]
+    )
     assert getattr(config, flag) == value
     assert type(getattr(config, flag)) is type(value)
     assert getattr(FedBPTConfig(), flag) != value
 
 
 def test_retired_options_come_back_as_sentences():
-    config, sentences = parse_site_flags(FedBPTConfig, ["--parallel", "--alg", "CMA", "--sigma", "2"])
+    config, sentences = read_client_config(FedBPTConfig, ["--parallel", "--alg", "CMA", "--sigma", "2"])
     assert config == FedBPTConfig(sigma=2.0)
     assert [sentence.split()[0] for sentence in sentences] == ["--parallel", "--alg"]
 
@@ -96,19 +94,19 @@ def test_retired_options_come_back_as_sentences():
         (FedBPTConfig, {"perturb_rate": 1.01}, "--perturb_rate 1.01: must be at most 1"),
         (FedBPTConfig, {"n_prompt_tokens": 0}, "--n_prompt_tokens 0: must be at least 1"),
         (FedBPTConfig, {"k_shot": 0}, "--k_shot 0: must be at least 1"),
-        (FedBPTConfig, {"num_users": -1}, "--num_users -1: must be at least 0"),
         (FedBPTConfig, {"local_iter": 0}, "--local_iter 0: must be at least 1"),
         (FedBPTConfig, {"batch_size": -8}, "--batch_size -8: must be at least 0"),
         (FedBPTConfig, {"cache_mb": -1}, "--cache_mb -1: must be at least 0"),
-        (FedBPTConfig, {"prompt_norm_threshold": 0.0}, "--prompt_norm_threshold 0.0: must be above 0"),
+        (FedBPTConfig, {"max_norm": "15"}, "--max_norm 15: must be two numbers above 0, FIRST:LAST such as 15:20"),
+        (FedBPTConfig, {"max_norm": "0:20"}, "--max_norm 0:20: must be two numbers above 0"),
+        (FedBPTConfig, {"max_norm": "15:nan"}, "--max_norm 15:nan: must be two numbers above 0"),
+        (FedBPTConfig, {"max_norm": "15:inf"}, "--max_norm 15:inf: must be two numbers above 0"),
+        (FedBPTConfig, {"max_norm": "a:b"}, "--max_norm a:b: must be two numbers above 0"),
         (FedBPTConfig, {"iid": 2}, "--iid 2: must be one of 0, 1"),
         (FedBPTConfig, {"perturb": 3}, "--perturb 3: must be one of 0, 1"),
-        (FedBPTConfig, {"norm_prompt": 2}, "--norm_prompt 2: must be one of 0, 1"),
-        (FedBPTConfig, {"zero_lm_bias": 2}, "--zero_lm_bias 2: must be one of 0, 1"),
         (FedBPTConfig, {"dtype": "float16"}, "--dtype float16: must be one of auto, bfloat16, float32"),
         (FedBPTConfig, {"cat_or_add": "both"}, "--cat_or_add both: must be one of add, cat"),
         (FedBPTConfig, {"prompt_position": "middle"}, "--prompt_position middle: must be one of prefix, suffix"),
-        (FedBPTConfig, {"local_seeds": "random"}, "--local_seeds random: must be one of fixed, round, site"),
         (FedBPTConfig, {"loss_type": "mse"}, "--loss_type mse: must be one of ce, hinge, perf"),
         (FedBPTConfig, {"loss_type": "perf", "perturb": 1}, "--loss_type perf --perturb 1: the ratio"),
         (FedBPTConfig, {"dataset": "a", "data_path": "b"}, "--dataset and --data_path exclude each other"),
@@ -119,8 +117,6 @@ def test_retired_options_come_back_as_sentences():
             {"covariance": "triangle"},
             "--covariance triangle: must be one of full, diagonal, identity",
         ),
-        (FedBPTServerConfig, {"sigma_floor": -0.5}, "--sigma_floor -0.5: must be at least 0"),
-        (FedBPTServerConfig, {"sigma_floor": math.nan}, "--sigma_floor nan: must be a finite number"),
         (FedBPTServerConfig, {"round_timeout": 0}, "--round_timeout 0: must be at least 1"),
         (FedBPTServerConfig, {"setup_timeout": 0}, "--setup_timeout 0: must be at least 1"),
     ],
@@ -141,11 +137,31 @@ def test_values_out_of_range_are_named_with_what_would_be_right(kind, given, mes
         (FedBPTConfig, {"perturb_rate": 1.0, "perturb": 1}),
         (FedBPTConfig, {"loss_type": "perf", "perturb": 0}),
         (FedBPTConfig, {"bound": 0.0, "sigma": 1e-9}),
-        (FedBPTServerConfig, {"num_rounds": 1, "min_clients": 1, "sigma_floor": 0.0}),
+        (FedBPTServerConfig, {"num_rounds": 1, "min_clients": 1}),
     ],
 )
 def test_values_at_the_edge_are_taken(kind, given):
     assert {name: getattr(kind(**given), name) for name in given} == given
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("--norm_prompt 1", "15:20"),
+        ("--norm_prompt 1 --prompt_norm_threshold 12 --prompt_norm_threshold_upper 22.5", "12:22.5"),
+        ("--norm_prompt 0 --prompt_norm_threshold 12", ""),
+        ("--prompt_norm_threshold 12", ""),
+    ],
+)
+def test_the_published_limit_of_the_length_is_one_option_now(argv, expected):
+    config, [sentence] = read_client_config(FedBPTConfig, argv.split())
+    assert config == FedBPTConfig(max_norm=expected)
+    assert (f"now max_norm = {expected}" if expected else "without effect") in sentence
+
+
+@pytest.mark.parametrize(("max_norm", "limits"), [("", None), ("15:20", (15.0, 20.0)), ("0.5:1e3", (0.5, 1000.0))])
+def test_limits_of_the_length(max_norm, limits):
+    assert norm_limits(max_norm) == limits
 
 
 @pytest.mark.parametrize(

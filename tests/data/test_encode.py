@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flaretune.data.encode import Encoder, encode_all
-from flaretune.data.load import Examples
+from flaretune.data.encode import Encoder
 from flaretune.errors import UserError
 from tests.tasks_for_tests import pair_task, review_task
 from tests.tokenizers_for_tests import SENTENCES, bert_like, gpt2_like, llama_like, roberta_like
@@ -221,13 +220,6 @@ def test_white_space_around_a_text_is_left_out():
     encoder = Encoder(gpt2_like(), review_task(), "causal", "prefix", 2, 64)
     padded = encoder.encode({"sentence": "  a moving film \n"})
     assert padded.ids.tolist() == encoder.encode(FILM).ids.tolist()
-
-
-def test_encode_all_keeps_the_order():
-    encoder = Encoder(gpt2_like(), review_task(), "causal", "prefix", 2, 64)
-    examples = Examples(tuple({"sentence": text} for text in SENTENCES), np.zeros(len(SENTENCES), np.int64))
-    together = encode_all(encoder, examples)
-    assert [e.ids.tolist() for e in together] == [encoder.encode(t).ids.tolist() for t in examples.texts]
 
 
 def test_no_prompt_at_all_is_allowed():

@@ -7,7 +7,7 @@ import pytest
 
 from flaretune.data.load import is_one_file, load_split
 from flaretune.data.places import find_split
-from flaretune.data.site_data import Split, share_of_common_set
+from flaretune.data.shares import Split, share_of_common_set
 from flaretune.errors import UserError
 from tests.tasks_for_tests import review_task
 
@@ -78,7 +78,7 @@ def test_of_one_file_the_rows_that_are_not_drawn_are_the_test_data(tmp_path):
     assert not is_one_file(spec, str(tmp_path))
     split = Split(k_shot=3, n_shares=2, iid=True, alpha=1.0, seed=4, unlabelled=6)
     shares = [share_of_common_set(spec, None, split, i, (i, 2)) for i in range(2)]
-    parts = [part.texts for share in shares for part in (share.train, share.dev, share.unlabelled, share.test)]
+    parts = [part.texts for share in shares for part in (share.train, share.validation, share.unlabelled, share.test)]
     found = [texts["sentence"] for part in parts for texts in part]
     assert sorted(found) == sorted(f"text {i}" for i in range(40))  # each once
     assert [len(share.test) for share in shares] == [11, 11]  # 40 − 2 · 3 · 2 − 6, in two parts

@@ -10,7 +10,7 @@ from typing import Any
 from flaretune.config.client import ClientConfig
 from flaretune.config.options import build
 from flaretune.engine.errors import JobFailed
-from flaretune.engine.records import RoundRecord
+from flaretune.engine.records import RoundRecord, scalars
 from flaretune.engine.rounds import Job
 from flaretune.engine.transport import InProcessTransport
 from flaretune.engine.worker import Worker
@@ -39,6 +39,11 @@ class Told:
     records: list[RoundRecord] = field(default_factory=list)
     failure: str = ""
     client_failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def scalars(self) -> list[tuple[str, float, int]]:
+        """(tag, value, round) for TensorBoard."""
+        return [(tag, value, record.round) for record in self.records for tag, value in scalars(record).items()]
 
 
 class RecordingTransport(InProcessTransport):

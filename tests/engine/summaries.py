@@ -1,23 +1,24 @@
-"""Made-up runs of both methods: two sites, two rounds."""
+"""Made-up runs of both methods: two clients, two rounds."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from flaretune.engine.records import SearchRecord, TrainRecord, summary
+from flaretune.engine.records import RoundRecord
+from flaretune.engine.summary import summary
 
-SITES = ["hospital-a", "site-2"]
+CLIENTS = ["hospital-a", "site-2"]
 
 # What the rounds of both runs have in common.
 _ROUNDS: list[dict[str, Any]] = [
     {
         "round": 0,
         "accuracy": 0.5,
-        "dev_accuracy": 0.52,
-        "dev_loss": 0.9,
+        "validation_accuracy": 0.52,
+        "validation_loss": 0.9,
         "seconds": 40.0,
         "overhead_seconds": 38.0,
-        "sites": SITES,
+        "clients": CLIENTS,
         "bytes_down": 1000.0,
         "bytes_up": 3000.0,
         "queries": 0,
@@ -27,11 +28,11 @@ _ROUNDS: list[dict[str, Any]] = [
     {
         "round": 1,
         "accuracy": 0.6,
-        "dev_accuracy": 0.75,
-        "dev_loss": 0.6,
+        "validation_accuracy": 0.75,
+        "validation_loss": 0.6,
         "seconds": 20.0,
         "overhead_seconds": 0.5,
-        "sites": SITES,
+        "clients": CLIENTS,
         "bytes_down": 4000.0,
         "bytes_up": 4200.0,
         "queries": 82,
@@ -41,11 +42,11 @@ _ROUNDS: list[dict[str, Any]] = [
     {
         "round": 2,
         "accuracy": 0.7,
-        "dev_accuracy": 0.65,
-        "dev_loss": 0.7,
+        "validation_accuracy": 0.65,
+        "validation_loss": 0.7,
         "seconds": 22.0,
         "overhead_seconds": 0.8,
-        "sites": SITES[:1],
+        "clients": CLIENTS[:1],
         "bytes_down": 5000.0,
         "bytes_up": 4300.0,
         "queries": 41,
@@ -56,23 +57,26 @@ _ROUNDS: list[dict[str, Any]] = [
 _COMMON = {
     "task": "movie_reviews",
     "metric": "accuracy",
+    "metric_title": "accuracy",
     "model": {"name": "m", "kind": "causal", "hidden_size": 8},
-    "sites": SITES,
+    "clients": CLIENTS,
 }
 
 
-def search_records() -> list[SearchRecord]:
-    found = [{"fitness": None, "sigma": 1.0}, {"fitness": 0.7, "sigma": 0.9}, {"fitness": 0.6, "sigma": 0.8}]
-    return [SearchRecord(**common, **own) for common, own in zip(_ROUNDS, found, strict=True)]
+def search_records() -> list[RoundRecord]:
+    found = [{"sigma": 1.0}, {"fitness": 0.7, "sigma": 0.9}, {"fitness": 0.6, "sigma": 0.8}]
+    return [RoundRecord(**common, metrics=own) for common, own in zip(_ROUNDS, found, strict=True)]
 
 
-def train_records() -> list[TrainRecord]:
+def train_records() -> list[RoundRecord]:
     trained: list[dict[str, Any]] = [
-        {},
-        {"train_loss": 0.65, "labelled": 24, "site_loss": {"hospital-a": 0.6, "site-2": 0.7}},
+        {"labelled": 0, "soft_labelled": 0},
+        {"train_loss": 0.65, "labelled": 24, "soft_labelled": 0},
         {"train_loss": 0.4, "labelled": 12, "soft_labelled": 32, "soft_label_agreement": 0.875},
     ]
-    return [TrainRecord(**common, **own) for common, own in zip(_ROUNDS, trained, strict=True)]
+    records = [RoundRecord(**common, metrics=own) for common, own in zip(_ROUNDS, trained, strict=True)]
+    records[1].client_metrics = {"train_loss": {"hospital-a": 0.6, "site-2": 0.7}}
+    return records
 
 
 def a_summary(**changes: Any) -> dict[str, Any]:

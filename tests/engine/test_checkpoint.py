@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flaretune.errors import UserError
-from flaretune.engine import checkpoint as checkpoints
 from flaretune.engine.checkpoint import Checkpoint, check_settings, load_checkpoint, save_checkpoint
+from flaretune.errors import UserError
 
 SETTINGS = {"options": {"seed": 1, "sigma": 1.0}, "server": {"covariance": "full"}}
 
@@ -104,10 +104,10 @@ def test_the_one_before_is_used_where_the_newest_is_damaged(tmp_path, artifacts,
 def test_what_was_cut_off_while_it_was_written_is_no_checkpoint(tmp_path, monkeypatch):
     save_checkpoint(tmp_path, a_checkpoint(1))
 
-    def full(path):
+    def full(_descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_flush", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(tmp_path, a_checkpoint(2))
     assert [path.name for path in tmp_path.iterdir()] == ["round_00001"]

@@ -2,8 +2,8 @@ import matplotlib.image
 import pytest
 from matplotlib.figure import Figure
 
-from flaretune.errors import UserError
 from flaretune.engine.plot import draw_curve
+from flaretune.errors import UserError
 from tests.engine.summaries import a_summary, a_training_summary
 
 
@@ -33,17 +33,17 @@ def test_the_curve_shows_the_rounds_and_the_choice(drawn):
     axes = drawn(a_summary())
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
     assert lines["test"] == [[0, 0.5], [1, 0.6], [2, 0.7]]
-    assert lines["development (chooses the round)"] == [[0, 0.52], [1, 0.75], [2, 0.65]]
+    assert lines["validation (chooses the round)"] == [[0, 0.52], [1, 0.75], [2, 0.65]]
     assert lines["chosen: 0.600"] == [[1, 0.6]]
     assert [y for _, y in lines["zero-shot (template alone)"]] == [0.55, 0.55]
-    assert axes.get_title() == "FedBPT, movie_reviews, 2 sites"
-    assert drawn(a_training_summary()).get_title() == "LP-FL, movie_reviews, 2 sites"
+    assert axes.get_title() == "FedBPT, movie_reviews, 2 clients"
+    assert drawn(a_training_summary()).get_title() == "LP-FL, movie_reviews, 2 clients"
 
 
 def test_what_a_run_does_not_have_is_not_drawn(drawn):
     rounds = [{**r, "accuracy": None} for r in a_summary()["rounds"]]
     axes = drawn(a_summary(rounds=rounds, test_accuracy=None, zero_shot_accuracy=None))
-    assert [line.get_label() for line in axes.get_lines()] == ["development (chooses the round)"]
+    assert [line.get_label() for line in axes.get_lines()] == ["validation (chooses the round)"]
 
 
 @pytest.mark.parametrize("name", ["curve.xyz", "absent/curve.png"])

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from flaretune.engine.results import collect_results, forget_results, read_summary, tell_results
 from flaretune.errors import UserError
-from flaretune.engine.results import collect_results, error_sentences, forget_results, read_summary, tell_results
 from tests.engine.summaries import a_summary, a_training_summary
 
 
@@ -147,7 +147,7 @@ def test_the_end_of_a_job_says_where_things_are(tmp_path):
     lines = tell_results(output).splitlines()
     assert lines[-2:] == [
         f"curve                    {output}/curve.png",
-        f'try it                   python -m flaretune predict --prompt {output}/best_prompt.safetensors "…"',
+        f'try it                   python -m flaretune predict --result {output}/best_prompt.safetensors "…"',
     ]
     assert f"prompt                   {output}/best_prompt.safetensors" in lines
 
@@ -158,47 +158,9 @@ def test_the_end_of_a_training_job_says_how_to_try_the_adapter(tmp_path):
     lines = tell_results(output).splitlines()
     assert lines[-2:] == [
         f"curve                    {output}/curve.png",
-        f'try it                   python -m flaretune predict --adapter {output}/best_adapter "…"',
+        f'try it                   python -m flaretune predict --result {output}/best_adapter "…"',
     ]
     assert f"adapter                  {output}/best_adapter" in lines
-
-
-def test_sentences_of_sites_and_server_are_found_in_the_logs(tmp_path):
-    logs = {
-        "job/site-1/log.txt": "x INFO flaretune.site: fine\n2026 ERROR flaretune.site: --device cuda:7 is not there\n",
-        "job/site-2/log.txt": "ERROR flaretune.site: a\nERROR flaretune.site: a\nERROR flaretune.site: b\n",
-        "job/server/log.txt": "FATAL round 0: 1 of 2 sites gave a usable answer\nno sentence\n",
-    }
-    for name, text in logs.items():
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_bytes(text.encode() + b"\xff\n")
-    assert sorted(error_sentences(tmp_path / "job")) == [
-        ("server", "round 0: 1 of 2 sites gave a usable answer"),
-        ("site-1", "--device cuda:7 is not there"),
-        ("site-2", "a"),
-        ("site-2", "b"),
-    ]
-
-
-@pytest.mark.parametrize(
-    "sentence",
-    [
-        "round 0: 1 of 2 sites gave a usable setup answer and 2 are needed; without: site-2 (their own logs say why)",
-        "the sites do not agree on the options: alpha is 1.0 at site-1 and 2.0 at site-2; give all sites the same",
-        "--init_adapter: runs/a/best_adapter does not fit this job: x has the shape (2, 8) there and (4, 8) here",
-        "--freeze_a 1: x at site-2 is another than that of the job's start; every site needs the same seed",
-    ],
-)
-def test_whatever_the_server_gives_up_for_is_found_in_its_log(tmp_path, sentence):
-    log = tmp_path / "server" / "simulate_job" / "log.txt"
-    log.parent.mkdir(parents=True)
-    log.write_text(
-        "2026-11-21 14:37:58,309 - ServerRunner - ERROR - [identity=simulator_server, run=simulate_job, "
-        "wf=lpfl_controller, peer=site-2, peer_rc=OK, task_name=setup] - Aborting current RUN due to "
-        f"FATAL_SYSTEM_ERROR received: {sentence}\n",
-        encoding="utf-8",
-    )
-    assert list(error_sentences(tmp_path)) == [("server", sentence)]
 
 
 @pytest.mark.parametrize("make", [make_job, make_training_job])

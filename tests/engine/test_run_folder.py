@@ -3,13 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
+from flaretune.engine.records import RoundRecord
 from flaretune.engine.run_folder import RunFolder
-from flaretune.engine.records import SearchRecord
+from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
+from flaretune.methods.registry import find_method
 from flaretune.tasks.spec import load_task, task_table
 from tests.engine.summaries import train_records
 
-SITES = ["hospital-a", "hospital-b"]
+CLIENTS = ["hospital-a", "hospital-b"]
 
 
 def settings(method: str = "FedBPT") -> dict:
@@ -17,29 +18,27 @@ def settings(method: str = "FedBPT") -> dict:
     return {
         "method": method,
         "options": {"intrinsic_dim": 4, "sigma": 1.0},
-        "popsize": 5,
         "task": {"name": "sst2", **table},
         "model": {"name": "roberta-large", "kind": "masked", "hidden_size": 1024},
     }
 
 
-def record(number: int, dev: float | None, loss: float = 0.5, test: float = 0.5) -> SearchRecord:
-    return SearchRecord(
+def record(number: int, validation: float | None, loss: float = 0.5, test: float = 0.5) -> RoundRecord:
+    return RoundRecord(
         round=number,
         accuracy=test,
-        dev_accuracy=dev,
-        dev_loss=loss,
-        fitness=0.4,
-        sigma=0.9,
+        validation_accuracy=validation,
+        validation_loss=loss,
+        metrics={"fitness": 0.4, "sigma": 0.9},
         seconds=2.0,
         overhead_seconds=0.1,
-        sites=SITES,
+        clients=CLIENTS,
         bytes_down=10.0,
         bytes_up=20.0,
         queries=41,
         example_forwards=82,
         memory_mb=64.0,
-        site_fitness={"hospital-a": 0.4},
+        client_metrics={"fitness": {"hospital-a": 0.4}},
     )
 
 
@@ -51,12 +50,11 @@ def saved(_result: dict) -> bool:
 def folder(tmp_path):
     return RunFolder(
         tmp_path / "flaretune",
+        find_method("fedbpt"),
         settings(),
         {"num_rounds": 3},
-        SITES,
+        CLIENTS,
         zero_shot=0.51,
-        artifact="best_prompt.safetensors",
-        artifact_kind="prompt",
     )
 
 
@@ -64,7 +62,7 @@ def read_summary(tmp_path) -> dict:
     return json.loads((tmp_path / "flaretune" / "summary.json").read_text(encoding="utf-8"))
 
 
-def test_the_prompt_kept_is_the_best_by_development_accuracy_and_test_data_has_no_say(folder, tmp_path):
+def test_the_prompt_kept_is_the_best_by_validation_accuracy_and_test_data_has_no_say(folder, tmp_path):
     def saver(point):
         def save(result):
             s = settings()
@@ -75,12 +73,12 @@ def test_the_prompt_kept_is_the_best_by_development_accuracy_and_test_data_has_n
         return save
 
     rounds = [record(0, 0.5, test=0.99), record(1, 0.7, test=0.6), record(2, 0.6, test=0.98)]
-    kept = [folder.keep_round(r, saver(np.full(4, float(r.round)))) for r in rounds]
+    kept = [folder.add_round(r, saver(np.full(4, float(r.round)))) for r in rounds]
     assert kept == [True, True, False]
     prompt = load_prompt(tmp_path / "flaretune" / "best_prompt.safetensors")
     assert prompt.point.tolist() == [1.0] * 4
     assert (prompt.result["round"], prompt.result["test_accuracy"]) == (1, 0.6)
-    assert (prompt.result["dev_accuracy"], prompt.result["zero_shot_accuracy"]) == (0.7, 0.51)
+    assert (prompt.result["validation_accuracy"], prompt.result["zero_shot_accuracy"]) == (0.7, 0.51)
     assert "numpy" in prompt.result["versions"]
     summary = read_summary(tmp_path)
     assert (summary["best_round"], summary["test_accuracy"], summary["zero_shot_accuracy"]) == (1, 0.6, 0.51)
@@ -92,57 +90,56 @@ def test_the_prompt_kept_is_the_best_by_development_accuracy_and_test_data_has_n
     assert len(summary["rounds"]) == 3
 
 
-def test_equal_development_accuracy_is_decided_by_development_loss(folder):
-    assert [folder.keep_round(record(i, 0.7, loss), saved) for i, loss in enumerate([0.5, 0.6, 0.4])] == [
+def test_equal_validation_accuracy_is_decided_by_validation_loss(folder):
+    assert [folder.add_round(record(i, 0.7, loss), saved) for i, loss in enumerate([0.5, 0.6, 0.4])] == [
         True,
         False,
         True,
     ]
 
 
-def test_without_development_data_the_latest_prompt_is_kept(folder):
-    assert [folder.keep_round(record(i, None), saved) for i in range(3)] == [True, True, True]
+def test_without_validation_data_the_latest_prompt_is_kept(folder):
+    assert [folder.add_round(record(i, None), saved) for i in range(3)] == [True, True, True]
 
 
 def test_a_round_with_nothing_to_save_gives_way_to_the_first_that_has_something(folder, tmp_path):
     """Where every parameter is trained, round 0 is the pretrained model, which is not written out again."""
     kept, written = [], []
-    for number, dev in enumerate([0.9, 0.6, 0.5, 0.7]):
+    for number, validation in enumerate([0.9, 0.6, 0.5, 0.7]):
 
         def save(result, number=number):
             if number:
                 written.append(result["round"])
             return bool(number)
 
-        kept.append(folder.keep_round(record(number, dev), save))
+        kept.append(folder.add_round(record(number, validation), save))
     assert kept == [True, True, False, True]
     assert written == [1, 3]
-    assert (read_summary(tmp_path)["best_round"], read_summary(tmp_path)["dev_accuracy"]) == (3, 0.7)
+    assert (read_summary(tmp_path)["best_round"], read_summary(tmp_path)["validation_accuracy"]) == (3, 0.7)
 
 
 def test_a_training_run_is_kept_with_its_own_entries_of_the_last_round(tmp_path):
     folder = RunFolder(
         tmp_path / "flaretune",
+        find_method("lpfl"),
         settings("LP-FL"),
         {"num_rounds": 2},
-        SITES,
+        CLIENTS,
         zero_shot=None,
-        artifact="best_adapter",
-        artifact_kind="adapter",
     )
     for r in train_records():
-        folder.keep_round(r, saved, soft_labelled=r.soft_labelled, trained_parameters=1000)
+        folder.add_round(r, saved, soft_labelled=r.metrics["soft_labelled"], trained_parameters=1000)
     summary = read_summary(tmp_path)
     assert (summary["method"], summary["artifact"], summary["artifact_kind"]) == ("LP-FL", "best_adapter", "adapter")
     assert (summary["soft_labelled"], summary["trained_parameters"]) == (32, 1000)
     assert (summary["best_round"], summary["test_accuracy"]) == (1, 0.6)
-    assert [r["train_loss"] for r in summary["rounds"]] == [None, 0.65, 0.4]
+    assert [r["metrics"].get("train_loss") for r in summary["rounds"]] == [None, 0.65, 0.4]
 
 
-def test_configuration_names_server_options_settings_sites_and_versions(folder, tmp_path):
+def test_configuration_names_server_options_settings_clients_and_versions(folder, tmp_path):
     config = json.loads((tmp_path / "flaretune" / "config.json").read_text(encoding="utf-8"))
     assert config["server"] == {"num_rounds": 3}
     assert config["options"]["intrinsic_dim"] == 4
     assert config["method"] == "FedBPT"
-    assert config["sites"] == SITES
+    assert config["clients"] == CLIENTS
     assert {"numpy", "cma", "nvflare", "peft"} <= set(config["versions"])

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from nvflare.app_common.abstract.fl_model import FLModel
-
-from flaretune.flare import rounds_controller
 from flaretune.flare.progress import Progress
 from flaretune.flare.rounds_controller import RoundsController
 from flaretune.flare.site_script import HasHandlers
+from nvflare.app_common.abstract.fl_model import FLModel
+
+from flaretune.flare import rounds_controller
 from tests.flare.sending import through_nvflare
 
 # Makes of a site's answer what the server gets: (site, task, round, answer) → answer, or None for no answer.

@@ -7,65 +7,27 @@ from pathlib import Path
 
 import torch
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.config.client_flags import parse_site_flags
-from flaretune.flare.fedbpt_client import FedBPTTasks
-from flaretune.flare.fedbpt_controller import FedBPTController
-from flaretune.flare.lpfl_client import LPFLTasks
-from flaretune.flare.lpfl_controller import LPFLController
-from flaretune.flare.site_script import HasHandlers
-from tests.flare.federation import federate
-
-METHODS = {
-    "fedbpt": (FedBPTConfig, FedBPTTasks, FedBPTController),
-    "lpfl": (LPFLConfig, LPFLTasks, LPFLController),
-}
+from flaretune.config.client_flags import read_client_config
+from flaretune.methods.registry import METHODS
+from tests.engine.in_process import run_job
 
 
-class StartedAnew:
-    """A site whose process is started anew for each task."""
-
-    def __init__(self, make):
-        self._make = make
-
-    def handlers(self):
-        return self._make().handlers()
-
-
-def run_here(
-    method: str,
-    flags: Sequence[str],
-    sites: Sequence[str],
-    folder: Path,
-    monkeypatch,
-    *,
-    anew: bool = False,
-    **server,
-) -> Path:
-    """Run a job; returns the folder of its results. Needs the fixture ``as_in_a_job``.
+def run_here(method: str, flags: Sequence[str], clients: Sequence[str], folder: Path, **more) -> Path:
+    """Run a job; returns the folder of its results.
 
     Args:
         method: fedbpt or lpfl.
-        flags: of the sites.
-        sites: their names.
-        folder: that everything lies in; must not exist.
-        monkeypatch: pytest's.
-        anew: start the sites' processes anew for each task.
-        server: options of the controller.
+        flags: of the clients.
+        clients: their names.
+        folder: of the results; must not exist.
+        more: see `run_job`.
     """
-    options, tasks, controller = METHODS[method]
-    config, _ = parse_site_flags(options, flags)
-    (folder / "job").mkdir(parents=True)
-    monkeypatch.chdir(folder / "job")
+    config, _ = read_client_config(METHODS[method].client_config, flags)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as processes of these tests have
     try:
-        made: dict[str, HasHandlers] = {
-            site: StartedAnew(lambda: tasks(config)) if anew else tasks(config) for site in sites
-        }
-        said = federate(controller(**server), made, folder / "results", monkeypatch)
+        told = run_job(METHODS[method], dict.fromkeys(clients, config), folder, **more)
     finally:
         torch.set_num_threads(threads)
-    assert said.panics == []
-    return folder / "results"
+    assert (told.failure, told.client_failures) == ("", {})
+    return folder

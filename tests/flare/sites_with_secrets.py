@@ -1,4 +1,4 @@
-"""Sites whose texts, labels and paths can be recognised wherever they turn up."""
+"""Clients whose texts, labels and paths can be recognised wherever they turn up."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from nvflare.app_common.abstract.fl_model import FLModel
 from transformers import AutoTokenizer
 
+from flaretune.methods.message import Message
 from tests.learnable import reviews
 
 NAME, PLACE, NUMBER = "Quillfeather", "ward-seven", "PATIENT-7741"
@@ -28,7 +28,7 @@ def write_secret_reviews(folder: Path, n: int, seed: int) -> Path:
 
 
 def secrets_in(file: Path, model: str) -> dict[str, bytes]:
-    """What must not be found in anything that a site sends, by what it is."""
+    """What must not be found in anything that a client sends, by what it is."""
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -45,14 +45,14 @@ def secrets_in(file: Path, model: str) -> dict[str, bytes]:
     return found
 
 
-def fields_of(model: FLModel) -> dict[str, object]:
-    """Every field of an answer by the name that PRIVACY.md gives it; arrays of an adapter are a list."""
+def fields_of(message: Message) -> dict[str, object]:
+    """Every field of a reply by the name that the table gives it; arrays of an adapter are a list."""
     fields: dict[str, object] = {}
-    for name, values in model.params.items():
+    for name, values in message.arrays.items():
         if ".lora_" in name:
             fields.setdefault("lora", []).append(values)
         else:
             fields[name] = values
-    told = model.meta["flaretune"]
+    told = message.fields
     fields |= {name: value for name, value in told.items() if name != "settings"}
     return {**fields, **{f"settings.{name}": value for name, value in told.get("settings", {}).items()}}

@@ -7,15 +7,15 @@ from importlib import resources
 
 import numpy as np
 import pytest
-
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.data.load import load_file
-from flaretune.methods.fedbpt.artifact import load_prompt
-from flaretune.flare import fedbpt_messages, messages
 from flaretune.flare.fedbpt_client import FedBPTTasks, open_site
 from flaretune.flare.fedbpt_controller import FedBPTController
+
+from flaretune.data.load import load_file
+from flaretune.flare import fedbpt_messages, messages
+from flaretune.methods.classifier import load_classifier, score
+from flaretune.methods.fedbpt.artifact import load_prompt
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.lpfl.artifact import load_adapter
-from flaretune.methods.classifier import load_classifier, open_prompt, score
 from tests.flare.federation import federate
 
 SITES = ["site-1", "site-2", "site-3"]

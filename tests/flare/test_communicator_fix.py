@@ -1,4 +1,4 @@
-"""A task that is sent to a site twice is listed once, with NVFlare's own communicator."""
+"""A task that is sent to a client twice is listed once, with NVFlare's own communicator."""
 
 from __future__ import annotations
 
@@ -29,45 +29,45 @@ def communicator():
 
 
 @pytest.fixture
-def setup(communicator):
-    """The setup of two sites that are late, open beside a search of a third."""
-    task = Task("setup", Shareable())
+def initialize(communicator):
+    """The first task of two clients that are late, open beside a later one of a third."""
+    task = Task("initialize", Shareable())
     communicator.broadcast(task, FLContext(), [LATE.name, LATER.name], min_responses=0)
-    communicator.broadcast(Task("search", Shareable()), FLContext(), ["in time"], min_responses=0)
+    communicator.broadcast(Task("fit", Shareable()), FLContext(), ["in time"], min_responses=0)
     return task
 
 
-def ask_twice(communicator) -> str:
-    """The task that a site was sent both times."""
+def fetch_twice(communicator) -> str:
+    """The task that a client was sent both times."""
     (first, first_id, _), (again, again_id, _) = (
         communicator.process_task_request(LATE, FLContext()) for _ in range(2)
     )
-    assert (first, again, again_id) == ("setup", "setup", first_id)
+    assert (first, again, again_id) == ("initialize", "initialize", first_id)
     return first_id
 
 
-def answer(communicator, client: Client, task_id: str) -> None:
-    communicator.process_submission(client, "setup", task_id, Shareable(), FLContext())
+def reply(communicator, client: Client, task_id: str) -> None:
+    communicator.process_submission(client, "initialize", task_id, Shareable(), FLContext())
     communicator.check_tasks()
 
 
-def test_nvflare_alone_fails(communicator, setup):
-    task_id = ask_twice(communicator)
+def test_nvflare_alone_fails(communicator, initialize):
+    task_id = fetch_twice(communicator)
     with pytest.raises(KeyError, match=task_id):  # ends the thread that ends tasks
-        answer(communicator, LATE, task_id)
-    assert setup.completion_status == TaskCompletionStatus.OK  # without the other's answer
+        reply(communicator, LATE, task_id)
+    assert initialize.completion_status == TaskCompletionStatus.OK  # without the other's reply
 
 
-def test_a_task_is_listed_once_and_waits_for_every_answer(communicator, setup):
+def test_a_task_is_listed_once_and_waits_for_every_reply(communicator, initialize):
     communicator_fix.correct(communicator)
-    task_id = ask_twice(communicator)
-    answer(communicator, LATE, task_id)
-    assert setup.completion_status is None
+    task_id = fetch_twice(communicator)
+    reply(communicator, LATE, task_id)
+    assert initialize.completion_status is None
     name, later_id, _ = communicator.process_task_request(LATER, FLContext())
-    assert name == "setup"
-    answer(communicator, LATER, later_id)
-    assert setup.completion_status == TaskCompletionStatus.OK
-    assert [c.client.name for c in setup.client_tasks] == [LATE.name, LATER.name]
+    assert name == "initialize"
+    reply(communicator, LATER, later_id)
+    assert initialize.completion_status == TaskCompletionStatus.OK
+    assert [c.client.name for c in initialize.client_tasks] == [LATE.name, LATER.name]
     assert communicator._task_check_period == communicator_fix.CHECK_PERIOD
 
 

@@ -1,6 +1,6 @@
-"""Faults in real NVFlare processes: bad answers, slow, late and killed sites, a full disk, lost hosts, SIGTERM.
+"""Faults in real NVFlare processes: bad replies, slow, late and killed clients, a full disk, lost hosts, SIGTERM.
 
-The sites' script is light_site.py, which needs no model.
+The clients' script is light_process.py, which needs no model.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ import pytest
 from nvflare.fuel.flare_api.api_spec import NoConnection
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
-from tests.flare import light_site
 from tests.jobs_for_tests import command_in, environment_in, read_summary
 
 pytestmark = pytest.mark.slow
 
 RESULTS = Path("server") / "simulate_job" / "flaretune"
-SMALL = ["--intrinsic_dim", 10, "--local_iter", 4, "--local_seeds", "site", "--eval_clients", "all"]
+SMALL = ["--intrinsic_dim", 10, "--local_iter", 4, "--eval_clients", "all"]
 
 
 def export(run, folder: Path, *flags) -> Path:
-    """A job of light sites; returns its folder."""
+    """A job of light clients; returns its folder."""
     job = run(sys.executable, "jobs/fedbpt_job.py", "--export", "--export-dir", folder, *SMALL, *flags)
     assert job.returncode == 0, job.stderr
-    shutil.copy(light_site.__file__, folder / "fedbpt" / "app" / "custom" / "fedbpt_train.py")
+    custom, here = folder / "fedbpt" / "app" / "custom", Path(__file__).parent
+    shutil.copy(here / "light_process.py", custom / "fedbpt_train.py")
+    shutil.copy(here / "light_client.py", custom)
     return folder / "fedbpt"
 
 
@@ -49,50 +50,49 @@ def with_a_full_disk(folder: Path) -> list[str]:
     return []
 
 
-def test_bad_slow_late_and_killed_sites_and_a_full_disk(tmp_path, monkeypatch):
-    """One job in the simulator, which ends well; every round says who was left out, and why."""
-    out, kept = tmp_path / "out", tmp_path / "kept"
+def test_bad_slow_late_and_killed_clients_and_a_full_disk(tmp_path, monkeypatch):
+    """One job in the simulator, which ends well; every round says who was excluded, and why."""
+    out, checkpoint = tmp_path / "out", tmp_path / "checkpoint"
     monkeypatch.setenv("FLARETUNE_TEST_RESULTS", str(out / RESULTS))
     run = command_in(tmp_path)
-    flags = ["--num_rounds", 6, "--round_timeout", 30, "--setup_timeout", 300, "--checkpoint", kept]
+    flags = ["--num_rounds", 6, "--round_timeout", 30, "--setup_timeout", 300, "--checkpoint", checkpoint]
     job = export(run, tmp_path / "export", *flags)
     names = "damaged,killed,late,liar,site-1,site-2,slow"
     simulator = ["nvflare", "simulator", job, "-c", names, "-t", 7, "-w", out]
-    done = run(*with_a_full_disk(kept), *simulator)
+    done = run(*with_a_full_disk(checkpoint), *simulator)
     assert done.returncode == 0, done.stdout[-3000:]
     rounds = read_summary(out / RESULTS)["rounds"]
-    left_out = [set(r["left_out"]) for r in rounds]
-    assert left_out == [
+    assert [set(r["excluded"]) for r in rounds] == [
         {"late"}, {"damaged"}, {"damaged", "slow"}, {"damaged", "killed"}, {"damaged", "killed"}, {"damaged", "killed"},
         {"killed"},
     ]  # fmt: skip
     reasons = ["not finite", "not finite", "shape (11,)", "schema 999", "'fitness' is -1e+09"]
     for record, reason in zip(rounds[1:6], reasons, strict=True):
-        assert reason in record["left_out"]["damaged"]
-        assert f"round {record['round']}: the search answer of damaged is left out: " in done.stdout
-    assert "late" not in rounds[2]["sites"]
-    assert "late" in rounds[3]["sites"]
-    assert [r["limited"] for r in rounds] == [[], *[["liar"]] * 6]
+        assert reason in record["excluded"]["damaged"]
+        assert f"round {record['round']}: the fit reply of damaged is not used: " in done.stdout
+    assert "late" not in rounds[2]["clients"]
+    assert "late" in rounds[3]["clients"]
+    assert [r["clipped"] for r in rounds] == [[], *[["liar"]] * 6]
     assert rounds[-1]["accuracy"] == 1.0
     assert done.stdout.count("no checkpoint could be written to") == 6
-    assert "(No space left on device)" in done.stdout or kept.is_file()
+    assert "(No space left on device)" in done.stdout or checkpoint.is_file()
 
 
 class Federation:
-    """A server and sites as processes of this test, of kits that `nvflare poc prepare` has made."""
+    """A server and clients as processes of this test, of kits that `nvflare poc prepare` has made."""
 
-    def __init__(self, folder: Path, sites: list[str]):
+    def __init__(self, folder: Path, clients: list[str]):
         self._environment = environment_in(folder)
         run = command_in(folder)
-        prepared = run("nvflare", "poc", "prepare", "-c", *sites)
+        prepared = run("nvflare", "poc", "prepare", "-c", *clients)
         assert prepared.returncode == 0, prepared.stdout + prepared.stderr
         [self.kits] = (folder / "poc").glob("*/prod_00")
         settings = self.kits / "server" / "startup" / "fed_server.json"
         values = json.loads(settings.read_text(encoding="utf-8"))
         values["servers"][0]["heart_beat_timeout"] = 15
         settings.write_text(json.dumps(values), encoding="utf-8")
-        for site in sites:  # who is silent for 15 seconds is dead
-            script = self.kits / site / "startup" / "sub_start.sh"
+        for client in clients:  # who is silent for 15 seconds is dead
+            script = self.kits / client / "startup" / "sub_start.sh"
             text = script.read_text(encoding="utf-8")
             script.write_text(text.replace("config_folder=config", "config_folder=config heart_beat_interval=1"))
         self.processes: dict[str, psutil.Popen] = {}
@@ -104,7 +104,7 @@ class Federation:
             self.processes[name] = psutil.Popen(["bash", script, "--once"], env=self._environment, **streams)
 
     def kill(self, name: str, number: int = signal.SIGKILL, with_its_jobs: bool = True) -> list[psutil.Process]:
-        """Send a signal to a server or site; returns its processes."""
+        """Send a signal to a server or client; returns its processes."""
         process = self.processes.pop(name)
         family = [process, *process.children(recursive=True)]
         for member in family if with_its_jobs else [process]:
@@ -141,10 +141,10 @@ def federation(tmp_path, monkeypatch):
     made.stop()
 
 
-def test_sigterm_to_the_server_a_site_that_comes_later_and_one_that_is_gone_for_good(federation, tmp_path):
-    """The run ends with its server's processes, and goes on in a second job, with another site; one is then killed."""
-    kept = tmp_path / "kept"
-    flags = ["--num_rounds", 30, "--round_timeout", 600, "--min_clients", 2, "--checkpoint", kept]
+def test_sigterm_to_the_server_a_client_that_comes_later_and_one_that_is_gone_for_good(federation, tmp_path):
+    """The run ends with its server's processes, and is resumed by a second job with another client; one is killed."""
+    checkpoint = tmp_path / "checkpoint"
+    flags = ["--num_rounds", 30, "--round_timeout", 600, "--min_clients", 2, "--checkpoint", checkpoint]
     job = export(command_in(tmp_path), tmp_path / "export", *flags)
     config = job / "app" / "config" / "config_fed_server.json"
     values = json.loads(config.read_text(encoding="utf-8"))
@@ -152,19 +152,19 @@ def test_sigterm_to_the_server_a_site_that_comes_later_and_one_that_is_gone_for_
     config.write_text(json.dumps({**values, **soon}), encoding="utf-8")
 
     def last_round() -> int:
-        return max((int(path.name.removeprefix("round_")) for path in kept.glob("round_*")), default=0)
+        return max((int(path.name.removeprefix("round_")) for path in checkpoint.glob("round_*")), default=0)
 
-    def sites() -> set[str]:
+    def clients() -> set[str]:
         return {client.name for client in session.get_connected_client_list()}
 
     for name in ("server", "hospital-a", "hospital-b"):
         federation.start(name)
     session = federation.session()
-    wait_until(lambda: sites() == {"hospital-a", "hospital-b"}, 60)
+    wait_until(lambda: clients() == {"hospital-a", "hospital-b"}, 60)
     first = session.submit_job(str(job))
     wait_until(lambda: last_round() >= 2, 120)
     federation.start("hospital-c")
-    wait_until(lambda: "hospital-c" in sites(), 60)
+    wait_until(lambda: "hospital-c" in clients(), 60)
     assert session.get_job_meta(first)["status"] == "RUNNING"
     session.close()
 
@@ -174,7 +174,7 @@ def test_sigterm_to_the_server_a_site_that_comes_later_and_one_that_is_gone_for_
     stopped_after = last_round()
     federation.start("server")
     session = federation.session()
-    wait_until(lambda: sites() == {"hospital-a", "hospital-b", "hospital-c"}, 120)
+    wait_until(lambda: clients() == {"hospital-a", "hospital-b", "hospital-c"}, 120)
     second = session.submit_job(str(job))
     wait_until(lambda: last_round() >= stopped_after + 2, 120)
     federation.kill("hospital-b")
@@ -185,9 +185,9 @@ def test_sigterm_to_the_server_a_site_that_comes_later_and_one_that_is_gone_for_
 
     rounds = read_summary(results)["rounds"]
     assert [r["round"] for r in rounds] == list(range(31))
-    assert all(r["sites"] == ["hospital-a", "hospital-b"] for r in rounds[: stopped_after + 1])
-    assert rounds[stopped_after + 1]["sites"] == ["hospital-a", "hospital-b", "hospital-c"]
-    assert rounds[-1]["sites"] == ["hospital-a", "hospital-c"]
-    reasons = [r["left_out"]["hospital-b"] for r in rounds if r["left_out"]]
-    assert reasons[0] == "no answer (its own log says why)"
+    assert all(r["clients"] == ["hospital-a", "hospital-b"] for r in rounds[: stopped_after + 1])
+    assert rounds[stopped_after + 1]["clients"] == ["hospital-a", "hospital-b", "hospital-c"]
+    assert rounds[-1]["clients"] == ["hospital-a", "hospital-c"]
+    reasons = [r["excluded"]["hospital-b"] for r in rounds if r["excluded"]]
+    assert reasons[0] == "no reply (its own log says why)"
     assert set(reasons[1:]) == {"gone: nothing was heard of it for long"}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flaretune.flare.fedbpt_client import set_up
 
 from flaretune.config.client_flags import parse_site_flags
 from flaretune.config.options import to_argv
 from flaretune.errors import UserError
 from flaretune.flare import fedbpt_client
-from flaretune.flare.fedbpt_client import set_up
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model

@@ -4,9 +4,9 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from flaretune.methods.fedbpt.answers import SearchAnswer
 
 from flaretune.flare import fedbpt_messages, messages
-from flaretune.methods.fedbpt.answers import SearchAnswer
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.local_search import LocalResult
 from tests.flare.sending import COUNTERS, EVALUATION, TASK, serialised, through_nvflare

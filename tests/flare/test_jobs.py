@@ -1,4 +1,4 @@
-"""Jobs in real NVFlare processes: the template, the recipe, sites that fail, a proof-of-concept federation."""
+"""Jobs in real NVFlare processes: the template, the recipe, clients that fail, a proof-of-concept federation."""
 
 import json
 import os
@@ -34,45 +34,51 @@ def test_published_command_line_with_other_numbers_of_clients_and_rounds(run, fo
     results = tmp_path / "out" / "server" / "simulate_job" / "flaretune"
     summary = read_summary(results)
     assert [r["round"] for r in summary["rounds"]] == [0, 1, 2]
-    assert all(r["sites"] == ["site-1", "site-2", "site-3"] for r in summary["rounds"])
+    assert all(r["clients"] == ["site-1", "site-2", "site-3"] for r in summary["rounds"])
     assert summary["queries"] == 2 * 3 * (8 * 5 + 1)
     # every candidate on the site's texts and on the perturbed ones: 400 texts over the three sites
     assert summary["example_forwards"] == 2 * 2 * (8 * 5 + 1) * 400
     assert 4_000 < summary["bytes_down_per_client_round"] < 10_000
     assert 4_000 < summary["bytes_up_per_client_round"] < 10_000
     config = json.loads((results / "config.json").read_text(encoding="utf-8"))
-    assert (config["server"]["min_clients"], config["server"]["covariance"]) == (10, "diagonal")
+    server = config["server"]
+    assert (server["min_clients"], server["num_rounds"], server["covariance"]) == (10, 2, "diagonal")
     assert config["options"]["perturb"] == 1
     prompt = load_prompt(results / "best_prompt.safetensors")
     assert prompt.point.shape == (500,)
-    assert "--num_users 10, but the job has 3 sites" in done.stdout
-    assert "min_clients 10, but the job has 3 sites" in done.stdout
+    assert (
+        "WARNING flaretune.client: --num_users has no effect: the data is shared out over the clients that the job has"
+        in done.stdout
+    )
+    assert "--llama_causal has no effect" in done.stdout
+    assert done.stdout.count("--seed has no effect: the server takes the clients' seed") == 1
+    assert "min_clients 10, but the job has 3 clients" in done.stdout
 
 
-def test_recipe_with_a_causal_model_and_a_file_at_each_site(run, folders, tmp_path):
-    """The last site has too few rows. Paths are relative to where the command is given, not to where sites start."""
+def test_recipe_with_a_causal_model_and_a_file_at_each_client(run, folders, tmp_path):
+    """The last client has too few rows. Paths are relative to where the command is given, not to where they start."""
     rows = (Path(folders["data"]) / "train.csv").read_text(encoding="utf-8").splitlines()
-    sites = tmp_path / "sites.toml"
+    clients = tmp_path / "clients.toml"
     tables = []
     for i, (name, n_rows) in enumerate([("hospital-a", 100), ("hospital-b", 100), ("hospital-c", 10)]):
         own = tmp_path / f"{name}.csv"
         own.write_text("\n".join([rows[0], *rows[1 + 100 * i :][:n_rows]]) + "\n", encoding="utf-8")
         tables.append(f'[{name}]\ndata_path = "{os.path.relpath(own, REPOSITORY)}"\n')
-    sites.write_text("\n".join(tables), encoding="utf-8")
+    clients.write_text("\n".join(tables), encoding="utf-8")
     output = tmp_path / "out"
     output.mkdir()
     (output / "summary.json").write_text("{}", encoding="utf-8")  # of an earlier run
     model = os.path.relpath(folders["llama"], REPOSITORY)
     done = run(
-        *[sys.executable, "jobs/fedbpt_job.py", "--sites", sites, "--model_name", model, "--output", output],
+        *[sys.executable, "jobs/fedbpt_job.py", "--per_client", clients, "--model_name", model, "--output", output],
         *[*SMALL, "--num_rounds", 2, "--eval_clients", "all", "--covariance", "diagonal", "--tracking", "wandb"],
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "warning: hospital-c: k = 12 examples a class" in done.stderr
-    assert "2/3 sites: hospital-a, hospital-b" in done.stdout
+    assert "warning: hospital-c: k = 12 examples per class" in done.stderr
+    assert "2/3 clients: hospital-a, hospital-b" in done.stdout
     summary = read_summary(output)
-    assert summary["sites"] == ["hospital-a", "hospital-b"]
-    assert summary["rounds"][-1]["site_fitness"].keys() == {"hospital-a", "hospital-b"}
+    assert summary["clients"] == ["hospital-a", "hospital-b"]
+    assert summary["rounds"][-1]["client_metrics"]["fitness"].keys() == {"hospital-a", "hospital-b"}
     assert len([line for line in done.stdout.splitlines() if " INFO    round " in line]) == 3  # one each, 0 included
     assert "zero-shot accuracy" in done.stdout
     assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
@@ -82,12 +88,12 @@ def test_recipe_with_a_causal_model_and_a_file_at_each_site(run, folders, tmp_pa
     events = EventAccumulator(str(next((output / "tb_events").iterdir()))).Reload()
     accuracy = [event.value for event in events.Scalars("accuracy")]
     assert accuracy == pytest.approx([r["accuracy"] for r in summary["rounds"]])
-    assert {"fitness/hospital-a", "dev_accuracy/hospital-b", "bytes_up", "sigma", "queries"} <= set(
+    assert {"fitness/hospital-a", "validation_accuracy/hospital-b", "bytes_up", "sigma", "queries"} <= set(
         events.Tags()["scalars"]
     )
     (tracked,) = (output / "wandb").glob("offline-run-*/run-*.wandb")  # no key is given: to be synchronised later
     assert tracked.stat().st_size > 1000
-    said = run(sys.executable, "-m", "flaretune", "predict", "--prompt", summary["artifact"], "a warm , honest story")
+    said = run(sys.executable, "-m", "flaretune", "predict", "--result", summary["artifact"], "a warm , honest story")
     assert said.returncode == 0, said.stderr
     assert "great" in said.stdout
 
@@ -95,25 +101,26 @@ def test_recipe_with_a_causal_model_and_a_file_at_each_site(run, folders, tmp_pa
 FAULTS = """
 import os, signal
 import numpy as np
-from flaretune.flare import fedbpt_messages, messages, fedbpt_client
+import nvflare.client as flare
+from flaretune.flare.client_script import main
+from flaretune.methods.fedbpt.client import FedBPTClient
 
-def faulty(answer, honest=fedbpt_messages.search_answer):
-    import nvflare.client as flare
-    model, site = honest(answer), flare.get_site_name()
-    if site == "site-2":
-        model.params["mean"] = np.zeros(3, dtype=np.float32)
-    elif site == "site-3":
-        model.params["fitness"] = np.array([np.nan])
-    elif site == "site-4" and flare.receive().current_round == 2:
+def faulty(self, request, honest=FedBPTClient.fit):
+    result = honest(self, request)
+    if flare.get_site_name() == "site-2":
+        result.arrays["mean"] = np.zeros(3, dtype=np.float32)
+    elif flare.get_site_name() == "site-3":
+        result.arrays["fitness"] = np.array([np.nan])
+    elif flare.get_site_name() == "site-4" and request.round == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    return model
+    return result
 
-fedbpt_messages.search_answer = faulty
-fedbpt_client.main()
+FedBPTClient.fit = faulty
+main("fedbpt")
 """
 
 
-def test_exported_job_goes_on_without_sites_that_answer_badly_or_die(run, folders, tmp_path):
+def test_exported_job_goes_on_without_clients_that_reply_badly_or_die(run, folders, tmp_path):
     export = tmp_path / "export"
     exported = run(
         *[sys.executable, "jobs/fedbpt_job.py", "--export", "--export-dir", export, "--model_name", folders["gpt2"]],
@@ -126,38 +133,36 @@ def test_exported_job_goes_on_without_sites_that_answer_badly_or_die(run, folder
     done = run("nvflare", "simulator", job, *["-n", "4", "-t", "4", "-w"], tmp_path / "out")
     assert done.returncode == 0, done.stdout[-3000:]
     rounds = read_summary(tmp_path / "out" / "server" / "simulate_job" / "flaretune")["rounds"]
-    assert [r["sites"] for r in rounds[1:]] == [["site-1", "site-4"], ["site-1"]]
-    assert (
-        "round 1: the search answer of site-2 is left out: array 'mean' has shape (3,), expected (12,)" in done.stdout
-    )
-    assert "round 1: the search answer of site-3 is left out: array 'fitness' holds values that are not" in done.stdout
+    assert [r["clients"] for r in rounds[1:]] == [["site-1", "site-4"], ["site-1"]]
+    assert "round 1: the fit reply of site-2 is not used: array 'mean' has shape (3,), expected (12,)" in done.stdout
+    assert "round 1: the fit reply of site-3 is not used: array 'fitness' holds values that are not" in done.stdout
 
 
-def test_mistakes_at_the_sites_fail_the_job_with_one_sentence_each(run, folders, tmp_path):
+def test_mistakes_at_the_clients_fail_the_job_with_one_sentence_each(run, folders, tmp_path):
     rows = (Path(folders["data"]) / "train.csv").read_text(encoding="utf-8").splitlines()
-    few, sites = tmp_path / "few.csv", tmp_path / "sites.toml"
+    few, clients = tmp_path / "few.csv", tmp_path / "clients.toml"
     few.write_text("\n".join(rows[:11]) + "\n", encoding="utf-8")
     own = [f'[{name}]\ndataset = ""\ndata_path = "{few}"\n' for name in ("a", "b")]
-    sites.write_text("".join([*own, '[c]\nlm = "http://127.0.0.1:1"\n']), encoding="utf-8")
+    clients.write_text("".join([*own, '[c]\nmodel_server = "http://127.0.0.1:1"\n']), encoding="utf-8")
     done = run(
         *[sys.executable, "jobs/fedbpt_job.py", "--model_name", folders["roberta"], "--dataset", folders["data"]],
-        *["--output", tmp_path / "out", "--sites", sites, *SMALL],
+        *["--output", tmp_path / "out", "--per_client", clients, *SMALL],
     )
     assert done.returncode == 1
-    assert "a, b: k = 12 examples a class" in done.stderr
-    assert "c: --lm http://127.0.0.1:1 needs the service's token in" in done.stderr
+    assert "a, b: k = 12 examples per class" in done.stderr
+    assert "c: --model_server http://127.0.0.1:1 needs the model server's token in" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_sites_that_were_told_different_things_do_not_start(run, folders, tmp_path):
-    sites = tmp_path / "sites.toml"
-    sites.write_text("[site-1]\nalpha = 1.0\n[site-2]\nalpha = 2.0\n", encoding="utf-8")
+def test_clients_that_were_told_different_things_do_not_start(run, folders, tmp_path):
+    clients = tmp_path / "clients.toml"
+    clients.write_text("[site-1]\nalpha = 1.0\n[site-2]\nalpha = 2.0\n", encoding="utf-8")
     done = run(
         *[sys.executable, "jobs/fedbpt_job.py", "--model_name", folders["roberta"], "--dataset", folders["data"]],
-        *["--output", tmp_path / "out", "--sites", sites, *SMALL],
+        *["--output", tmp_path / "out", "--per_client", clients, *SMALL],
     )
     assert done.returncode == 1
-    assert "the sites do not agree on the options: alpha is 1.0 at site-1 and 2.0 at site-2" in done.stderr
+    assert "the clients do not agree on the options: alpha is 1.0 at site-1 and 2.0 at site-2" in done.stderr
 
 
 @pytest.fixture
@@ -168,20 +173,20 @@ def ended(environment, tmp_path):
 
 
 def test_proof_of_concept_federation(run, ended, folders, tmp_path):
-    """A server and three sites as processes of their own, over mutual TLS, watched; results come back by download.
+    """A server and three clients as processes of their own, over mutual TLS, watched; results come back by download.
 
     By the command in the guide, for another model, other texts and fewer rounds.
     """
-    guide = (REPOSITORY / "jobs" / "federation" / "README.md").read_text(encoding="utf-8")
+    guide = (REPOSITORY / "docs" / "operations" / "federation.md").read_text(encoding="utf-8")
     command = shlex.split(re.search(r"^python (jobs/fedbpt_job\.py .*--env poc .*)$", guide, re.MULTILINE)[1])
-    sites = command[command.index("--clients") + 1].split(",")
+    clients = command[command.index("--clients") + 1].split(",")
     output = tmp_path / "out"
     command = [sys.executable, *command, "--output", str(output), "--task_name", "sst2"]
     command += ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL, "--num_rounds", "10"]
     files = {"stdout": (tmp_path / "said").open("wb"), "stderr": subprocess.STDOUT}
-    job = subprocess.Popen([*command, "--timeout", "300"], cwd=REPOSITORY, env=ended, **files)
+    job = subprocess.Popen(command, cwd=REPOSITORY, env=ended, **files)
     watch, watched = [sys.executable, "-m", "flaretune", "watch", "--json"], []
-    while job.poll() is None and not watched:  # until the job is there; its sites then take seconds to start
+    while job.poll() is None and not watched:  # until the job is there; its clients then take seconds to start
         for kit in (tmp_path / "poc").glob("*/prod_00/admin@nvidia.com"):
             looked = run(*watch, "--startup_kit", kit, "--once")
             watched += [json.loads(looked.stdout)] if looked.returncode == 0 else []
@@ -196,10 +201,10 @@ def test_proof_of_concept_federation(run, ended, folders, tmp_path):
     assert job.returncode == 0, said[-3000:]
     seen = [look for look in watched if look["rounds"]]
     assert seen, watched
-    assert set(seen[-1]["sites"]) == set(sites)
-    assert all(ago is not None and ago < 60 for ago in seen[-1]["sites"].values())
+    assert set(seen[-1]["clients"]) == set(clients)
+    assert all(ago is not None and ago < 60 for ago in seen[-1]["clients"].values())
     summary = read_summary(output)
-    assert [r["sites"] for r in summary["rounds"]] == [sites] * 11
+    assert [r["clients"] for r in summary["rounds"]] == [clients] * 11
     for look in seen:
         shown = [(r["round"], r["accuracy"], r["bytes_up"]) for r in look["rounds"]]
         assert shown == [(r["round"], r["accuracy"], r["bytes_up"]) for r in summary["rounds"]][: len(shown)]

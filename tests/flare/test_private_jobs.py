@@ -7,16 +7,16 @@ from functools import partial
 
 import numpy as np
 import pytest
-
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.errors import UserError
-from flaretune.methods.fedbpt.distribution import Distribution
-from flaretune.flare import fedbpt_messages, lpfl_messages, messages, site_script
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
+
+from flaretune.errors import UserError
+from flaretune.flare import fedbpt_messages, lpfl_messages, messages, site_script
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.distribution import Distribution
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.privacy.accountant import epsilon
 from flaretune.privacy.release import FILE, Releases
 from tests.flare.federation import federate
@@ -30,7 +30,7 @@ from tests.privacy.test_release import NoNoise
 METHODS = ["FedBPT", "LP-FL"]
 DIM, CLIP = 6, 0.5
 SMALL = {
-    "FedBPT": {"n_prompt_tokens": 3, "intrinsic_dim": DIM, "local_iter": 2, "local_seeds": "site"},
+    "FedBPT": {"n_prompt_tokens": 3, "intrinsic_dim": DIM, "local_iter": 2},
     "LP-FL": {"lora_rank": 2, "local_epochs": 1, "local_steps": 2, "unlabelled": 12, "learning_rate": 0.1},
 }
 SITES = ["north", "south"]

@@ -7,28 +7,26 @@ from pathlib import Path
 
 import pytest
 from nvflare.app_common.default_component_policy import DEFAULT_CLASS_ALLOW_LIST
+from nvflare.fuel.utils.wfconf import Configurator
 from nvflare.recipe import SimEnv
 from nvflare.recipe.spec import Recipe
 
 import flaretune
-from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
+from flaretune import FedBPTConfig, FedBPTRecipe, LPFLRecipe, UserError
+from flaretune.config.client_flags import read_client_config
 from flaretune.config.job import CARRIED, INSTALLED
-from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
-from flaretune.errors import UserError
-from flaretune.flare.fedbpt_recipe import FedBPTRecipe
-from flaretune.flare.lpfl_recipe import LPFLRecipe
-from flaretune.flare.site_executor import SiteExecutor
+from flaretune.config.options import as_dict
+from flaretune.flare.executor import OPTIONS, ClientExecutor
 from tests.test_templates import components
 
-FEDBPT = (FedBPTRecipe, FedBPTConfig, FedBPTServerConfig, {})
-LPFL = (LPFLRecipe, LPFLConfig, LPFLServerConfig, {"unlabelled": 9})
-METHODS = pytest.mark.parametrize("method", [FEDBPT, LPFL], ids=["fedbpt", "lpfl"])
+RECIPES = {"fedbpt": (FedBPTRecipe, {}), "lpfl": (LPFLRecipe, {"unlabelled": 9})}
+EVERY_METHOD = pytest.mark.parametrize("method", RECIPES)
 
 
-def export(method, folder: Path, code: str, tracker: str = "", **options) -> Path:
-    """The app of a job for all sites."""
-    make, site, server, needed = method
-    recipe = make(site(**needed, **options), server(num_rounds=7), name="job", code=code)
+def export(method: str, folder: Path, code: str, tracker: str = "", **options) -> Path:
+    """The app of a job for all clients."""
+    make, needed = RECIPES[method]
+    recipe = make(**needed, **options, num_rounds=7, name="job", code=code)
     if tracker:
         recipe.track(tracker)
     recipe.export(str(folder))
@@ -39,29 +37,33 @@ def config(app: Path, side: str) -> dict:
     return json.loads((app / "config" / f"config_fed_{side}.json").read_text(encoding="utf-8"))
 
 
-@METHODS
+def client_options(app: Path) -> dict:
+    """What the clients are told, those at their defaults left out."""
+    return json.loads((app / OPTIONS).read_text(encoding="utf-8"))
+
+
+@EVERY_METHOD
 def test_a_job_of_installed_code_is_configuration_alone(method, tmp_path):
     app = export(method, tmp_path, INSTALLED, seed=3)
     assert sorted(entry.name for entry in app.iterdir()) == ["config"]
     [executor] = config(app, "client")["executors"]
-    method_name = method[1].script().removesuffix("_train.py")
-    assert executor["executor"]["path"] == "flaretune.flare.site_executor.SiteExecutor"
-    assert executor["executor"]["args"]["script"] == f"{method_name}_train.py"
-    options = executor["executor"]["args"]["options"]
-    assert options[options.index("--seed") + 1] == "3"
+    assert executor["executor"] == {"path": "flaretune.flare.executor.ClientExecutor", "args": {"method": method}}
+    assert client_options(app) == {**RECIPES[method][1], "seed": 3}
     [workflow] = config(app, "server")["workflows"]
-    assert workflow["args"]["num_rounds"] == 7
+    assert workflow["args"]["method"] == method
+    assert workflow["args"]["options"]["num_rounds"] == 7
 
 
-@METHODS
-def test_both_ways_tell_the_sites_the_same(method, tmp_path):
+@EVERY_METHOD
+def test_both_ways_tell_the_clients_the_same(method, tmp_path):
     installed, carried = (export(method, tmp_path / code, code, seed=3) for code in (INSTALLED, CARRIED))
     assert config(installed, "server") == config(carried, "server")
     theirs = config(carried, "client")["executors"][0]
     ours = config(installed, "client")["executors"][0]
     assert ours["tasks"] == theirs["tasks"]
-    assert ours["executor"]["args"]["options"] == theirs["executor"]["args"]["command"][3:]
-    script = theirs["executor"]["args"]["command"][2]
+    assert client_options(installed) == client_options(carried)
+    *_, script, flag, options = theirs["executor"]["args"]["command"]
+    assert (flag, options) == ("--config", OPTIONS)
     assert (carried / script).is_file()
     assert (carried / "custom" / "flaretune" / "__init__.py").is_file()
 
@@ -69,18 +71,16 @@ def test_both_ways_tell_the_sites_the_same(method, tmp_path):
 @pytest.mark.parametrize("code", [CARRIED, INSTALLED])
 def test_a_task_file_comes_with_the_configuration(code, tmp_path):
     task = tmp_path / "tickets.toml"
-    task.write_bytes((Path(flaretune.__file__).parent / "tasks" / "sst2.toml").read_bytes())
-    app = export(FEDBPT, tmp_path / "jobs", code, task_file=str(task))
+    task.write_bytes((Path(flaretune.__file__).parent / "tasks" / "builtin" / "sst2.toml").read_bytes())
+    app = export("fedbpt", tmp_path / "jobs", code, task_file=str(task))
     assert (app / "config" / "tickets.toml").read_bytes() == task.read_bytes()
-    arguments = config(app, "client")["executors"][0]["executor"]["args"]
-    told = arguments["options"] if code == INSTALLED else arguments["command"]
-    assert told[told.index("--task_file") + 1] == "config/tickets.toml"
+    assert client_options(app)["task_file"] == "config/tickets.toml"
 
 
 @pytest.mark.parametrize(
     ("threads", "said", "each"), [(None, None, "2"), (1, None, "8"), (16, None, "1"), (2, "3", "3")]
 )
-def test_simulated_sites_share_the_cores_unless_the_user_has_said_otherwise(monkeypatch, threads, said, each):
+def test_simulated_clients_share_the_cores_unless_the_user_has_said_otherwise(monkeypatch, threads, said, each):
     found = []
     monkeypatch.setattr(Recipe, "run", lambda *_, **__: found.append(os.environ["OMP_NUM_THREADS"]))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
@@ -88,48 +88,84 @@ def test_simulated_sites_share_the_cores_unless_the_user_has_said_otherwise(monk
     monkeypatch.setenv("OMP_NUM_THREADS", said or "")
     if said is None:
         monkeypatch.delenv("OMP_NUM_THREADS")
-    FedBPTRecipe(FedBPTConfig()).run(SimEnv(num_clients=4, num_threads=threads))
+    FedBPTRecipe().run(SimEnv(num_clients=4, num_threads=threads))
     assert found == [each]
     assert os.environ.get("OMP_NUM_THREADS") == said
 
 
 def test_a_way_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match="code 'borrowed': must be one of carried, installed"):
-        FedBPTRecipe(FedBPTConfig(), code="borrowed")
+        FedBPTRecipe(code="borrowed")
 
 
 @pytest.mark.parametrize("own", [{"dataset": "wards"}, {"data_path": "a.csv"}, {"task_file": "mine.toml"}])
-def test_public_test_data_is_not_a_site_s_own(own):
-    public, sites = FedBPTConfig(dp_noise=1.0, dp_public_test=1, dataset="common"), {"a": {"device": "cpu"}, "b": own}
-    with pytest.raises(UserError, match="site b: --dp_public_test 1 tells right answers on test data without noise"):
-        FedBPTRecipe(public, per_site=sites)
-    FedBPTRecipe(public, per_site={**sites, "b": {"dataset": "common"}})
+def test_public_test_data_is_not_a_client_s_own(own):
+    public, clients = FedBPTConfig(dp_noise=1.0, dp_public_test=1, dataset="common"), {"a": {"device": "cpu"}, "b": own}
+    with pytest.raises(UserError, match="client b: --dp_public_test 1 tells correct predictions on test data without"):
+        FedBPTRecipe(public, per_client=clients)
+    FedBPTRecipe(public, per_client={**clients, "b": {"dataset": "common"}})
 
 
 def test_the_executor_starts_flaretune_s_scripts_and_nothing_else(tmp_path):
     """Whatever lies in the job's folder, where they start, or is on PYTHONPATH."""
-    executor = SiteExecutor("lpfl_train.py", ["--help"])
+    [*command, _, _] = ClientExecutor("lpfl")._command  # which NVFlare keeps to itself
     for name in ("flaretune", "argparse", "numpy", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('of the job')", encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}", "COLUMNS": "100"}
-    said = subprocess.run(executor._command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = subprocess.run([*command, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (said.returncode, said.stderr) == (0, "")
     assert said.stdout.startswith("usage: lpfl_train.py ")
 
 
-@pytest.mark.parametrize("script", ["../evil.py", "/bin/sh", "evil.py", ""])
-def test_the_executor_refuses_other_scripts(script):
-    with pytest.raises(UserError, match=r"must be one of fedbpt_train\.py, lpfl_train\.py"):
-        SiteExecutor(script)
+@pytest.mark.parametrize("method", ["../evil", "/bin/sh", "evil.py", ""])
+def test_the_executor_refuses_other_scripts(method):
+    with pytest.raises(UserError, match=f"there is no method '{method}'; there are fedbpt, lpfl"):
+        ClientExecutor(method)
 
 
 def test_the_guide_allows_exactly_the_classes_that_jobs_need(tmp_path):
     """Besides those that NVFlare allows by itself."""
-    guide = (Path(__file__).parents[2] / "jobs" / "federation" / "README.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "operations" / "federation.md").read_text(encoding="utf-8")
     allowed = {line.strip().split('"')[1] for line in guide.splitlines() if line.strip().startswith('"flaretune.')}
     needed = set()
-    for i, method in enumerate((FEDBPT, LPFL)):
-        app = export(method, tmp_path / str(i), INSTALLED, tracker="mlflow")
+    for method in RECIPES:
+        app = export(method, tmp_path / method, INSTALLED, tracker="mlflow")
         needed |= {path for side in ("server", "client") for path, _ in components(config(app, side))}
     assert allowed == needed - set(DEFAULT_CLASS_ALLOW_LIST)
-    assert len(allowed) == 4
+    assert len(allowed) == 3
+
+
+STRANGE = {
+    "data_path": "{cache}/a folder/{data}.csv",
+    "eval_clients": 'a "quoted" one, #2',
+    "model_name": "/models/{run}/it's $HOME \\ here = there",
+    "state_dir": "{workspace}",
+}
+
+
+@pytest.mark.parametrize("code", [CARRIED, INSTALLED])
+def test_texts_with_braces_quotes_and_blanks_reach_the_clients_as_they_are(code, tmp_path, monkeypatch):
+    """NVFlare takes what stands in braces in a component's arguments for names of variables."""
+    app = export("fedbpt", tmp_path, code, **STRANGE)
+    monkeypatch.chdir(app)
+    monkeypatch.setenv("FLARETUNE_CACHE", "/cache")
+    told, _ = read_client_config(FedBPTConfig, ["--config", OPTIONS])
+    expected = {**STRANGE, "data_path": "/cache/a folder/{data}.csv"}
+    assert {name: as_dict(told)[name] for name in STRANGE} == expected
+    assert not [text for text in STRANGE.values() if text in json.dumps(config(app, "client"))]
+
+
+@pytest.mark.parametrize(
+    "text", ["/kept/{run} of #1", 'a "b" = $c', "{workspace}", "{$HOME}", "{{a}", "{@a:b=c}", "a}"]
+)
+def test_texts_with_braces_and_quotes_reach_the_server_as_they_are(text, tmp_path):
+    """Through what NVFlare makes of the variables in a job's file."""
+    recipe = LPFLRecipe(unlabelled=9, checkpoint=text)
+    recipe.track("mlflow", text)
+    recipe.export(str(tmp_path))
+    file = tmp_path / "lpfl" / "app" / "config" / "config_fed_server.json"
+    configurator = Configurator(str(tmp_path), {}, {}, str(file), [], [])
+    configurator.configure()
+    read = dict(components(configurator.wf_config_data))
+    assert read["flaretune.flare.controller.FlaretuneController"]["options"]["checkpoint"] == text
+    assert read["flaretune.flare.tracking.RunTracking"]["uri"] == text

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.flare import messages
 from flaretune.flare.fedbpt_client import set_up
+
+from flaretune.flare import messages
+from flaretune.methods.fedbpt.config import FedBPTConfig
 
 
 @pytest.fixture(scope="module")

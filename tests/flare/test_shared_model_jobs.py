@@ -1,4 +1,4 @@
-"""Jobs whose clients ask one model: the service of --share_lm, and one beside `nvflare simulator`."""
+"""Jobs whose clients ask one model: the model server of --share_model, and one beside `nvflare simulator`."""
 
 from __future__ import annotations
 
@@ -24,30 +24,29 @@ SMALL += ["--eval_clients", "all", "--perturb", "1"]
 def assert_same_numbers(found, expected) -> None:
     """Of two folders of results."""
     mine, theirs = read_summary(found), read_summary(expected)
-    for key in ("test_accuracy", "zero_shot_accuracy", "dev_accuracy", "best_round", "queries", "example_forwards"):
+    keys = ("test_accuracy", "zero_shot_accuracy", "validation_accuracy", "best_round", "queries", "example_forwards")
+    for key in keys:
         assert mine[key] == theirs[key], key
-    for key in ("accuracy", "dev_accuracy", "dev_loss", "fitness", "site_fitness", "sigma", "sites"):
+    for key in ("accuracy", "validation_accuracy", "validation_loss", "metrics", "client_metrics", "clients"):
         assert [r[key] for r in mine["rounds"]] == [r[key] for r in theirs["rounds"]], key
     assert np.array_equal(*(load_prompt(folder / "best_prompt.safetensors").point for folder in (found, expected)))
 
 
-def test_a_site_whose_process_is_started_anew_gives_the_same_numbers(folders, tmp_path, monkeypatch, as_in_a_job):
-    """As the simulator does at every turn with fewer threads than clients: the site sets itself up again."""
+def test_a_client_whose_process_is_started_anew_gives_the_same_numbers(folders, tmp_path):
+    """As the simulator does at every turn with fewer threads than clients: the client opens model and data again."""
     job = ["fedbpt", ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL], ["site-1", "site-2"]]
-    kept, anew = (run_here(*job, tmp_path / str(a), monkeypatch, anew=a, num_rounds=2) for a in (False, True))
+    kept, anew = (run_here(*job, tmp_path / str(a), anew=a, num_rounds=2) for a in (False, True))
     assert_same_numbers(anew, kept)
 
 
 @pytest.mark.slow
-def test_one_model_for_all_clients_gives_the_same_numbers(run, folders, tmp_path, monkeypatch, as_in_a_job):
+def test_one_model_for_all_clients_gives_the_same_numbers(run, folders, tmp_path):
     flags = ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL]
     shared = tmp_path / "shared"
-    job = [sys.executable, "jobs/fedbpt_job.py", *flags, "--batch_size", 4, "--share_lm", 1]
+    job = [sys.executable, "jobs/fedbpt_job.py", *flags, "--batch_size", 4, "--share_model", 1]
     done = run(*job, "--num_rounds", 2, "--output", shared, "--tracking", "mlflow")
     assert done.returncode == 0, done.stdout + done.stderr
-    alone = run_here(
-        "fedbpt", [*flags, "--batch_size", "4"], ["site-1", "site-2"], tmp_path / "a", monkeypatch, num_rounds=2
-    )
+    alone = run_here("fedbpt", [*flags, "--batch_size", "4"], ["site-1", "site-2"], tmp_path / "a", num_rounds=2)
     assert_same_numbers(shared, alone)
     assert read_summary(shared)["memory_mb"] < peak_memory_mb() / 2  # no torch in a client
     assert "answers at http://127.0.0.1" in (shared / "model_server.log").read_text(encoding="utf-8")
@@ -58,13 +57,13 @@ def assert_mlflow_has_the_numbers_of(folder) -> None:
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("flaretune")
     (tracked,) = client.search_runs([experiment.experiment_id])
-    history = {m.step: m.value for m in client.get_metric_history(tracked.info.run_id, "dev_accuracy")}
-    assert history == {r["round"]: r["dev_accuracy"] for r in read_summary(folder)["rounds"]}
+    history = {m.step: m.value for m in client.get_metric_history(tracked.info.run_id, "validation_accuracy")}
+    assert history == {r["round"]: r["validation_accuracy"] for r in read_summary(folder)["rounds"]}
     assert tracked.info.status == "FINISHED"
 
 
 @pytest.fixture
-def service(folders, free_port, monkeypatch):
+def model_server(folders, free_port, monkeypatch):
     """The address of `python -m flaretune serve`, whose token is in the environment."""
     monkeypatch.setenv(TOKEN_VARIABLE, "a-token")
     flags = ["--model_name", folders["llama"], "--dtype", "float32", "--device", "cpu", "--port", str(free_port)]
@@ -84,20 +83,18 @@ def service(folders, free_port, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_template_with_five_clients_in_two_threads_on_one_service(
-    service, folders, tmp_path, monkeypatch, as_in_a_job
-):
+def test_the_template_with_five_clients_in_two_threads_on_one_model_server(model_server, folders, tmp_path):
     """Each turn of a client is a new process, which loads no model."""
     flags = ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL]
-    sites = [f"site-{number}" for number in range(1, 6)]
-    run, server = command_in(tmp_path), {"num_rounds": 1, "seed": 7, "covariance": "diagonal"}
-    told = " ".join([*flags, "--seed", "7", "--lm", service])
-    create_from_template(run, "fedbpt", tmp_path / "fedbpt", told, min_clients=5, **server)
+    clients = [f"site-{number}" for number in range(1, 6)]
+    run, server = command_in(tmp_path), {"num_rounds": 1, "covariance": "diagonal"}
+    told = " ".join([*flags, "--seed", "7", "--model_server", model_server])
+    create_from_template(run, "fedbpt", tmp_path / "fedbpt", told, min_clients=5, seed=7, **server)
     done = run("nvflare", "simulator", tmp_path / "fedbpt", *["-n", "5", "-t", "2", "-w"], tmp_path / "out")
     assert done.returncode == 0, done.stdout[-3000:]
     results = tmp_path / "out" / "server" / "simulate_job" / "flaretune"
-    assert [r["sites"] for r in read_summary(results)["rounds"]] == [sites] * 2
-    here = run_here("fedbpt", [*flags, "--seed", "7"], sites, tmp_path / "here", monkeypatch, **server)
+    assert [r["clients"] for r in read_summary(results)["rounds"]] == [clients] * 2
+    here = run_here("fedbpt", [*flags, "--seed", "7"], clients, tmp_path / "here", **server)
     assert_same_numbers(results, here)
     assert read_summary(results)["memory_mb"] < peak_memory_mb() / 2
 
@@ -106,14 +103,14 @@ def test_the_template_with_five_clients_in_two_threads_on_one_service(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--share_lm", 1, "--lm", "http://127.0.0.1:1"], "leave one of them out"),
+        (["--share_model", 1, "--model_server", "http://127.0.0.1:1"], "leave one of them out"),
         (
-            ["--share_lm", 1, "--model_name", "/nowhere"],
+            ["--share_model", 1, "--model_name", "/nowhere"],
             "did not start: --model_name /nowhere: there is no such",
         ),
     ],
 )
-def test_a_service_that_is_not_there_is_one_clear_sentence(run, folders, tmp_path, flags, sentence):
+def test_a_model_server_that_is_not_there_is_one_clear_sentence(run, folders, tmp_path, flags, sentence):
     model = [] if "--model_name" in flags else ["--model_name", folders["llama"]]
     command = [sys.executable, "jobs/fedbpt_job.py", "--dataset", folders["data"], *model, *SMALL, "--n_clients", 1]
     done = run(*command, "--output", tmp_path / "out", *flags)

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_job_that_is_told_to_stop_leaves_nobody_behind_and_its_finished_rounds(environment, folders, tmp_path):
-    """With the service of --share_lm, and with processes of sites that have left session and parent."""
+    """With the model server of --share_model, and with processes of clients that have left session and parent."""
     output, said = tmp_path / "out", tmp_path / "said"
-    flags = ["--model_name", folders["llama"], "--dataset", folders["data"], "--dtype", "float32", "--share_lm", "1"]
+    flags = ["--model_name", folders["llama"], "--dataset", folders["data"], "--dtype", "float32", "--share_model", "1"]
     flags += ["--n_prompt_tokens", "3", "--intrinsic_dim", "12", "--k_shot", "12", "--local_iter", "2"]
     flags += ["--num_rounds", "1000", "--output", str(output)]
     marked = {**environment, processes.MARK: str(tmp_path)}
@@ -48,10 +48,10 @@ def test_a_job_that_is_told_to_stop_leaves_nobody_behind_and_its_finished_rounds
     summary = read_summary(output)
     last = summary["rounds"][-1]["round"]
     assert last >= 2
-    assert [r["sites"] for r in summary["rounds"]] == [["site-1", "site-2"]] * (last + 1)
+    assert [r["clients"] for r in summary["rounds"]] == [["site-1", "site-2"]] * (last + 1)
     assert told == (
         f"error: stopped by SIGTERM after round {last}, whose results are in {output}; with --checkpoint FOLDER it "
-        "could go on\n"
+        "could be resumed\n"
     )
     assert load_prompt(summary["artifact"]).result["round"] >= summary["best_round"]
     assert (output / "curve.png").is_file()

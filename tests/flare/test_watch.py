@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from nvflare.fuel.flare_api.api_spec import JobNotFound, JobNotRunning, NoConnection
 
+from flaretune.engine.errors import SERVER, Failure, record_failure
+from flaretune.engine.progress import TOPIC, Progress
+from flaretune.engine.records import RoundRecord
+from flaretune.engine.results import RESULTS
+from flaretune.engine.summary import round_lines, summary, write_json
 from flaretune.errors import UserError
 from flaretune.flare import watch as watching
-from flaretune.flare.progress import TOPIC, Progress
-from flaretune.engine.records import SearchRecord
 
 
 def a_record(round_number, accuracy=0.75):
-    return SearchRecord(
-        round=round_number, seconds=3.0, overhead_seconds=0.5, sites=["a", "b"], bytes_down=2700.0, bytes_up=3100.0,
-        queries=80, example_forwards=2560, memory_mb=900.0, accuracy=accuracy, dev_accuracy=None,
+    return RoundRecord(
+        round=round_number, seconds=3.0, overhead_seconds=0.5, clients=["a", "b"], bytes_down=2700.0, bytes_up=3100.0,
+        queries=80, example_forwards=2560, memory_mb=900.0, accuracy=accuracy, metrics={"sigma": 1.0},
     )  # fmt: skip
 
 
 def test_progress_is_plain_values_of_now():
-    progress = Progress(["a", "b", "c"], 12, lambda: {"a": time.time() - 5, "b": time.time()})
-    progress.asking("setup", 0)
-    progress.finished(a_record(0))
-    progress.asking("search", 1)
+    progress = Progress("FedBPT", ["a", "b", "c"], 12, lambda: {"a": time.time() - 5, "b": time.time()})
+    progress.sending("initialize", 0)
+    progress.finished(a_record(0), "accuracy", 0)
+    progress.sending("fit", 1)
     told = progress.tell()
-    assert (told["task"], told["round"], told["num_rounds"]) == ("search", 1, 12)
-    assert told["sites"]["a"] == pytest.approx(5, abs=2)
-    assert told["sites"]["b"] == pytest.approx(0, abs=2)
-    assert told["sites"]["c"] is None
+    assert (told["task"], told["round"], told["num_rounds"]) == ("fit", 1, 12)
+    assert told["clients"]["a"] == pytest.approx(5, abs=2)
+    assert told["clients"]["b"] == pytest.approx(0, abs=2)
+    assert told["clients"]["c"] is None
     assert [r["round"] for r in told["rounds"]] == [0]
-    assert told["asked_seconds_ago"] >= 0
+    assert told["sent_seconds_ago"] >= 0
 
 
 class Session:
@@ -41,7 +46,7 @@ class Session:
     def __init__(self, *looks):
         self.looks = list(looks)
         self.closed = False
-        self.logs = {"server": ""}
+        self.leave = lambda folder: None
         self.deployed = ["server: OK", "a: OK"]
 
     def list_jobs(self):  # with the keys that NVFlare 2.9 gives
@@ -64,20 +69,44 @@ class Session:
             raise told
         return told
 
-    def get_job_logs(self, job_id, target):
+    def download_job_result(self, job_id, destination):
         assert job_id == "new"
-        if isinstance(self.logs, Exception):
-            raise self.logs
-        return {"logs": self.logs if target == "all" else {target: self.logs[target]}}
+        print("downloading")  # as NVFlare's does
+        if isinstance(self.leave, Exception):
+            raise self.leave
+        folder = Path(destination) / job_id
+        self.leave(folder / "workspace" / RESULTS)
+        return str(folder)
 
     def close(self):
         self.closed = True
 
 
+def leaving(*rounds, failures=()):
+    """What a job has left at the server, as a function of its folder."""
+
+    def leave(folder):
+        folder.mkdir(parents=True)
+        for failure in failures:
+            record_failure(folder, Failure(*failure))
+        if rounds:
+            about = {"method": "FedBPT", "artifact": "best_prompt.safetensors", "artifact_kind": "prompt"}
+            task = {"task": "sst2", "metric": "accuracy", "metric_title": "accuracy"}
+            write_json(summary(rounds, 0, 0.5, 9.0, **about, **task, clients=["a", "b"]), folder / "summary.json")
+
+    return leave
+
+
+def line_of(*rounds):
+    """The progress line of the last of these rounds."""
+    told = {"method": "FedBPT", "metric_title": "accuracy", "clients": ["a", "b"], "best_round": 0}
+    return round_lines({**told, "rounds": [asdict(record) for record in rounds]})[rounds[-1].round]
+
+
 def running(*rounds):
-    progress = Progress(["a"], 2, dict)
+    progress = Progress("FedBPT", ["a"], 2, dict)
     for record in rounds:
-        progress.finished(record)
+        progress.finished(record, "accuracy", 0)
     return ("RUNNING", progress.tell())
 
 
@@ -90,10 +119,10 @@ def connect(username, session):
 def watched(monkeypatch, tmp_path):
     """Watch a scripted job; returns the exit status and the session."""
 
-    def run(*looks, job_id="", as_json=False, once=False, logs=None, deployed=None):
+    def run(*looks, job_id="", as_json=False, once=False, leave=None, deployed=None):
         session = Session(*looks)
         session.deployed = deployed or session.deployed
-        session.logs = logs or session.logs
+        session.leave = leave or session.leave
         monkeypatch.setattr(watching, "administrator_of", lambda kit: "anna@coordinator.example")
         monkeypatch.setattr(watching, "new_secure_session", lambda username, kit: connect(username, session))
         pause = SimpleNamespace(sleep=lambda seconds: session.looks.pop(0))
@@ -149,34 +178,32 @@ def test_why_there_is_no_progress_is_said(watched, capsys, of_nvflare, said):
     assert capsys.readouterr().out.splitlines()[0] == f"reviews (new): RUNNING (no progress: {said})"
 
 
-def logged(sentence, level="INFO"):
-    return f"2026-11-27 09:44:46,009 - server - {level} - {sentence}\n"
-
-
-def test_rounds_between_the_last_look_and_the_end_are_read_in_the_log(watched, capsys):
-    rounds = [a_record(number).line(2, 2, True) for number in range(3)]
-    logs = {"server": "".join(map(logged, [*rounds, "done: results in /nowhere"])), "a": logged("of a site")}
-    watched(running(a_record(0)), ("FINISHED:COMPLETED", None), logs=logs)
-    said = capsys.readouterr().out.splitlines()
-    assert said[-3:] == [*rounds[1:], "reviews (new): FINISHED:COMPLETED"]
+def test_rounds_between_the_last_look_and_the_end_are_read_in_its_results(watched, capsys):
+    rounds = [a_record(number) for number in range(3)]
+    watched(running(rounds[0]), ("FINISHED:COMPLETED", None), leave=leaving(*rounds))
+    told = capsys.readouterr()
+    said = told.out.splitlines()
+    assert said[-3:] == [
+        line_of(*rounds[:2]).replace("1/1", "1/2"),
+        line_of(*rounds),
+        "reviews (new): FINISHED:COMPLETED",
+    ]
     assert len([line for line in said if line.startswith("round 0/2")]) == 1
+    assert told.err == "downloading\n"
 
 
 def test_a_job_that_was_never_seen_running_tells_its_rounds(watched, capsys):
-    line = a_record(0).line(2, 2, False)
-    watched(("FINISHED:COMPLETED", None), logs={"server": logged(line)})
-    assert capsys.readouterr().out.splitlines() == [line, "reviews (new): FINISHED:COMPLETED"]
+    watched(("FINISHED:COMPLETED", None), leave=leaving(a_record(0)))
+    assert capsys.readouterr().out.splitlines() == [line_of(a_record(0)), "reviews (new): FINISHED:COMPLETED"]
 
 
-def test_why_a_job_failed_is_said(watched, capsys):
-    why = "round 1: 1 of 3 sites gave a usable answer, and min_clients is 3"
-    logs = {
-        "server": logged(why, "ERROR") * 2,
-        "b": "ERROR flaretune.site: data_path /no: there is no such file\n",
-        "a": None,
-    }
-    assert watched(("FINISHED:EXECUTION_EXCEPTION", None), logs=logs)[0] == 1
+@pytest.mark.parametrize("rounds", [[], [a_record(0)]], ids=["before the first round", "after it"])
+def test_why_a_job_failed_is_said(watched, capsys, rounds):
+    why = "round 1: 1 of 3 clients gave a usable fit reply and 3 are needed"
+    left = leaving(*rounds, failures=[("b", "data_path /no: there is no such file"), (SERVER, why), (SERVER, why)])
+    assert watched(("FINISHED:EXECUTION_EXCEPTION", None), leave=left)[0] == 1
     assert capsys.readouterr().out.splitlines() == [
+        *map(line_of, rounds),
         "reviews (new): FINISHED:EXECUTION_EXCEPTION",
         "b said: data_path /no: there is no such file",
         f"server said: {why}",
@@ -185,19 +212,19 @@ def test_why_a_job_failed_is_said(watched, capsys):
 
 def test_who_refused_a_job_is_said(watched, capsys):
     refusals = ["a: BYOC not permitted", "num_ok_sites 0 < required_min_sites 1"]
-    logs = RuntimeError("none")
-    watched(("FINISHED:FAILED_TO_RUN", None), deployed=["server: OK", *refusals], logs=logs)
+    deployed = ["server: OK", *refusals]
+    watched(("FINISHED:FAILED_TO_RUN", None), deployed=deployed, leave=RuntimeError("none"))
     assert capsys.readouterr().out.splitlines() == [
         "reviews (new): FINISHED:FAILED_TO_RUN",
         *(f"not deployed: {refusal}" for refusal in refusals),
-        "its logs cannot be read: none",
+        "its results cannot be read: none",
     ]
 
 
-def test_logs_that_are_not_given_change_nothing_else(watched, capsys):
-    assert watched(("FINISHED:COMPLETED", None), logs=RuntimeError("not authorized"))[0] == 0
+def test_results_that_are_not_given_change_nothing_else(watched, capsys):
+    assert watched(("FINISHED:COMPLETED", None), leave=RuntimeError("not authorized"))[0] == 0
     assert capsys.readouterr().out.splitlines() == [
-        "reviews (new): FINISHED:COMPLETED", "its logs cannot be read: not authorized"
+        "reviews (new): FINISHED:COMPLETED", "its results cannot be read: not authorized"
     ]  # fmt: skip
 
 

@@ -1,17 +1,17 @@
-"""Messages of real sites against the table of PRIVACY.md, and a search of their bytes for what must not be there."""
+"""Messages of real sites against docs/operations/privacy.md, and a search of their bytes for what must not be there."""
 
 import numpy as np
 import pytest
-from nvflare.apis.utils.decomposers import flare_decomposers
-from nvflare.app_common.decomposers import common_decomposers
-
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.flare import fedbpt_messages, lpfl_messages, messages
 from flaretune.flare.fedbpt_client import FedBPTTasks
 from flaretune.flare.fedbpt_controller import FedBPTController
 from flaretune.flare.lpfl_client import LPFLTasks
 from flaretune.flare.lpfl_controller import LPFLController
+from nvflare.apis.utils.decomposers import flare_decomposers
+from nvflare.app_common.decomposers import common_decomposers
+
+from flaretune.flare import fedbpt_messages, lpfl_messages, messages
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.lpfl.config import LPFLConfig
 from tests.flare.federation import federate
 from tests.flare.sending import serialised
 from tests.flare.sites_with_secrets import fields_of, secrets_in, write_secret_reviews

@@ -9,14 +9,14 @@ import pytest
 from safetensors.numpy import save
 
 from flaretune.errors import UserError
+from flaretune.methods.artifact_parts import PARTS, checksum
 from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
 from flaretune.methods.lpfl import artifact as adapters
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
-from flaretune.methods.artifact_parts import PARTS, checksum
 from flaretune.tasks.spec import TaskSpec
-from tests.methods.fedbpt.test_artifact import an_artifact, same
 from tests.fuzz.guard import fuzz
 from tests.fuzz.mutate import changed, damaged, to_json
+from tests.methods.fedbpt.test_artifact import an_artifact, same
 
 pytestmark = pytest.mark.slow
 

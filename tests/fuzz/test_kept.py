@@ -6,16 +6,16 @@ import shutil
 import numpy as np
 import pytest
 
+from flaretune.engine import checkpoint as checkpoints
+from flaretune.engine.checkpoint import load_checkpoint, save_checkpoint
+from flaretune.engine.resume import KeptRun
 from flaretune.errors import UserError
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
 from flaretune.privacy.release import FILE, PrivacySettings, Releases
-from flaretune.engine import checkpoint as checkpoints
-from flaretune.engine.checkpoint import load_checkpoint, save_checkpoint
-from flaretune.engine.resume import KeptRun
+from tests.engine.test_checkpoint import SETTINGS, a_checkpoint
 from tests.fuzz.guard import fuzz
 from tests.fuzz.mutate import changed, damaged, to_json
-from tests.engine.test_checkpoint import SETTINGS, a_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -100,8 +100,8 @@ def test_foreign_entries_of_a_checkpoint_folder_are_no_way_out_of_it(tmp_path):
 
 def test_damaged_soft_labels(tmp_path):
     states = KeptStates(tmp_path)
-    settings = SoftLabelSettings(0.5, "order", 1.0, 0, "as_is", 0.0, 1)
-    pool = SoftLabelPool(8, 2, settings, "a")
+    settings = SoftLabelSettings(0.5, "order")
+    pool = SoftLabelPool(8, 2, settings)
     pool.label(pool.wanted(), np.linspace(-1, 1, 16).reshape(8, 2), 2)
     states.save(2, pool.state())
     [file] = tmp_path.glob("*.safetensors")
@@ -109,7 +109,7 @@ def test_damaged_soft_labels(tmp_path):
 
     def load(data):
         file.write_bytes(data)
-        again = SoftLabelPool(8, 2, settings, "a")
+        again = SoftLabelPool(8, 2, settings)
         again.restore(states.load(2))
         return again
 
@@ -122,7 +122,7 @@ def test_damaged_soft_labels(tmp_path):
 
 
 def test_damaged_counts_of_noised_answers(tmp_path):
-    settings = PrivacySettings(1.0, 1.0, 1e-5, 0.0)
+    settings = PrivacySettings(1.0, 1.0, 0.0)
 
     good = Releases(settings, tmp_path)
     for _ in range(7):

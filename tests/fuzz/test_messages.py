@@ -5,14 +5,14 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from flaretune.methods.fedbpt.answers import SearchAnswer
+from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from nvflare.app_common.abstract.fl_model import FLModel
 
 from flaretune.flare import fedbpt_messages, lpfl_messages, messages
-from flaretune.methods.fedbpt.answers import SearchAnswer
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.local_search import LocalResult
-from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.model_server.protocol import Ask, ask_message, named, read_ask, read_logits
 from flaretune.tasks.evaluation import EvaluateAnswer, SetupAnswer

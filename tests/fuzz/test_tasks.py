@@ -2,11 +2,11 @@
 
 import pytest
 
-from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.config.client_flags import parse_site_flags
+from flaretune.config.client_flags import read_client_config
+from flaretune.config.files import read_options
 from flaretune.errors import UserError
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.tasks.spec import TaskSpec, available_tasks, load_task, parse_task, task_table
-from flaretune.config.toml_file import read_toml
 from tests.fuzz.guard import fuzz
 from tests.fuzz.mutate import as_values, changed, damaged
 
@@ -62,7 +62,7 @@ def test_damaged_options(tmp_path):
 
     def load(data):
         file.write_bytes(data)
-        return read_toml(file, LPFLConfig)
+        return read_options(file, LPFLConfig)[0]
 
     def check(options):
         assert all(type(value) in (str, int, float) for value in options.values())
@@ -71,7 +71,7 @@ def test_damaged_options(tmp_path):
 
     def load_site(data):
         file.write_bytes(data)
-        return parse_site_flags(LPFLConfig, ["--unlabelled", "4"], file)[0]
+        return read_client_config(LPFLConfig, ["--unlabelled", "4"], file)[0]
 
     def check_site(config):
         # k_shot, lora_alpha and soft_labels are not a site's to say: what is left is about its own data

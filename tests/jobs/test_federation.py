@@ -1,4 +1,4 @@
-"""The guide of jobs/federation, walked through on real NVFlare processes over mutual TLS, with a tiny model.
+"""The guide docs/operations/federation.md, walked through on real NVFlare processes over mutual TLS, with a tiny model.
 
 `make federation` does the same with the demo's model.
 """
@@ -21,7 +21,7 @@ from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
 pytestmark = pytest.mark.slow
-SITES = list(run_local.HOSPITALS)
+CLIENTS = list(run_local.HOSPITALS)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def said_by(output: Path, site: str) -> str:
 
 
 def is_watched(output: Path, job: str) -> bool:
-    """Whether `watch` has seen a job run, be it that the job tells of its sites already or that it does not yet."""
+    """Whether `watch` has seen a job run, be it that the job tells of its clients already or that it does not yet."""
     log = output / run_local.LOG
     line = rf"^{job} \(.*(RUNNING| of round )"
     return log.is_file() and re.search(line, log.read_text(encoding="utf-8"), re.M) is not None
@@ -77,9 +77,9 @@ def test_with_flaretune_installed(walk, tmp_path):
     output = tmp_path / "federation"
     first, longer = (json.loads((f / "summary.json").read_text(encoding="utf-8")) for f in results(output, "fedbpt"))
     [lpfl] = (json.loads((f / "summary.json").read_text(encoding="utf-8")) for f in results(output, "lpfl"))
-    assert [summary["sites"] for summary in (first, longer, lpfl)] == [SITES] * 3
+    assert [summary["clients"] for summary in (first, longer, lpfl)] == [CLIENTS] * 3
     assert [r["round"] for r in longer["rounds"]] == list(range(7))
-    for name in ("round", "accuracy", "dev_accuracy", "site_fitness", "bytes_up"):  # gone on, not done again
+    for name in ("round", "accuracy", "validation_accuracy", "client_metrics", "bytes_up"):  # gone on, not done again
         assert [r[name] for r in longer["rounds"]][:5] == [r[name] for r in first["rounds"]]
     assert said.count("accuracy ") == 3
 
@@ -91,8 +91,8 @@ def test_with_flaretune_installed(walk, tmp_path):
         sent = {file.name for file in (job.parents[1] / "job").rglob("*") if file.is_file()}
         assert not [name for name in sent if name.endswith(".py")]
     assert len(re.findall(r"^great \(1\) |^terrible \(0\) ", log, re.MULTILINE)) == 4  # two texts, prompt and adapter
-    for site in SITES:
-        assert "invoking task executor SiteExecutor" in said_by(output, site)
+    for client in CLIENTS:
+        assert "invoking task executor ClientExecutor" in said_by(output, client)
     assert log.count("FINISHED:COMPLETED") == 3  # of `watch`
     for number, last in (*((n, 4) for n in range(5)), *((n, 2) for n in range(3)), (5, 6), (6, 6)):
         assert log.count(f"\nround {number}/{last} ") == 1
@@ -116,11 +116,11 @@ def test_with_code_that_jobs_carry_ended_in_the_middle(walk, tmp_path):
 
     [fedbpt] = results(output, "fedbpt")
     summary = json.loads((fedbpt / "summary.json").read_text(encoding="utf-8"))
-    assert summary["sites"] == SITES
-    assert [len(r["sites"]) for r in summary["rounds"]] == [3] * 5
+    assert summary["clients"] == CLIENTS
+    assert [len(r["clients"]) for r in summary["rounds"]] == [3] * 5
     for site, file in run_local.HOSPITALS.items():
         folders = output / site / "venv" / "lib"
         assert not list(folders.glob("python*/site-packages/flaretune*"))  # the job brought it
         own = (output / site / site / "local" / "flaretune.toml").read_text(encoding="utf-8")
         assert f'data_path = "{output}/data/{site}/{file}"' in own
-        assert "of this site's own ../../local/flaretune.toml: data_path, model_name, device" in said_by(output, site)
+        assert "of this client's own ../../local/flaretune.toml: data_path, model_name, device" in said_by(output, site)

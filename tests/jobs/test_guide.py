@@ -1,4 +1,4 @@
-"""The guide of jobs/federation, and how it is read; test_federation.py runs it."""
+"""The guide docs/operations/federation.md, and how it is read; test_federation.py runs it."""
 
 import re
 import shlex
@@ -8,9 +8,10 @@ import guide
 import pytest
 import run_local
 
+from flaretune.cli.jobs import JobConfig, parse, read_preset
 from flaretune.config.options import build
 from flaretune.errors import UserError
-from flaretune.cli.jobs import FEDBPT, LPFL, JobConfig, parse, read_preset
+from flaretune.methods.registry import METHODS
 from tests.jobs_for_tests import REPOSITORY
 
 BLOCKS = guide.read_blocks(run_local.GUIDE)
@@ -54,12 +55,12 @@ def test_the_table_names_the_variables_that_each_party_has(tmp_path, monkeypatch
             assert asked_for <= parties[name].environment.keys()
 
 
-@pytest.mark.parametrize(("method", "name"), [(FEDBPT, "fedbpt"), (LPFL, "lpfl")])
-def test_the_guide_s_jobs_are_named_as_it_says_and_leave_to_sites_what_is_theirs(method, name):
+@pytest.mark.parametrize(("method", "name"), [(METHODS["fedbpt"], "fedbpt"), (METHODS["lpfl"], "lpfl")])
+def test_the_guide_s_jobs_are_named_as_it_says_and_leave_to_clients_what_is_theirs(method, name):
     options = read_preset(method, str(REPOSITORY / "jobs" / "federation" / f"{name}.toml"))
     assert f"jobs/{options['name']})" in TEXT
-    build(method.site, options)
-    assert build(method.server, options).min_clients == len(run_local.HOSPITALS)
+    build(method.client_config, options)
+    assert build(method.server_config, options).min_clients == len(run_local.HOSPITALS)
     assert not {"data_path", "unlabelled_path", "device", "dataset"} & options.keys()
 
 
@@ -69,9 +70,9 @@ def test_proof_of_concept_in_three_commands(monkeypatch):
     commands = [shlex.split(line) for line in block.commands.splitlines()]
     assert len(commands) == 3
     assert commands[1][:2] == ["python", "jobs/fedbpt_job.py"]
-    job = build(JobConfig, parse(FEDBPT, commands[1][2:]))
+    job = build(JobConfig, parse(METHODS["fedbpt"], commands[1][2:]))
     assert job.env == "poc"
-    assert commands[2][:5] == ["python", "-m", "flaretune", "predict", "--prompt"]
+    assert commands[2][:5] == ["python", "-m", "flaretune", "predict", "--result"]
     assert Path(commands[2][5]).parent == Path(job.output)
 
 
@@ -84,9 +85,9 @@ def test_proof_of_concept_in_three_commands(monkeypatch):
         ),
         ("\n**sits:**\n```sh\nls\n```\n", "guide.md:3: '**sits:**' above the block does not say who"),
         ("**if installed:**\n```sh\nls\n```\n", "'**if installed:**' above the block does not say who"),
-        ("**sites:**\n\n```sh\nls\n```\n", "guide.md:3: '' above the block"),
-        ("**sites:**\n```bash\nls\n```\n", "guide.md:2: ```bash begins no block of commands; write ```sh"),
-        ("**sites:**\n```sh\nls\n", "guide.md:2: the block has no end"),
+        ("**clients:**\n\n```sh\nls\n```\n", "guide.md:3: '' above the block"),
+        ("**clients:**\n```bash\nls\n```\n", "guide.md:2: ```bash begins no block of commands; write ```sh"),
+        ("**clients:**\n```sh\nls\n", "guide.md:2: the block has no end"),
     ],
 )
 def test_a_guide_that_cannot_be_followed_is_refused(text, sentence, tmp_path):
@@ -99,9 +100,9 @@ def test_a_guide_that_cannot_be_followed_is_refused(text, sentence, tmp_path):
 def test_blocks_are_read_in_order_with_their_sections(tmp_path):
     file = tmp_path / "guide.md"
     file.write_text(
-        "# T\n## 1. A\n**server, sites:**\n```sh\na\n\nb\n```\n## 2. B\n**sites, if carried:**\n```sh\nc\n```\n",
+        "# T\n## 1. A\n**server, clients:**\n```sh\na\n\nb\n```\n## 2. B\n**clients, if carried:**\n```sh\nc\n```\n",
         "utf-8",
     )
     first, second = guide.read_blocks(file)
-    assert (first.section, first.commands, first.line, first.parties) == ("1. A", "a\n\nb", 4, ["server", "sites"])
+    assert (first.section, first.commands, first.line, first.parties) == ("1. A", "a\n\nb", 4, ["server", "clients"])
     assert (second.section, second.runs("carried"), second.runs("installed")) == ("2. B", True, False)

@@ -75,6 +75,6 @@ def test_the_notebook_goes_from_a_csv_to_a_prediction(tmp_path):
 
     results = place / "runs" / "tutorial" / "server" / "simulate_job" / "flaretune"
     summary = read_summary(results)
-    assert summary["sites"] == ["site-1", "site-2"]
+    assert summary["clients"] == ["site-1", "site-2"]
     prompt = load_prompt(results / "best_prompt.safetensors")
     assert prompt.spec.causal == load_task(place / "product_reviews.toml").causal

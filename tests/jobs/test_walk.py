@@ -118,11 +118,11 @@ GUIDE = """
 ```sh
 mkdir kits && for name in localhost hospital-a hospital-b hospital-c; do echo "kit of $name" > "kits/$name.tgz"; done
 ```
-**server, sites:**
+**server, clients:**
 ```sh
 cat "$SITE.tgz" >> ../said
 ```
-**sites, if installed:**
+**clients, if installed:**
 ```sh
 exit 7
 ```
@@ -162,13 +162,15 @@ def test_every_party_gets_its_kit_and_runs_what_is_its_own(small, tmp_path, caps
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("sites_say", [False, True])
-def test_a_step_that_fails_is_one_sentence(sites_say, small, tmp_path, capsys, monkeypatch):
-    if sites_say:
-        found = [("hospital-a", "no such file"), ("log.txt", "not a site")]
-        monkeypatch.setattr(run_local, "error_sentences", lambda folder: iter(found))
+@pytest.mark.parametrize("clients_say", [False, True])
+def test_a_step_that_fails_is_one_sentence(clients_say, small, tmp_path, capsys):
+    """With what clients have recorded as wrong in the folders of their jobs, if they have."""
+    if clients_say:
+        record = """mkdir -p ../hospital-a/run && echo '{"who": "hospital-a", "sentence": "no such file"}' > """
+        guide = GUIDE.replace("echo one", f"{record} ../hospital-a/run/errors.jsonl")
+        (tmp_path / "guide.md").write_text(guide, encoding="utf-8")
     assert small() == 1
-    reason = "hospital-a said: no such file" if sites_say else "its last words were 'two'"
+    reason = "hospital-a said: no such file" if clients_say else "its last words were 'two'"
     assert capsys.readouterr().err == (
         f"error: guide.md:17, '2. Job', run by administrator: it ended with status 1; {reason}; "
         f"all that was said is in {tmp_path / 'out' / 'log.txt'}\n"

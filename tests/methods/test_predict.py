@@ -9,33 +9,35 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.data.load import load_file
 from flaretune.errors import UserError
+from flaretune.methods.base import ClientContext
+from flaretune.methods.classifier import score
 from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
-from flaretune.flare.fedbpt_client import set_up
-from flaretune.methods.classifier import load_classifier, score
+from flaretune.methods.fedbpt.client import open_client
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.registry import load_classifier
 from flaretune.seeding import derive_seed
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
 DIM = 12
-SITES = ["a", "b"]
+CLIENTS = ["a", "b"]
 TEXTS = [{"sentence": text} for text in ("a moving and funny film", "the plot is dull", "a bright , lovely cast")]
 
 
 def save_found_prompt(folder: Path, model: Path, data: Path, **options) -> tuple[Path, list]:
-    """What a job with two sites would save for some search point, and these sites."""
+    """What a job with two clients would save for some search point, and these clients."""
     config = FedBPTConfig(
         model_name=str(model), dataset=str(data), dtype="float32", k_shot=4, intrinsic_dim=DIM, eval_clients="all",
         **{"n_prompt_tokens": 3, "seed": 5, "alpha": 2.0, "sigma": 0.5, **options},
     )  # fmt: skip
-    sites, answers = zip(*(set_up(config, name, SITES) for name in SITES), strict=True)
-    settings = answers[0].settings
+    clients = [open_client(config, ClientContext(name, CLIENTS, folder / name)) for name in CLIENTS]
+    settings = clients[0].initialize().settings
     point = np.random.default_rng(1).standard_normal(DIM).astype(np.float32)
     file = folder / "best_prompt.safetensors"
     save_prompt(PromptArtifact(point, settings["task"], settings["options"], settings["model"], {}), file)
-    return file, sites
+    return file, clients
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +71,11 @@ def test_probabilities_are_those_of_the_library_s_model_with_the_prompt_in_its_e
     ("family", "options"),
     [("llama", {"prompt_position": "suffix"}), ("roberta", {"cat_or_add": "add"}), ("roberta", {"cat_or_add": "cat"})],
 )
-def test_the_score_on_the_test_file_is_what_the_sites_counted(tmp_path, data, request, family, options):
-    """Though the sites shared the texts out, and asked with other batches and cached texts."""
-    file, sites = save_found_prompt(tmp_path, request.getfixturevalue(family), data, **options)
+def test_the_score_on_the_test_file_is_what_the_clients_counted(tmp_path, data, request, family, options):
+    """Though the clients shared the texts out, and asked with other batches and cached texts."""
+    file, clients = save_found_prompt(tmp_path, request.getfixturevalue(family), data, **options)
     point = load_prompt(file).point
-    counted = sum(site.evaluate(point).evaluation.test for site in sites)
+    counted = sum(client.evaluate({"mean": point}).evaluation.test for client in clients)
     classifier = load_classifier(file, dtype="float32", device="cpu")
     examples = load_file(classifier.spec, data / "validation.csv")
     probabilities = classifier.probabilities(examples.texts)
@@ -141,7 +143,7 @@ def test_another_model_is_refused(tmp_path, llama, roberta, data):
     ("changes", "message"),
     [
         ({"alpha": None}, r"another version of flaretune \(.*alpha"),
-        ({"n_prompt_tokens": "3"}, "--n_prompt_tokens '3': must be of type int"),
+        ({"n_prompt_tokens": "3"}, "--n_prompt_tokens '3': must be a whole number"),
         ({"n_prompt_tokens": 0}, "--n_prompt_tokens 0: must be at least 1"),
     ],
 )

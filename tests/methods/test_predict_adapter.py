@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.methods.lpfl.artifact import AdapterArtifact, save_adapter
-from flaretune.methods.classifier import load_classifier
+from flaretune.methods.registry import load_classifier
 from tests.adapters_for_tests import random_adapter
 from tests.models_for_tests import save_tiny_model
 from tests.tasks_for_tests import review_task
@@ -63,7 +63,7 @@ def save(artifact: AdapterArtifact, folder: Path) -> Path:
         ("gpt2", {}),
         ("roberta", {}),
         ("llama", {"freeze_a": 1, "lora_rank": 2, "lora_alpha": 3.0}),  # A is another than what the seed draws
-        ("llama", {"target_modules": "all-linear", "lora_dropout": 0.5, "gradient_checkpointing": 1}),
+        ("llama", {"target_modules": "all-linear", "gradient_checkpointing": 1}),
         ("gpt2", {"target_modules": "all-linear"}),
         ("roberta", {"target_modules": "all-linear"}),
         ("roberta", {"target_modules": "key,attention.output.dense"}),
@@ -155,7 +155,7 @@ def test_an_adapter_with_other_arrays_than_its_options_give_is_refused(tmp_path,
     ("changes", "message"),
     [
         ({"lora_rank": None}, r"best_adapter was written by another version of flaretune \(.*lora_rank"),
-        ({"lora_rank": "8"}, "--lora_rank '8': must be of type int"),
+        ({"lora_rank": "8"}, "--lora_rank '8': must be a whole number"),
         ({"lora_alpha": 0.0}, "--lora_alpha 0.0: must be above 0"),
     ],
 )

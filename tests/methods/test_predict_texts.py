@@ -38,6 +38,16 @@ def test_score_uses_the_task_s_metric():
     assert result.value == 2 * 1 / (2 * 1 + 1 + 1)  # one true positive, one false, one missed
 
 
+def test_score_by_macro_f1():
+    result = score(review_task(metric="macro_f1"), np.eye(2)[[0, 0, 0, 1]], np.array([0, 0, 1, 1]))
+    assert (result.metric, result.value) == ("macro_f1", pytest.approx((4 / 5 + 2 / 3) / 2))
+
+
+def test_score_where_the_metric_has_no_value():
+    result = score(review_task(metric="f1", positive_class=1), np.eye(2)[[0, 0]], np.array([0, 0]))
+    assert (result.value, result.n, result.correct_by_class) == (None, 2, (2, 0))
+
+
 def test_score_of_a_file_without_one_class():
     result = score(pair_task(), np.eye(3)[[0, 0]], np.array([0, 1]))
     assert (result.n_by_class, result.correct_by_class) == ((1, 1, 0), (1, 0, 0))

@@ -171,13 +171,13 @@ def test_nobody_there_and_no_token(free_port):
 def test_an_answer_that_does_not_come_in_time():
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
         connection = Connection(f"http://127.0.0.1:{silent.getsockname()[1]}", "token", patience=0, answer_seconds=0.2)
-        with pytest.raises(UserError, match=r"no answer within 0\.2 seconds; .* --lm_timeout"):
+        with pytest.raises(UserError, match=r"no answer within 0\.2 seconds; .* --model_server_timeout"):
             connection.send(Query(named({}), None, None))
 
 
 def test_a_client_loads_neither_torch_nor_transformers():
     code = (
-        "import sys, flaretune.flare.fedbpt_client, flaretune.methods.fedbpt.client, flaretune.flare.site_script\n"
+        "import sys, flaretune.methods.fedbpt.client, flaretune.flare.client_script\n"
         "print([m for m in ('torch', 'transformers', 'peft', 'litserve') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)

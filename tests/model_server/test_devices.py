@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from flaretune.config.model_server import ServiceConfig
-from flaretune.models import load
 from flaretune.model_server import server, worker
+from flaretune.models import load
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ import psutil
 import pytest
 import requests
 
-from flaretune.config.options import build
 from flaretune.config.model_server import ServiceConfig
+from flaretune.config.options import build
 from flaretune.errors import UserError
-from flaretune.models.prompted import open_prompted_model
 from flaretune.model_server.client import is_ready, open_remote_model
 from flaretune.model_server.launch import running_model_server
 from flaretune.model_server.token import TOKEN_VARIABLE
+from flaretune.models.prompted import open_prompted_model
 from tests.model_server.conftest import EXAMPLES, POINTS, SETTINGS
 from tests.tasks_for_tests import review_task
 

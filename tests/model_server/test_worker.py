@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from flaretune.model_server.protocol import Query, black_box_content, named, read_logits, texts_content
+from flaretune.model_server.worker import LatestKept, Worker
 from flaretune.models.black_box import BlackBox
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompted import open_prompted_model
-from flaretune.model_server.protocol import Query, black_box_content, named, read_logits, texts_content
-from flaretune.model_server.worker import LatestKept, Worker
 from tests.model_server.conftest import EXAMPLES, POINTS, SETTINGS
 from tests.tasks_for_tests import review_task
 
@@ -162,7 +162,7 @@ def test_the_oldest_make_room(model_folders):
 
 
 def test_texts_of_rounds_that_have_passed_give_their_memory_to_new_ones(model_folders):
-    """As at a site with a model of its own, so that the numbers stay those of --lm local."""
+    """As at a client with a model of its own, so that the numbers stay those of --lm local."""
     folder = model_folders["gemma3"]
     worker = worker_of(folder, cache_mb=1)
     for round_number in range(60):

@@ -83,7 +83,7 @@ def test_a_model_that_does_not_fit_into_a_gpu_says_so(tiny, monkeypatch):
 
     folder = str(tiny("roberta"))
     monkeypatch.setattr(torch.nn.Module, "to", no_memory)
-    with pytest.raises(UserError, match=r"does not fit into what is free of the memory of cpu; .* --share_lm 1"):
+    with pytest.raises(UserError, match=r"does not fit into what is free of the memory of cpu; .* --share_model 1"):
         load_pretrained(folder, "float32", "cpu")
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.models.label_head import at_answers
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model

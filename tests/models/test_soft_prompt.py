@@ -46,7 +46,7 @@ def test_the_projection_depends_on_the_seed_alone():
 
 
 def test_the_projection_is_the_same_with_every_version_of_numpy():
-    """Sites draw it for themselves, and a saved prompt is a search point: another A would make it worthless."""
+    """Clients draw it for themselves, and a saved prompt is a search point: another A would make it worthless."""
     projection = SoftPrompt(2, 3, 4, embedding_std=0.5, alpha=2.0, sigma0=0.25, seed=42).projection
     first, last = [-0.87506104, 0.115416855, -4.295242, 2.426975], [1.2501838, -1.1757786, 3.3495944, 2.7923603]
     np.testing.assert_allclose(projection[0], first, rtol=1e-6)

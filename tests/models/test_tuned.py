@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.config.options import as_dict, build
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.models.tuned import TuneSettings, open_tuned_model
 from tests.tasks_for_tests import review_task
 
@@ -25,7 +25,7 @@ TEXTS = [{"sentence": text} for text in ("a moving and funny film", "nothing hap
 )
 def test_auto_is_what_the_processor_has_instructions_for(tiny, monkeypatch, tuning, instructions, computed_in, held_in):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
-    settings = build(TuneSettings, as_dict(LPFLConfig(unlabelled_path="at the site.csv", tuning=tuning)))
+    settings = build(TuneSettings, as_dict(LPFLConfig(unlabelled_path="at the client.csv", tuning=tuning)))
 
     def opened(dtype):
         torch.manual_seed(3)  # of the new adapter

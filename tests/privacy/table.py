@@ -1,4 +1,4 @@
-"""The table of PRIVACY.md, for the tests that hold it against messages."""
+"""The table of docs/operations/privacy.md, for the tests that hold it against messages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-FILE = Path(__file__).parents[2] / "PRIVACY.md"
+FILE = Path(__file__).parents[2] / "docs" / "operations" / "privacy.md"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; `answer` is all, evaluation, setup, search or train."""
+    """A line of the table; `result` is all, evaluation, setup, search or train."""
 
-    answer: str
+    result: str
     field: str
     kind: str
     with_noise: str

@@ -49,10 +49,10 @@ def test_nothing_sent_costs_nothing():
 
 def test_what_is_told():
     assert account({}, 0) is None
-    assert account({"dp_noise": 0.0, "dp_clip": 1.0, "dp_delta": 1e-5}, 3) is None
-    told = account({"dp_noise": 1.5, "dp_clip": 2.0, "dp_delta": 1e-5, "dp_public_test": 1}, 4)
+    assert account({"dp_noise": 0.0, "dp_clip": 1.0}, 3) is None
+    told = account({"dp_noise": 1.5, "dp_clip": 2.0, "dp_public_test": 1}, 4)
     assert told["epsilon"] == pytest.approx(epsilon(1.5, 1e-5, 4), abs=1e-4)
     assert (told["noise_deviation"], told["releases"], told["public_test"]) == (6.0, 4, True)
     assert sentence({**told, "epsilon": 8.25}) == (
-        "ε = 8.25, δ = 1e-05 for all that a site sends (all data of one site, replaced by other data), 4 noised answers"
+        "ε = 8.25, δ = 1e-05 for all that a client sends (all data of one client, replaced by other data), 4 noised results"
     )

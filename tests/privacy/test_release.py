@@ -1,4 +1,4 @@
-"""Clipping, noise and the count of noised answers."""
+"""Clipping, noise and the count of noised results."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from flaretune.privacy.accountant import epsilon
 from flaretune.privacy.release import FILE, PrivacySettings, Releases
 
 BASE = {"a": np.full((2, 3), 5.0), "b": np.arange(4.0)}
-SETTINGS = PrivacySettings(dp_noise=0.5, dp_clip=2.0, dp_delta=1e-5, dp_epsilon=0.0)
+SETTINGS = PrivacySettings(dp_noise=0.5, dp_clip=2.0, dp_epsilon=0.0)
 
 
 def said(count) -> str:
@@ -64,7 +64,7 @@ def test_every_number_gets_noise_of_dp_noise_times_twice_dp_clip(tmp_path):
     assert np.mean(np.abs(got) < 4.0) == pytest.approx(0.9545, abs=0.006)
 
 
-def test_noise_is_another_at_every_answer_and_site_and_follows_no_seed(tmp_path):
+def test_noise_is_another_at_every_answer_and_client_and_follows_no_seed(tmp_path):
     first, second = Releases(SETTINGS, tmp_path / "1"), Releases(SETTINGS, tmp_path / "2")
     np.random.seed(0)
     sent = [first.release(BASE, BASE), first.release(BASE, BASE)]
@@ -95,27 +95,19 @@ def test_the_count_outlives_the_process(tmp_path):
 )
 def test_a_damaged_count_is_refused(tmp_path, text):
     (tmp_path / FILE).write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=f"{FILE}, this site's count of noised answers, is damaged"):
+    with pytest.raises(UserError, match=f"{FILE}, this client's count of noised results, is damaged"):
         Releases(SETTINGS, tmp_path)
 
 
-def test_a_site_s_limit(tmp_path):
-    """Two answers are within the ε of two, a third is not, and neither is a run of three."""
+def test_a_client_s_limit(tmp_path):
+    """Two results are within the ε of two, a third is not, and neither is a run of three."""
     limit = epsilon(0.5, 1e-5, 2) + 0.01
-    releases = Releases(PrivacySettings(0.5, 2.0, 1e-5, limit), tmp_path)
+    releases = Releases(PrivacySettings(0.5, 2.0, limit), tmp_path)
     releases.check(2)
-    with pytest.raises(UserError, match=r"--dp_epsilon .*: after 3 answers with --dp_noise 0.5 ε is "):
+    with pytest.raises(UserError, match=r"--dp_epsilon .*: after 3 results with --dp_noise 0.5 ε is "):
         releases.check(3)
     for _ in range(2):
         releases.release(BASE, BASE)
-    with pytest.raises(UserError, match="more than this site allows"):
+    with pytest.raises(UserError, match="more than this client allows"):
         releases.release(BASE, BASE)
     assert releases.count == 2
-
-
-def test_a_job_s_large_delta_does_not_widen_a_site_s_limit(tmp_path):
-    """ε of one answer is above the limit at 1e-5, and far below it at 0.5."""
-    limit = epsilon(0.5, 1e-5, 1) - 0.01
-    assert epsilon(0.5, 0.5, 1) < limit / 2
-    with pytest.raises(UserError, match="at δ = 1e-05, which is more than this site allows"):
-        Releases(PrivacySettings(0.5, 2.0, 0.5, limit), tmp_path).check(1)

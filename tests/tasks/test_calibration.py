@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from flaretune.errors import UserError
-from flaretune.tasks import calibration
 from flaretune.methods.artifact_parts import saved_prior
+from flaretune.tasks import calibration
 
 
-def test_the_prior_is_the_mean_probability_over_the_texts_of_all_sites():
+def test_the_prior_is_the_mean_probability_over_the_texts_of_all_clients():
     thirds, quarters = np.log([[2.0, 1.0]]), np.log([[3.0, 1.0], [1.0, 3.0]])
     masses = [calibration.mass(thirds), calibration.mass(quarters + 1000.0)]
     np.testing.assert_allclose(masses, [[2 / 3, 1 / 3], [1.0, 1.0]])

@@ -8,7 +8,7 @@ import pytest
 
 from flaretune.data.encode import Encoder
 from flaretune.data.load import load_split
-from flaretune.data.site_data import Split, share_of_common_set
+from flaretune.data.shares import Split, share_of_common_set
 from flaretune.models.load import load_outline
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model

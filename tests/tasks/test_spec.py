@@ -56,6 +56,11 @@ def test_sst2_is_as_published():
     assert spec.n_classes == 2
 
 
+def test_a_task_may_be_judged_by_macro_f1(tmp_path):
+    spec = load_task(write(tmp_path, GOOD.replace('metric = "accuracy"', 'metric = "macro_f1"')))
+    assert (spec.metric, spec.positive_class) == ("macro_f1", None)
+
+
 def test_the_demo_task_lies_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path))
     spec = load_task("movie_reviews")
@@ -107,6 +112,7 @@ def test_unknown_task_lists_the_available_and_the_nearest():
         ('metric = "accuracy"', 'metric = "f1"', "'f1' needs positive_class"),
         ('metric = "accuracy"', 'metric = "f1"\npositive_class = 2', "positive_class 2 .* 0 to 1"),
         ('metric = "accuracy"', 'metric = "accuracy"\npositive_class = 1', "positive_class has no meaning"),
+        ('metric = "accuracy"', 'metric = "macro_f1"\npositive_class = 1', "no meaning for metric 'macro_f1'"),
         ('["sentence"]', '"sentence"', "'text_columns' must be a list of strings, not 'sentence'"),
         ('["sentence"]', "[]", "text_columns is empty"),
         ('["sentence"]', '["sentence", "mask"]', "'mask' cannot be a field"),

@@ -16,7 +16,7 @@ RULES: dict[str, AggregationRule] = {
         Median(),
     )
 }
-FORMER_NAMES = {"plain": "mean"}  # until 0.x; jobs and checkpoints of earlier versions have it
+FORMER_NAMES = {"plain": "mean"}  # which jobs and checkpoints of version 0.1 have
 
 
 def find_rule(name: str) -> AggregationRule:

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.authoring.checking import Checking, Rows
+from flaretune.authoring.report import LabelWord, Lengths, ModelReport, Report
 from flaretune.config.options import as_dict, build
 from flaretune.data.encode import Encoder
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
+from flaretune.methods.classifier import score
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.models.load import Pretrained, load_outline
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
 from flaretune.models.verbalizer import look_up
-from flaretune.authoring.checking import Checking, Rows
-from flaretune.authoring.report import LabelWord, Lengths, ModelReport, Report
-from flaretune.methods.classifier import score
 from flaretune.softmax import softmax
 from flaretune.tasks.checks import alternatives, label_key
 from flaretune.tasks.spec import Draft, Source, TaskSpec, Wording

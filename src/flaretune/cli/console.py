@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flaretune.errors import UserError, lack_of_memory
+from flaretune.host import write_nowhere
 
 Item = TypeVar("Item")
 STOPPED = 130  # exit status after Ctrl-C, as shells have it
@@ -37,8 +37,13 @@ def add_command(
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """`parse_args`, which exits after a wrong flag (status 2) or a help text, whether anybody reads that or not."""
+    return leaving_well(lambda: parser.parse_args(argv))
+
+
+def leaving_well(parse: Callable[[], Item]) -> Item:
+    """What reads a command line, and may exit after a help text that nobody reads to its end."""
     try:
-        return parser.parse_args(argv)
+        return parse()
     except SystemExit as stop:
         status = stop.code
     raise SystemExit(run(lambda: status))
@@ -77,12 +82,6 @@ def _told(sentence: str, debug: bool) -> int:
         traceback.print_exc()
     print(f"error: {printable(sentence)}", file=sys.stderr)
     return 1
-
-
-def write_nowhere() -> None:
-    """Let what is still to be printed vanish: who reads the output, such as `head`, has seen enough."""
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def check_output(file: Path | None) -> None:

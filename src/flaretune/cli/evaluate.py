@@ -28,6 +28,7 @@ def evaluate(args: argparse.Namespace) -> None:
     """Print the metric on a labelled file, and the correct predictions per class."""
     from flaretune.data.load import load_file
     from flaretune.methods.classifier import score
+    from flaretune.tasks.metrics.registry import value_text
 
     saved = read_result(args)
     spec = saved.spec
@@ -35,7 +36,7 @@ def evaluate(args: argparse.Namespace) -> None:
     classifier = open_result(saved, args)
     words = words_of(classifier)
     probabilities = classifier.probabilities(examples.texts, progress(args.quiet))
-    found = {saved.loader.noun: score(spec, probabilities, examples.labels)}
+    found = {saved.method.kind: score(spec, probabilities, examples.labels)}
     if args.zero_shot:
         found["zero_shot"] = score(spec, classifier.zero_shot(examples), examples.labels)
     if args.json:
@@ -50,4 +51,4 @@ def evaluate(args: argparse.Namespace) -> None:
                 words, spec.label_values, result.correct_by_class, result.n_by_class, strict=True
             )
         )
-        print(f"{name.replace('_', '-'):<10} {result.metric} {result.value:.4f}   correct: {by_class}")
+        print(f"{name.replace('_', '-'):<10} {value_text(result.metric, result.value)}   correct: {by_class}")

@@ -6,13 +6,15 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from flaretune.config.options import add_flags, build
-from flaretune.config.shared import SiteConfig
+from flaretune.config.client import ClientConfig
+from flaretune.config.flags import add_flags
+from flaretune.config.options import build
 
 if TYPE_CHECKING:
-    from flaretune.methods.classifier import Classifier, Saved
+    from flaretune.methods.classifier import Classifier
+    from flaretune.methods.registry import Saved
 
-PLACE_OPTIONS = ("dtype", "device")  # of SiteConfig: how the model is run here
+PLACE_OPTIONS = ("dtype", "device")  # of ClientConfig: how the model is run here
 OLD_FLAGS = ("prompt", "adapter")  # of version 0.1, taken for one release
 
 
@@ -32,12 +34,12 @@ def add_result_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the model that it was found with: hub id or folder (default: where it was then)",
     )
-    add_flags(parser, SiteConfig, only=PLACE_OPTIONS)
+    add_flags(parser, ClientConfig, only=PLACE_OPTIONS)
 
 
 def read_result(args: argparse.Namespace) -> Saved:
     """What the flags name, without its model, so that what is wrong with texts can be said at once."""
-    from flaretune.methods.classifier import load_saved
+    from flaretune.methods.registry import load_saved
 
     for name in OLD_FLAGS:
         if (path := getattr(args, name)) is not None:
@@ -48,10 +50,10 @@ def read_result(args: argparse.Namespace) -> Saved:
 
 def open_result(saved: Saved, args: argparse.Namespace) -> Classifier:
     """The same with its model."""
-    site = build(SiteConfig, {name: value for name, value in vars(args).items() if name in PLACE_OPTIONS})
-    return saved.open(args.model_name, site.dtype, site.device)
+    client = build(ClientConfig, {name: value for name, value in vars(args).items() if name in PLACE_OPTIONS})
+    return saved.open(args.model_name, client.dtype, client.device)
 
 
 def words_of(classifier: Classifier) -> list[str]:
     """The label words by class, as a person writes them."""
-    return list(classifier.spec.wording(classifier.kind).names)
+    return classifier.spec.class_names(classifier.kind)

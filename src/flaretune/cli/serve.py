@@ -9,14 +9,17 @@ import sys
 from typing import Any
 
 from flaretune.cli.console import add_command
-from flaretune.config.model_server import GROUPS, ServiceConfig
-from flaretune.config.options import add_flags, build
+from flaretune.config.flags import add_flags
+from flaretune.config.groups import GROUPS
+from flaretune.config.model_server import ServiceConfig
+from flaretune.config.old_names import renew
+from flaretune.config.options import build
 from flaretune.model_server.token import TOKEN_VARIABLE, token_of_environment
 
 
 def add_serve(commands: Any) -> None:
     """Add the command."""
-    help = "load a model once for all FedBPT clients on this machine, which use it with --lm"
+    help = "load a model once for all FedBPT clients on this machine, which use it with --model_server"
     add_flags(add_command(commands, "serve", serve, help), ServiceConfig, groups=GROUPS)
 
 
@@ -24,7 +27,10 @@ def serve(args: argparse.Namespace) -> None:
     """Run the model server until it is told to stop; ends the process."""
     from flaretune.model_server.server import serve as run_server
 
-    config = build(ServiceConfig, vars(args))
+    options, sentences = renew(vars(args), ServiceConfig)
+    for sentence in sentences:
+        print(f"warning: {sentence}", file=sys.stderr)
+    config = build(ServiceConfig, options)
     token = token_of_environment()
     if not token:
         token = secrets.token_urlsafe(24)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from flaretune.cli.console import add_command, add_manners, printable
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.config.options import add_flags, build
+from flaretune.config.flags import add_flags
+from flaretune.config.options import build
 from flaretune.errors import UserError
+from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.tasks.spec import available_tasks, load_task, local_tasks, task_file
 
 # Of a job, what decides how much room a text has, and how the model is run.

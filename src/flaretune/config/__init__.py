@@ -1,1 +1,1 @@
-"""The options of the jobs, from which flags, defaults, help texts and checks are made."""
+"""Every option, defined once: flags, template keys, recipe arguments and `docs/reference/options.md` come from here."""

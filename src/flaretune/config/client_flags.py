@@ -1,77 +1,72 @@
-"""The flags of a site's script, and what a site says for itself in a file of its own."""
+"""The flags of a client's script, and what a client says for itself in a file of its own."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flaretune.cache import in_cache
-from flaretune.config.options import add_flags, build
-from flaretune.config.retired_options import add_retired_flags, answer_retired
-from flaretune.config.shared import GROUPS, PATHS, SiteConfig
-from flaretune.config.toml_file import read_toml
-from flaretune.errors import UserError
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.config.client import PATHS, ClientConfig
+from flaretune.config.files import read_options
+from flaretune.config.flags import add_flags, read_flags
+from flaretune.config.groups import GROUPS
+from flaretune.config.options import build, check_values
+from flaretune.errors import UserError, shown
 
-SiteKind = TypeVar("SiteKind", bound=SiteConfig)
+ClientKind = TypeVar("ClientKind", bound=ClientConfig)
 
 
-def parse_site_flags(
-    config: type[SiteKind], argv: Sequence[str], site_file: Path | None = None
-) -> tuple[SiteKind, list[str]]:
-    """Read the flags of a site's script, and what the site says for itself.
+def read_client_config(
+    config: type[ClientKind],
+    argv: Sequence[str],
+    client_file: Path | None = None,
+    methods: Sequence[type[ClientConfig]] = (),
+) -> tuple[ClientKind, list[str]]:
+    """Read the flags of a client's script, and what the client says for itself.
 
     Args:
         config: the method's.
-        argv: the flags, which the job's author has written.
-        site_file: a TOML file of the site's own options, which go before the job's; None or a file that is not there
-            for none.
+        argv: the flags, which the job's author has written: a file of them (``--config``), options, which go
+            before it, or both.
+        client_file: a TOML file of the client's own options, which go before the job's; None or a file that is not
+            there for none.
+        methods: those of all methods, which may stand in the client's file.
 
     Returns:
-        The config, and sentences on where options come from or that they have no meaning any more.
+        The config, and sentences on where options come from, on old names and on what has no meaning any more.
 
     Raises:
-        UserError: a value is out of its range, or the site's file holds what is not a site's to say.
+        UserError: a value is out of its range, or the client's file holds what is not a client's to say.
     """
-    method = config.method
     parser = argparse.ArgumentParser(
         prog=config.script(),
         usage="%(prog)s [--option value ...]",
         allow_abbrev=False,
-        description=f"The script of a {method} site. NVFlare starts it: put these flags into a job's app_config.",
+        description=f"The script of a {config.method} client. NVFlare starts it: put these flags into a job's "
+        "app_config.",
     )
+    parser.add_argument("--config", metavar="FILE", help="options as a JSON object; flags go before them")
     add_flags(parser, config, groups=GROUPS, short=True)
-    if config.takes_published_flags:
-        add_retired_flags(parser)
-    given = vars(parser.parse_args(argv))
-    sentences = answer_retired(given)
-    if site_file is not None and site_file.is_file():
-        own = _site_s_own(config, site_file)
-        if "data_path" in own:
-            given.pop("dataset", None)  # the job's common data set, which the site's own data stands for
-        if "dataset" in own:
-            given.pop("data_path", None)
-        if "task_name" in own:
-            given.pop("task_file", None)  # the job's, likewise
-        lm = own.get("lm", given.get("lm", "local"))
-        for name in ("device", "batch_size") if lm != "local" else ():  # of a model in this process: the service's
-            left = [options.pop(name) for options in ((given, own) if "lm" in own else (own,)) if name in options]
-            if left:
-                sentences.append(f"--{name} is left to the service at {lm}")
+    given, sentences = read_flags(parser, argv, config)
+    written = given.pop("config")
+    if written is not None:
+        given = {**_from_file(config, written), **given}
+    if client_file is not None and client_file.is_file():
+        own, more = _own_options(config, client_file, methods or (config,))
         if given.get("dp_public_test"):
-            refuse_own_data({n: v for n, v in own.items() if v != given.get(n)}, f"{site_file}: ")
-        given |= own
-        sentences.append(f"of this site's own {site_file}: {', '.join(own)}")
+            refuse_own_data({n: v for n, v in own.items() if v != given.get(n)}, f"{client_file}: ")
+        given, left = _with_own(given, own)
+        sentences += [*more, *left, f"of this client's own {client_file}: {', '.join(own)}"]
     given |= {name: in_cache(given[name]) for name in PATHS if name in given}
     return build(config, given), sentences
 
 
 def refuse_own_data(own: Mapping[str, Any], place: str = "") -> None:
-    """Check that none of a site's own options names data, where the job takes test data for public: the job's.
+    """Check that none of a client's own options names data, where the job takes test data for public: the job's.
 
     Raises:
         UserError: one does.
@@ -79,23 +74,52 @@ def refuse_own_data(own: Mapping[str, Any], place: str = "") -> None:
     for name in ("data_path", "dataset", "task_name", "task_file"):
         if own.get(name):
             raise UserError(
-                f"{place}--dp_public_test 1 tells right answers on test data without noise, and {name} = "
-                f"{own[name]!r} names data of this site alone, which is not public; leave one of them out"
+                f"{place}--dp_public_test 1 tells correct predictions on test data without noise, and {name} = "
+                f"{own[name]!r} names data of this client alone, which is not public; leave one of them out"
             )
 
 
-def _site_s_own(config: type[SiteConfig], file: Path) -> dict[str, Any]:
-    """Options of this method in a site's file, which is one for all methods; paths taken from the folder it lies in."""
-    own = read_toml(file, config, FedBPTConfig, LPFLConfig)
-    allowed = dict.fromkeys((*config.local_options, *FedBPTConfig.local_options, *LPFLConfig.local_options))
+def _from_file(config: type[ClientConfig], file: str) -> dict[str, Any]:
+    try:
+        values = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {file} cannot be read ({error.strerror}); give a file of options") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--config {file} is not valid JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"--config {file}: must hold a JSON object of options, not {shown(values)}")
+    check_values(config, values)
+    return values
+
+
+def _with_own(given: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A client's own options over the job's, without those of the job that they stand for; and what was left out."""
+    given, own, sentences = dict(given), dict(own), []
+    for name, instead in (("data_path", "dataset"), ("dataset", "data_path"), ("task_name", "task_file")):
+        if name in own:
+            given.pop(instead, None)
+    server = own.get("model_server", given.get("model_server", "local"))
+    for name in ("device", "batch_size") if server != "local" else ():  # of a model in this process: the server's
+        left = [options.pop(name) for options in ((given, own) if "model_server" in own else (own,)) if name in options]
+        if left:
+            sentences.append(f"--{name} is left to the model server at {server}")
+    return {**given, **own}, sentences
+
+
+def _own_options(
+    config: type[ClientConfig], file: Path, methods: Sequence[type[ClientConfig]]
+) -> tuple[dict[str, Any], list[str]]:
+    """Options of this method in a client's file, which is one for all; paths are taken from the folder it lies in."""
+    own, sentences = read_options(file, *methods)
+    allowed = dict.fromkeys(name for method in (config, *methods) for name in method.client_options)
     for name, value in own.items():
         if name not in allowed:
             raise UserError(
-                f"{file}: {name} must be the same at all sites, so that the job says it; a site may say "
+                f"{file}: {name} must be the same at all clients, so that the job says it; a client may say "
                 f"{', '.join(allowed)}"
             )
         if name in (*PATHS, "task_file", "state_dir") and value:
             path = os.path.join(file.parent, os.path.expanduser(value))  # unlike pathlib's, of any text
             is_place = name == "state_dir" or os.path.exists(path)  # the first is made when it is needed
             own[name] = os.path.abspath(path) if is_place else value
-    return {name: value for name, value in own.items() if name in config.local_options}
+    return {name: value for name, value in own.items() if name in config.client_options}, sentences

@@ -1,16 +1,76 @@
-"""Options as fields of a dataclass: one source for flags, defaults, help texts and checks."""
+"""Options as fields of a pydantic model: one definition for flags, keys of files, arguments, defaults and checks."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import Field, asdict, field, fields
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar, get_args
 
-from flaretune.errors import UserError, shown
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from flaretune.errors import UserError, near, shown
 
 Config = TypeVar("Config")
+KINDS = {int: "a whole number", float: "a number", str: "a text"}
+
+
+class OptionError(UserError):
+    """Something is wrong with options; `sentences` has one for each thing, the message all of them on one line."""
+
+    def __init__(self, sentences: Sequence[str]):
+        self.sentences = list(sentences)
+        numbered = " ".join(f"({number}) {sentence}" for number, sentence in enumerate(sentences, start=1))
+        super().__init__(sentences[0] if len(sentences) == 1 else f"{len(sentences)} options are wrong: {numbered}")
+
+
+class Options(BaseModel):
+    """A set of options. It cannot be changed; `changed` makes another.
+
+    Raises:
+        OptionError: an option is unknown, of another type or out of its range, or some do not go together.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    def __init__(self, /, **given: Any):
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise OptionError([f"--{name} {said}" for name, said in _told(type(self), given, error)]) from None
+        if clashes := list(self.clashes()):
+            raise OptionError(clashes)
+
+    def clashes(self) -> Iterator[str]:
+        """A sentence for all that does not go together, each option being right by itself."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of one option.
+
+    Attributes:
+        name: of the field, the flag without its hyphens, and the key in a file.
+        kind: int, float or str.
+        default: which it has where nothing is said.
+        help: what it does, without a full stop.
+        group: heading that it stands under.
+        main: whether short help shows it.
+        choices: the values that it may have; empty for any within the limits.
+        at_least, above, at_most: limits, or None.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    group: str
+    main: bool
+    choices: tuple[Any, ...]
+    at_least: float | None
+    above: float | None
+    at_most: float | None
 
 
 def option(
@@ -19,129 +79,147 @@ def option(
     *,
     group: str,
     main: bool = False,
-    choices: Sequence[Any] | None = None,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """A dataclass field that knows its help text, whether short help shows it, and the values it may take."""
-    limits = {"choices": choices, "at_least": at_least, "above": above, "at_most": at_most}
-    return field(default=default, metadata={"help": help, "group": group, "main": main, **limits})
+    """A field of `Options`; choices are said by its type, a `Literal`. For the rest see `Option`."""
+    extra = {"group": group, "main": main, "at_least": at_least, "above": above, "at_most": at_most}
+    return Field(default, description=help, json_schema_extra=extra, ge=at_least, gt=above, le=at_most)
 
 
-def same_option(config: type, name: str, **other: Any) -> Any:
-    """The option that another config has under this name; `other` replaces its help, group or limits."""
-    item = next(item for item in fields(config) if item.name == name)
-    return field(default=item.default, metadata={**item.metadata, **other})
-
-
-def check_fields(config: Any) -> None:
-    """Check every option of a config; see `check_values`."""
-    check_values(type(config), vars(config))
-
-
-def check_values(config: type, values: Mapping[str, Any]) -> None:
-    """Check values of a config's options against their types, choices and limits; other names are passed over.
-
-    Raises:
-        UserError: names the flag, the value and what would be right.
-    """
-    hints = get_type_hints(config)
-    for item in (item for item in fields(config) if item.name in values):
-        value, limits, wanted = values[item.name], item.metadata, hints[item.name]
-        if type(value) is not wanted and not (wanted is float and type(value) is int):
-            raise UserError(f"--{item.name} {shown(value)}: must be of type {wanted.__name__}")
-        flag = f"--{item.name} {value}"
-        if limits["choices"] is not None and value not in limits["choices"]:
-            raise UserError(f"{flag}: must be one of {', '.join(map(str, limits['choices']))}")
-        if wanted is float and not abs(value) <= sys.float_info.max:
-            raise UserError(f"{flag}: must be a finite number")
-        if limits["at_least"] is not None and value < limits["at_least"]:
-            raise UserError(f"{flag}: must be at least {limits['at_least']}")
-        if limits["above"] is not None and value <= limits["above"]:
-            raise UserError(f"{flag}: must be above {limits['above']}")
-        if limits["at_most"] is not None and value > limits["at_most"]:
-            raise UserError(f"{flag}: must be at most {limits['at_most']}")
-
-
-def add_flags(
-    parser: argparse.ArgumentParser,
-    *configs: type,
-    groups: Mapping[str, str] | None = None,
-    only: Sequence[str] | None = None,
-    short: bool = False,
-) -> None:
-    """Add a flag for every option of the config classes, in their groups, without defaults (see `build`).
-
-    Args:
-        parser: gets the flags.
-        configs: dataclasses whose fields are made by `option`.
-        groups: sentence that stands under the heading of a group, by its name, in the order in which groups come.
-        only: names of the options to add; None for all.
-        short: let --help show only the main options, and add a flag --help_all that shows all.
-    """
-    if short:
-        parser.add_argument(
-            "--help_all", action=_HelpAll, nargs=0, default=argparse.SUPPRESS, help="show all options and exit"
+def options_of(config: type[Options]) -> list[Option]:
+    """The options of a config, in the order of their definition."""
+    return [
+        Option(
+            name=name,
+            kind=type(field.default),
+            default=field.default,
+            help=field.description,
+            choices=get_args(field.annotation),
+            **field.json_schema_extra,
         )
-    headings = groups or {}
-    places = {name: place for place, name in enumerate(headings, start=1)}  # a group of no heading comes first
-    made: dict[str, Any] = {}
-    wanted = [(item, get_type_hints(config)[item.name]) for config in configs for item in fields(config)]
-    for item, kind in sorted(wanted, key=lambda pair: places.get(pair[0].metadata["group"], 0)):
-        if only is not None and item.name not in only:
-            continue
-        name = item.metadata["group"]
-        if name not in made:
-            made[name] = parser.add_argument_group(name, None if short else headings.get(name))
-            made[name].sentence = headings.get(name)
-        default = "" if item.default == "" else f" (default: {item.default})"
-        text = f"{item.metadata['help']}{default}".replace("%", "%%")
-        flag = made[name].add_argument(
-            f"--{item.name}",
-            type=kind,
-            default=argparse.SUPPRESS,
-            metavar=_metavar(item),
-            help=argparse.SUPPRESS if short and not item.metadata["main"] else text,
-        )
-        flag.full_help = text
+        for name, field in config.model_fields.items()
+    ]
 
 
-class _HelpAll(argparse.Action):
-    """Shows what short help leaves out, and the sentence under each heading."""
+def default(config: type[Options], name: str) -> Any:
+    """The default of an option."""
+    return config.model_fields[name].default
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        for group in parser._action_groups:
-            group.description = getattr(group, "sentence", group.description)
-        for action in parser._actions:
-            action.help = getattr(action, "full_help", action.help)
-        parser.print_help()
-        parser.exit()
+
+def defaults(config: type[Options]) -> dict[str, Any]:
+    """Every option with its default."""
+    return {name: field.default for name, field in config.model_fields.items()}
 
 
 def build(config: type[Config], given: Mapping[str, Any]) -> Config:
-    """A config from the options given; the others keep their defaults, and names of other configs are passed over."""
-    return config(**{item.name: given[item.name] for item in fields(config) if item.name in given})
+    """A config, or a dataclass of settings, from the options given; names that it does not have are passed over.
+
+    Raises:
+        OptionError: see `Options`.
+    """
+    names = config.model_fields if issubclass(config, Options) else [item.name for item in fields(config)]
+    return config(**{name: given[name] for name in names if name in given})
 
 
-def to_argv(config: Any, leave_out: Iterable[str] = ()) -> list[str]:
-    """The flags that give this config, those at their defaults left out."""
-    argv = []
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if value != item.default and item.name not in leave_out:
-            # a text that begins with a hyphen would be taken for a flag of its own
-            starts_like_a_flag = isinstance(value, str) and value.startswith("-")
-            argv += [f"--{item.name}={value}"] if starts_like_a_flag else [f"--{item.name}", str(value)]
-    return argv
+def build_all(given: Mapping[str, Any], *configs: type[Options]) -> list[Any]:
+    """A config of each class (see `build`).
+
+    Raises:
+        OptionError: with what is wrong with any of them.
+    """
+    built, wrong = [], []
+    for config in configs:
+        try:
+            built.append(build(config, given))
+        except OptionError as error:
+            wrong += error.sentences
+    if wrong:
+        raise OptionError(wrong)
+    return built
 
 
-def as_dict(config: Any) -> dict[str, Any]:
+def as_dict(config: Options) -> dict[str, Any]:
     """Every option with its value."""
-    return asdict(config)
+    return dict(config)
 
 
-def _metavar(item: Field) -> str:
-    if item.metadata["choices"] is not None:
-        return "{" + ",".join(map(str, item.metadata["choices"])) + "}"
-    return {int: "N", float: "X"}.get(type(item.default)) or item.name.rsplit("_", 1)[-1].upper()
+def not_default(config: Options) -> dict[str, Any]:
+    """The options that have another value than their default."""
+    known = defaults(type(config))
+    return {name: value for name, value in as_dict(config).items() if value != known[name]}
+
+
+def split_options(given: Mapping[str, Any], *configs: type[Options]) -> list[Any]:
+    """A config of each class, from options by name that each must be one of at least one class's.
+
+    Raises:
+        OptionError: see `Options`; an option is of none.
+    """
+    known = [name for config in configs for name in config.model_fields]
+    if unknown := [name for name in given if name not in known]:
+        raise OptionError([f"{name!r} is no option; {near(name, known)}" for name in unknown])
+    return build_all(given, *configs)
+
+
+def changed(config: Config, **values: Any) -> Config:
+    """The same options but for some values.
+
+    Raises:
+        OptionError: see `Options`.
+    """
+    return type(config)(**{**as_dict(config), **values})
+
+
+def problems(config: type[Options], values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is wrong with values of some options, each taken by itself: the option's name, and the rest of a sentence.
+
+    Args:
+        config: whose options.
+        values: by name; a name that is no option's is a problem too.
+    """
+    try:
+        BaseModel.__init__(config.__new__(config), **values)
+    except ValidationError as error:
+        return _told(config, values, error)
+    return []
+
+
+def check_values(config: type[Options], values: Mapping[str, Any]) -> None:
+    """Check values of some options, each taken by itself (see `problems`).
+
+    Raises:
+        OptionError: names the flags, the values and what would be right.
+    """
+    if found := problems(config, values):
+        raise OptionError([f"--{name} {said}" for name, said in found])
+
+
+def _told(config: type[Options], values: Mapping[str, Any], error: ValidationError) -> list[tuple[str, str]]:
+    known = {item.name: item for item in options_of(config)}
+    told = []
+    for details in error.errors(include_url=False):
+        name = str(details["loc"][0])
+        if name in known:
+            value = values.get(name)
+            given = str(value) if type(value) in (known[name].kind, int, float) else shown(value)
+            told.append((name, f"{given}: {_wanted(known[name], details)}"))
+        else:
+            told.append((name, f"is no option; {near(name, known)}"))
+    return told
+
+
+def _wanted(item: Option, details: ErrorDetails) -> str:
+    match details["type"]:
+        case "literal_error":
+            return f"must be one of {', '.join(map(str, item.choices))}"
+        case "greater_than_equal":
+            return f"must be at least {item.at_least}"
+        case "greater_than":
+            return f"must be above {item.above}"
+        case "less_than_equal":
+            return f"must be at most {item.at_most}"
+        case "finite_number":
+            return "must be a finite number"
+    return f"must be {KINDS[item.kind]}"

@@ -83,7 +83,7 @@ def read_hub(hub: str, config: str | None, split: str, wanted: Sequence[str]) ->
         UserError: the hub cannot be reached, has no such data set, configuration or split, or a column is
             missing.
     """
-    import datasets  # here, because it takes a second and a site with its own file needs none of it
+    import datasets  # here, because it takes a second and a client with its own file needs none of it
 
     name = f"{hub} ({config})" if config else hub
     way_out = "give a local copy with --dataset FOLDER"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flaretune.data.load import Examples
 from flaretune.data.shorten import shorten
 from flaretune.data.tokens import continuation_ids, special_ids, start_and_end_ids, text_ids
 from flaretune.errors import UserError
@@ -163,11 +162,6 @@ class Encoder:
                 f"(special tokens included) make {fixed}, and the limit is {self.max_length}; use fewer "
                 "prompt tokens or a larger limit"
             )
-
-
-def encode_all(encoder: Encoder, examples: Examples) -> list[Encoded]:
-    """Encode all examples, in their order."""
-    return [encoder.encode(texts) for texts in examples.texts]
 
 
 def _check_arguments(tokenizer: PreTrainedTokenizerFast, kind: str, mode: str, n_prompt_tokens: int) -> None:

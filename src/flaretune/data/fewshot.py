@@ -1,4 +1,4 @@
-"""k examples a class for training and k others for development (few-shot as in LM-BFF and BBT)."""
+"""k examples per class for training and k others for validation (few-shot as in LM-BFF and BBT)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flaretune.errors import UserError
 
 
 def few_shot(labels: np.ndarray, k: int, n_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a training and a development set of k examples a class each, with no example in common.
+    """Draw a training and a development set of k examples per class each, with no example in common.
 
     Args:
         labels: class ids, shape (N,).
@@ -17,14 +17,14 @@ def few_shot(labels: np.ndarray, k: int, n_classes: int, seed: int) -> tuple[np.
         seed: equal seeds give equal draws.
 
     Returns:
-        Indices into ``labels`` for training and for development, int64, each of shape (k · n_classes,),
+        Indices into ``labels`` for training and for validation, int64, each of shape (k · n_classes,),
         ascending.
 
     Raises:
         UserError: k < 1, or a class with fewer than 2k examples.
     """
     if k < 1:
-        raise UserError(f"k = {k} examples a class is not possible; choose at least 1")
+        raise UserError(f"k = {k} examples per class is not possible; choose at least 1")
     labels = np.asarray(labels)
     counts = [int(np.sum(labels == class_id)) for class_id in range(n_classes)]
     scarcest = int(np.argmin(counts))
@@ -32,7 +32,7 @@ def few_shot(labels: np.ndarray, k: int, n_classes: int, seed: int) -> tuple[np.
         largest = counts[scarcest] // 2
         remedy = f"the largest k that fits is {largest}" if largest else "add examples of that class"
         raise UserError(
-            f"k = {k} examples a class for training and as many for development need {2 * k} of every class, "
+            f"k = {k} examples per class for training and as many for validation need {2 * k} of every class, "
             f"but class {scarcest} has {counts[scarcest]}; {remedy}"
         )
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Texts without labels, as a site of LP-FL has many of."""
+"""Texts without labels, as a client of LP-FL has many of."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _check_types(path: Path, said: Mapping[str, Any]) -> None:
-    """Check what a checkpoint says of itself; the run's name becomes that of folders at the sites."""
+    """Check what a checkpoint says of itself; the run's name becomes that of folders at the clients."""
     if not (isinstance(said["run"], str) and re.fullmatch(r"[0-9a-f]{1,64}", said["run"])):
         raise ValueError(f"the run's name {said['run']!r} is none that a server gives")
     if type(said["round"]) is not int or path.name != _name(said["round"]):

@@ -17,7 +17,7 @@ import numpy as np
 from flaretune.config.model import NUMBER_FORMATS
 from flaretune.config.options import check_values
 from flaretune.errors import shown
-from flaretune.methods.artifact_parts import check_model, read_task
+from flaretune.methods.artifact_parts import check_model
 from flaretune.methods.base import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult, Method
 from flaretune.methods.message import (
     MOST,
@@ -36,6 +36,7 @@ from flaretune.methods.message import (
 from flaretune.tasks.evaluation import HUGE, Counters, Evaluation
 from flaretune.tasks.metrics.base import Metric
 from flaretune.tasks.metrics.registry import find_metric
+from flaretune.tasks.saved import read_task
 
 TASKS = INITIALIZE, FIT, EVALUATE = "initialize", "fit", "evaluate"
 MOST_MEMORY_MB = 2**24  # of a process, in MiB: 16 TiB

@@ -36,10 +36,10 @@ def record_failure(folder: Path, failure: Failure) -> None:
 
 
 def failures_below(folder: Path) -> Iterator[Failure]:
-    """Failures in all folders below this one, each once; lines that a killed process left unfinished are passed over."""
+    """Failures in all folders below this one, each once; unfinished lines of killed processes are passed over."""
     seen = set()
     for file in sorted(folder.rglob(FILE)):
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 failure = Failure(**json.loads(line))
             except (ValueError, TypeError):

@@ -25,7 +25,10 @@ def draw_curve(summary: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for key, label, style in (("accuracy", "test", "o-"), ("validation_accuracy", "validation (chooses the round)", ".--")):
+    for key, label, style in (
+        ("accuracy", "test", "o-"),
+        ("validation_accuracy", "validation (chooses the round)", ".--"),
+    ):
         points = [(r["round"], r[key]) for r in summary["rounds"] if r[key] is not None]
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label)

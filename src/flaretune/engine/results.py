@@ -101,7 +101,5 @@ def tell_results(output: Path) -> str:
     summary = read_summary(output)
     lines = [closing_report(summary, output / SUMMARY)]
     lines.append(f"{'curve':<25}{output / 'curve.png'}")
-    lines.append(
-        f'{"try it":<25}python -m flaretune predict --result {quote(summary["artifact"])} "…"'
-    )
+    lines.append(f'{"try it":<25}python -m flaretune predict --result {quote(summary["artifact"])} "…"')
     return "\n".join(lines)

@@ -71,6 +71,8 @@ class ResumableRun:
         except UserError:
             raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if self.earlier is None:
+                raise
             raise UserError(
                 f"--checkpoint {self._folder}: the run there cannot be taken up ({type(error).__name__}: {error}): it "
                 "is of another version or was edited; start anew in another folder"
@@ -87,7 +89,9 @@ class ResumableRun:
         Raises:
             UserError: the earlier part of it was made with something else.
         """
-        model = {key: value for key, value in settings["model"].items() if key != "name"}  # differs from client to client
+        model = {
+            key: value for key, value in settings["model"].items() if key != "name"
+        }  # differs from client to client
         parts = {"options": settings["options"], "task": settings["task"], "model": model, "server": dict(server)}
         self._settings, self._shares = parts, list(shares)
         if self.earlier is None:

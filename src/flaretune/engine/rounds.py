@@ -81,9 +81,7 @@ class Job:
         except UserError as error:
             raise JobFailed(str(error)) from error
         except OSError as error:
-            raise JobFailed(
-                f"the results cannot be written: {error.strerror or error} ({error.filename})"
-            ) from error
+            raise JobFailed(f"the results cannot be written: {error.strerror or error} ({error.filename})") from error
 
     def _run_rounds(self) -> None:
         strategy = self._strategy

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from flaretune.config.client import ClientConfig
@@ -24,6 +26,7 @@ STATES = Path("flaretune_state")  # what a client keeps with the job
 RUNS = WORKSPACE / "flaretune_runs"  # and of runs that outlive it
 OWN_OPTIONS = WORKSPACE / "local" / "flaretune.toml"  # beside the client's other NVFlare settings
 FAILURES = Path("flaretune")  # folder of what went wrong here
+APP = "app_"  # what NVFlare puts before a client's name for the folder that its script starts in
 
 
 def main(method: str, argv: Sequence[str] | None = None) -> None:
@@ -38,40 +41,32 @@ def main(method: str, argv: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("flaretune").setLevel(logging.INFO)
-    sentence, status = "", 1
+    sentence, status, said = "", 1, io.StringIO()
     try:
         configs = [m.client_config for m in METHODS.values()]
         argv = sys.argv[1:] if argv is None else argv
-        config, sentences = read_client_config(find_method(method).client_config, argv, OWN_OPTIONS, configs)
+        with redirect_stderr(said):
+            config, sentences = read_client_config(find_method(method).client_config, argv, OWN_OPTIONS, configs)
         for one in sentences:
             log.warning(one)
         _serve(find_method(method), config)
         status = 0
     except (UserError, FloatingPointError) as error:
         sentence = str(error)
-    except SystemExit as error:  # argparse has said what is wrong
+    except SystemExit as error:  # argparse's; what is wrong stands in its last line
         status = error.code if isinstance(error.code, int) else 1
-        sentence = "its options are wrong: its own log says why" if status else ""
+        sentence = said.getvalue().strip().rpartition("\n")[2].partition("error: ")[2] if status else ""
     except BaseException as error:
         sentence = lack_of_memory(error) or f"unexpected {type(error).__name__}: {error}"
         if not lack_of_memory(error):
             log.error("%s", traceback.format_exc())
     if sentence:
         log.error("%s", sentence)
-        record_failure(FAILURES, Failure(_name(), sentence))
+        record_failure(FAILURES, Failure(Path.cwd().name.removeprefix(APP), sentence))
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def _name() -> str:
-    """The client's name; "a client" before NVFlare has said it."""
-    flare = sys.modules.get("nvflare.client")
-    try:
-        return flare.get_site_name() if flare else "a client"
-    except Exception:  # NVFlare raises errors of several kinds before `init`
-        return "a client"
 
 
 def _serve(method: Method, config: ClientConfig) -> None:

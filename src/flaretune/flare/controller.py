@@ -10,7 +10,8 @@ from nvflare.apis.analytix import AnalyticsDataType
 from nvflare.apis.utils.analytix_utils import create_analytic_dxo, send_analytic_dxo
 from nvflare.app_common.workflows.model_controller import ModelController
 
-from flaretune.config.options import read_options
+from flaretune.config.old_names import renew
+from flaretune.config.options import split_options
 from flaretune.engine.errors import SERVER, Failure, JobFailed, record_failure
 from flaretune.engine.progress import TOPIC
 from flaretune.engine.records import RoundRecord, scalars
@@ -45,7 +46,10 @@ class FlaretuneController(ModelController):
         self.method = method  # an export finds what has the name of an argument
         self.options = {**(options or {}), **more}
         self._method = find_method(method)
-        self._config = read_options(self.options, self._method.server_config)
+        options, sentences = renew(self.options, self._method.server_config)
+        for sentence in sentences:
+            log.warning(sentence)
+        [self._config] = split_options(options, self._method.server_config)
 
     def run(self) -> None:
         """Run the job; what ends it early is recorded among the results and told in one sentence."""

@@ -7,8 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,20 +16,23 @@ from nvflare.apis.job_def import ALL_SITES
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
 from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
 from nvflare.job_config.api import FedJob
+from nvflare.recipe import SimEnv
 from nvflare.recipe.run import Run
 from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
 from flaretune.config.client import PATHS, ClientConfig
 from flaretune.config.client_flags import refuse_own_data
-from flaretune.config.job import CARRIED, CODE, check_name
-from flaretune.config.options import as_dict, build, not_default, split_options
+from flaretune.config.job import CARRIED, CODE, check_clients, check_name
+from flaretune.config.options import as_dict, build, changed, not_default, split_options
 from flaretune.config.server import ServerConfig
 from flaretune.engine.codec import TASKS
+from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
 from flaretune.flare.controller import FlaretuneController
 from flaretune.flare.environment import variable
-from flaretune.flare.executor import ClientExecutor, script_arguments, script_file
+from flaretune.flare.executor import OPTIONS, ClientExecutor, script_arguments, script_file
+from flaretune.flare.fixes.simulator_paths import plain_paths
 from flaretune.flare.tracking import RunTracking
 from flaretune.methods.base import Method
 from flaretune.methods.registry import find_method
@@ -97,6 +99,7 @@ class FlaretuneRecipe(Recipe):
         if code not in CODE:
             raise UserError(f"code {code!r}: must be one of {', '.join(CODE)}")
         controller = FlaretuneController(self._method.name, as_dict(self._method.on_this_machine(server_config)))
+        controller.options = {option: _literal(value) for option, value in controller.options.items()}
         job = FedJob(name=name, min_clients=server_config.min_clients)
         job.to_server(controller, id="controller")
         job.to_server(TBAnalyticsReceiver(), id="tensorboard")
@@ -121,19 +124,20 @@ class FlaretuneRecipe(Recipe):
             self._job.job.min_clients = min(self._job.job.min_clients, available)
             # the clients' command is `python3 …`, looked up in PATH: let it find this Python
             os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-            with _shared_cores(getattr(env, "num_threads", None) or available):
+            paths = plain_paths(env) if isinstance(env, SimEnv) else nullcontext()
+            with _shared_cores(getattr(env, "num_threads", None) or available), paths:
                 return super().run(env, **exec_params)
         return super().run(env, **exec_params)
 
     def track(self, tracker: str, uri: str = "") -> None:
         """Keep the run's numbers in MLflow or Weights & Biases as well (see `RunTracking`)."""
-        self._job.to_server(RunTracking(tracker, uri), id="tracking")
+        self._job.to_server(RunTracking(tracker, _literal(uri)), id="tracking")
 
     def _apply_per_site_config(self, config: dict[str, dict]) -> None:
         """Make each client's options from the common ones and its own (called by `set_per_site_config`)."""
         known = as_dict(self._client_config)
+        check_clients("client", list(config))
         for client, own in config.items():
-            check_name("client", client)
             unknown = sorted(set(own) - set(known))
             if unknown:
                 raise UserError(f"client {client}: there is no option {unknown[0]!r}; there are {', '.join(known)}")
@@ -151,30 +155,30 @@ class FlaretuneRecipe(Recipe):
         """Add the app of one client, or of all where `client` is None."""
         load_task(config.task)  # what is wrong with it is said now, and not at every client
         if not config.task_file and config.task_name in local_tasks():
-            config = replace(config, task_file=str(task_file(config.task_name)))
+            config = changed(config, task_file=str(task_file(config.task_name)))
         if config.task_file and not (config.dataset or config.data_path):
-            config = replace(config, dataset=data_beside(config.task_file))  # relative to where it lies now
+            config = changed(config, dataset=data_beside(config.task_file))  # relative to where it lies now
         here = {name: value for name in PATHS if (value := getattr(config, name, ""))}
-        config = replace(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
+        config = changed(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         target = client or ALL_SITES
         if config.task_file:
             file = Path(config.task_file)
             self._job.add_file_to(str(file), target, app_folder_type="config")
-            config = replace(config, task_file=f"config/{file.name}")  # seen from the client's working folder
-        self._job.to(self._executor(config), target, tasks=list(TASKS))
+            config = changed(config, task_file=f"config/{file.name}")  # seen from the client's working folder
+        options = Path(tempfile.mkdtemp(dir=self._staging.name)) / Path(OPTIONS).name
+        write_json(not_default(config), options)
+        self._job.add_file_to(str(options), target, app_folder_type="config")
+        self._job.to(self._executor(), target, tasks=list(TASKS))
         if self._transfer:
             self._job.to(dict(self._transfer), target)
         if self._carries_code:
             self._job.add_file_to(str(self._code_folder()), target)
 
-    def _executor(self, config: ClientConfig) -> Executor:
-        """What starts a client's script with its options."""
-        options = not_default(config)
+    def _executor(self) -> Executor:
+        """What starts a client's script."""
         if not self._carries_code:
-            return ClientExecutor(self._method.name, options)
-        return ClientAPIExecutor(
-            **script_arguments(["python3", "-u", f"custom/{self._method.client_script}"], options)
-        )
+            return ClientExecutor(self._method.name)
+        return ClientAPIExecutor(**script_arguments(["python3", "-u", f"custom/{self._method.client_script}"]))
 
     def _code_folder(self) -> Path:
         """A folder with the code that a job carries, which lives as long as this recipe."""
@@ -195,6 +199,17 @@ class LPFLRecipe(FlaretuneRecipe):
     """An LP-FL job; see `FlaretuneRecipe`."""
 
     method_name = "lpfl"
+
+
+class VerbalizerRecipe(FlaretuneRecipe):
+    """A job of the learned verbalizer; see `FlaretuneRecipe`."""
+
+    method_name = "verbalizer"
+
+
+def _literal(value: Any) -> Any:
+    """An argument as it must stand in a job, where NVFlare 2.9 takes what is in braces for the name of a variable."""
+    return value.replace("{", "{{").replace("}", "}}") if isinstance(value, str) else value
 
 
 def _configs(

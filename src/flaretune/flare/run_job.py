@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from flaretune.config.client import ClientConfig
@@ -21,7 +22,7 @@ from flaretune.engine.results import collect_results, forget_results, read_summa
 from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
 from flaretune.methods.base import Method
-from flaretune.model_server.launch import running_service
+from flaretune.model_server.launch import running_model_server
 
 EXPORTING = "--export" in sys.argv  # looked up before NVFlare takes it
 with warnings.catch_warnings():
@@ -101,7 +102,7 @@ def run_job(
         )
     gpus = ",".join(f"cuda:{number}" for number in re.findall(r"\d+", job.gpu))  # NVFlare: 0,1 or [0],[1]
     config = build(ServiceConfig, {**as_dict(client), **({"device": gpus} if gpus else {})})
-    with running_service(config, output_of(job) / "model_server.log") as url:
+    with running_model_server(config, output_of(job) / "model_server.log") as url:
         shared = changed(client, model_server=url, device="auto", batch_size=0)
         return _run(method, job, shared, server, per_client, quiet)
 
@@ -120,7 +121,12 @@ def _run(
             f"--code {job.code} is for a real federation, whose server and clients allow flaretune's classes: give "
             "--env prod or --export"
         )
-    names = list(per_client)
+    names = job.client_names
+    if names and per_client and set(names) != set(per_client):
+        raise UserError(
+            f"--clients {job.clients} and {job.per_client}, which has {', '.join(per_client)}, name other clients"
+        )
+    names = names or list(per_client)
     n_clients = len(names) or job.n_clients
     if job.env == "poc" and server.min_clients == 1:
         server = changed(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
@@ -154,7 +160,10 @@ def _run(
                     raise Ended(f"the job ended as {status}", _failures(_logs(job, env), downloaded))
                 folder = Path(downloaded)
     except RuntimeError as error:
-        raise Ended(str(error), _failures(_logs(job, env))) from error
+        logs = _logs(job, env)
+        failures = _failures(logs)
+        reason = _last_error(logs) if job.env == "sim" and not failures else ""
+        raise Ended(reason or str(error), failures) from error
     except Stopped as stop:
         raise Stopped(stop.number, _what_is_left(job, server, _logs(job, env), output)) from stop
     if collect_results(folder, output) is None:
@@ -173,7 +182,13 @@ def _environment(job: JobConfig, names: list[str], n_clients: int, output: Path,
             workspace_root=str((output / "workspace").absolute()),
         )
     if job.env == "poc":
-        return PatientPocEnv(clients=names or None, num_clients=n_clients)
+        env = PatientPocEnv(clients=names or None, num_clients=n_clients)
+        if quote(str(env.poc_workspace)) != str(env.poc_workspace):  # its start scripts part it at blanks
+            raise UserError(
+                f"the proof of concept's folder, {str(env.poc_workspace)!r}, must have a path without blanks and quotes; "
+                "set NVFLARE_POC_WORKSPACE to one"
+            )
+        return env
     return ProdEnv(startup_kit_location=job.startup_kit, username=administrator_of(job.startup_kit))
 
 
@@ -192,6 +207,16 @@ def _failures(*folders: str | Path | None) -> Failures:
             who = said.setdefault(failure.sentence, [])
             who += [failure.who] if failure.who not in who else []
     return dict(sorted(said.items(), key=lambda item: item[1] == [SERVER]))
+
+
+def _last_error(logs: Path) -> str:
+    """The last error in the log of a simulated server, and where that lies; "" if it has none."""
+    for log in (logs / "server" / "simulate_job" / "log.txt", logs / "server" / "log.txt"):
+        if log.is_file():
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            if errors := [line.partition(" - ERROR - ")[2] for line in lines if " - ERROR - " in line]:
+                return f"the simulator failed: {errors[-1]} (its log is {log})"
+    return ""
 
 
 def _what_is_left(job: JobConfig, server: ServerConfig, logs: Path | None, output: Path) -> str:

@@ -10,38 +10,17 @@ import numpy as np
 
 from flaretune.config.options import build
 from flaretune.errors import UserError, shown
-from flaretune.tasks.spec import Kind, TaskSpec, parse_task
+from flaretune.tasks.spec import Kind
 
 Settings = TypeVar("Settings")
 
 PARTS = ("task", "options", "model", "result")  # each a dict of plain JSON values
 _MODEL = {"name": str, "kind": str, "hidden_size": int}
 
-# A saved result names no data, since a site's paths and data set stay at the site; a task must name some.
-_NO_SOURCE = {"train": "train", "test": "test"}
-
 
 def told_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a result that the clients of a job agree on."""
     return {part: settings[part] for part in ("task", "options", "model")}
-
-
-def read_task(task: Mapping[str, Any], kind: str) -> TaskSpec:
-    """The task of a saved result, with a source that stands for none.
-
-    Args:
-        task: as `tasks.spec.task_table` gives it, with its name and without its data source.
-        kind: what messages call the result, such as "prompt file".
-
-    Raises:
-        UserError: its parts do not fit together.
-        KeyError, TypeError: it has no name.
-    """
-    if not isinstance(task["name"], str):
-        raise TypeError(f"the task's name is {task['name']!r}")
-    values = {key: value for key, value in task.items() if key != "name"}
-    source = {"hub": f"none (a {kind} names no data)", **_NO_SOURCE}
-    return parse_task({**values, "source": source}, task["name"], place=f"the task in the {kind}")
 
 
 def check_model(model: Mapping[str, Any]) -> None:

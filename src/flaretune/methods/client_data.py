@@ -12,13 +12,13 @@ from flaretune.errors import UserError
 from flaretune.tasks.spec import Kind, TaskSpec, load_task, task_table
 
 if TYPE_CHECKING:
-    from flaretune.data.site_data import SiteData
+    from flaretune.data.shares import ClientData
     from flaretune.methods.base import ClientContext
 
 log = logging.getLogger("flaretune.client")
 
 
-def load_data(config: ClientConfig, context: ClientContext, unlabelled: int = 0) -> tuple[TaskSpec, SiteData]:
+def load_data(config: ClientConfig, context: ClientContext, unlabelled: int = 0) -> tuple[TaskSpec, ClientData]:
     """The task, and this client's examples of it.
 
     Args:
@@ -29,7 +29,7 @@ def load_data(config: ClientConfig, context: ClientContext, unlabelled: int = 0)
     Raises:
         UserError: whatever the user can correct.
     """
-    from flaretune.data.site_data import Split, own_data, share_of_common_set
+    from flaretune.data.shares import Split, own_data, share_of_common_set
 
     spec = load_task(config.task)
     if config.device != "auto":  # before the data is read: what is wrong is said at once

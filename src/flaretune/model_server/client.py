@@ -1,4 +1,4 @@
-"""The model server as a client sees it: a black box as `models.prompted` makes one, without torch and without a model."""
+"""The model server as a client sees it: a black box like that of `models.prompted`, without torch and a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import requests
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.model_server.protocol import (
     HEALTH_PATH,
     QUERY_PATH,
@@ -26,6 +25,7 @@ from flaretune.model_server.protocol import (
     texts_content,
 )
 from flaretune.model_server.token import TOKEN_VARIABLE
+from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.tasks.spec import TaskSpec
 
 CONNECT_SECONDS = 5
@@ -64,7 +64,7 @@ class Connection:
         body = _body(response)
         if response.status_code == 200 and body:
             return body
-        raise UserError(f"--lm {self.url}: {_complaint(response, body)}")
+        raise UserError(f"--model_server {self.url}: {_complaint(response, body)}")
 
     def _post(self, message: dict[str, Any]) -> requests.Response:
         failing_since = None
@@ -82,16 +82,16 @@ class Connection:
                 reason = f"it answers with status {response.status_code}{f': {said}' if said else ''}"
             except requests.ReadTimeout as error:
                 raise UserError(
-                    f"--lm {self.url}: no answer within {self._answer_seconds:g} seconds; where the model server "
-                    "needs longer, for many test texts perhaps, give it longer with --lm_timeout"
+                    f"--model_server {self.url}: no answer within {self._answer_seconds:g} seconds; where the model "
+                    "server needs longer, for many test texts perhaps, give it longer with --model_server_timeout"
                 ) from error
             except requests.RequestException as error:
                 reason = f"no connection ({type(error).__name__})"
             failing_since = failing_since or time.monotonic()
             if time.monotonic() - failing_since > self._patience:
                 raise UserError(
-                    f"--lm {self.url}: the model server does not answer: {reason}; start it with "
-                    "`python -m flaretune serve`, or let every client load the model with --lm local"
+                    f"--model_server {self.url}: the model server does not answer: {reason}; start it with "
+                    "`python -m flaretune serve`, or let every client load the model with --model_server local"
                 )
             time.sleep(PAUSE_SECONDS)
 
@@ -132,7 +132,7 @@ class RemoteBlackBox:
         try:
             return read_logits(reply.get("logits"), (len(points), len(texts), self._n_classes))
         except (ValueError, TypeError) as error:
-            raise UserError(f"--lm {self._connection.url}: its answer cannot be used: {error}") from error
+            raise UserError(f"--model_server {self._connection.url}: its answer cannot be used: {error}") from error
 
 
 class RemotePromptedModel:
@@ -150,7 +150,7 @@ class RemotePromptedModel:
         try:
             self.facts = ModelFacts(**model)
         except TypeError as error:
-            raise UserError(f"--lm {connection.url}: no model server of flaretune ({error})") from error
+            raise UserError(f"--model_server {connection.url}: no model server of flaretune ({error})") from error
 
     def register(self, examples: Examples) -> RemoteTexts:
         """Give texts a handle; they travel with the first query about them."""
@@ -194,7 +194,9 @@ def open_remote_model(
         UserError: there is no token; see `Connection.send`.
     """
     if not token:
-        raise UserError(f"--lm {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}")
+        raise UserError(
+            f"--model_server {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}"
+        )
     connection = Connection(url, token, patience, answer_seconds)
     return RemotePromptedModel(connection, named(black_box_content(model_name, dtype, spec, settings)), spec)
 
@@ -209,7 +211,7 @@ def is_ready(url: str, token: str, verify: bool = True) -> bool:
 
 
 class _Token(requests.auth.AuthBase):
-    """What proves who sends a query; without an object of this kind requests takes a password of ~/.netrc in its place."""
+    """What proves who sends a query; without an object of this kind requests takes a password of ~/.netrc."""
 
     def __init__(self, token: str):
         self._token = token

@@ -11,15 +11,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
-from flaretune.config.options import to_argv
-from flaretune.config.model_server import LOOPBACK, ServiceConfig
+from flaretune.config.flags import to_argv
+from flaretune.config.model_server import LOOPBACK, PARENT_VARIABLE, ServiceConfig
+from flaretune.config.options import changed
 from flaretune.errors import UserError
-from flaretune.free_port import free_port
+from flaretune.host import free_port
 from flaretune.model_server.client import is_ready
-from flaretune.model_server.token import OLD_TOKEN_VARIABLE, TOKEN_VARIABLE
+from flaretune.model_server.token import TOKEN_VARIABLE
 
 START_SECONDS = 1800  # a large model from a slow disk
 STOP_SECONDS = 10
@@ -34,20 +34,20 @@ def running_model_server(config: ServiceConfig, log: Path) -> Iterator[str]:
         log: file for what it says.
 
     Yields:
-        Its address, for ``--lm``.
+        Its address, for ``--model_server``.
 
     Raises:
         UserError: it does not start; with the sentence that it left.
     """
-    config = replace(config, host=LOOPBACK, port=free_port(), with_parent=1)
+    config = changed(config, host=LOOPBACK, port=free_port())
     token, url = secrets.token_urlsafe(24), f"http://{LOOPBACK}:{config.port}"
-    names = (TOKEN_VARIABLE, OLD_TOKEN_VARIABLE)  # the old one for clients whose code is of the version before
-    before = {name: os.environ[name] for name in names if name in os.environ}
-    os.environ.update(dict.fromkeys(names, token))
+    before = os.environ.get(TOKEN_VARIABLE)
+    os.environ[TOKEN_VARIABLE] = token
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "flaretune", "serve", *to_argv(config)],
+            env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -63,9 +63,10 @@ def running_model_server(config: ServiceConfig, log: Path) -> Iterator[str]:
         with suppress(ProcessLookupError):  # its workers, if it could not end them itself
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for name in names:
-            os.environ.pop(name, None)
-        os.environ.update(before)
+        if before is None:
+            os.environ.pop(TOKEN_VARIABLE, None)
+        else:
+            os.environ[TOKEN_VARIABLE] = before
 
 
 def _wait_until_ready(process: subprocess.Popen, url: str, token: str, log: Path) -> None:

@@ -26,7 +26,7 @@ from litserve import LitAPI, LitServer
 from starlette.responses import Response
 from urllib3.exceptions import InsecureRequestWarning
 
-from flaretune.config.model_server import LOOPBACK, ServiceConfig
+from flaretune.config.model_server import LOOPBACK, PARENT_VARIABLE, ServiceConfig
 from flaretune.errors import UserError
 from flaretune.model_server.client import is_ready
 from flaretune.model_server.protocol import QUERY_PATH, Query, read_query
@@ -56,8 +56,8 @@ class QueryAPI(LitAPI):
         """Load the model, in a worker."""
         import torch
 
-        from flaretune.models.load import load_pretrained, resolve_dtype
         from flaretune.model_server.worker import Worker
+        from flaretune.models.load import load_pretrained, resolve_dtype
 
         _end_with_parent()
         config = self._config
@@ -131,7 +131,7 @@ def serve(config: ServiceConfig, token: str) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    if config.with_parent:
+    if os.environ.get(PARENT_VARIABLE) == str(os.getppid()):
         _end_with_parent()
     os.register_at_fork(after_in_child=_end_with_parent)  # LitServe's manager, which would keep the port
     devices = find_devices(config.device)
@@ -140,12 +140,11 @@ def serve(config: ServiceConfig, token: str) -> int:
         QueryAPI(config, token, devices),
         accelerator="cuda" if on_gpus else "cpu",
         devices=[int(device.removeprefix("cuda:")) for device in devices] if on_gpus else 1,
-        workers_per_device=config.workers,
-        timeout=config.timeout,
+        timeout=config.model_server_timeout,
         max_payload_size=int(config.max_mb * 2**20),
         disable_openapi_url=True,
     )
-    tls = {"ssl_certfile": config.ssl_certfile, "ssl_keyfile": config.ssl_keyfile} if config.ssl_certfile else {}
+    tls = {"ssl_certfile": config.ssl_certfile} if config.ssl_certfile else {}
     threading.Thread(target=_say_when_ready, args=(config, token, devices), daemon=True).start()
     reason = "a worker has ended, killed perhaps for lack of memory"
     try:

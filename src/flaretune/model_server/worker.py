@@ -13,12 +13,12 @@ import torch
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
+from flaretune.model_server.protocol import Query, logits_message
 from flaretune.models.black_box import BlackBox, TextSet
 from flaretune.models.load import Pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, prompt_model, share_weights
-from flaretune.model_server.protocol import Query, logits_message
-from flaretune.methods.artifact_parts import read_task
+from flaretune.tasks.saved import read_task
 
 Kept = TypeVar("Kept")
 OK, BAD_REQUEST, NOT_FOUND, FAILED = 200, 400, 404, 500
@@ -147,8 +147,8 @@ class Worker:
             settings = PromptSettings(**content["settings"])
         except (KeyError, TypeError) as error:
             raise UserError(
-                f"the query's task or settings cannot be read ({error}): model server and clients need the same version "
-                "of flaretune"
+                f"the query's task or settings cannot be read ({error}): model server and clients need the same "
+                "version of flaretune"
             ) from error
         prompted = prompt_model(share_weights(self._pretrained), spec, settings, self._batch_size, self._cache_mb)
         targets: LatestKept[Target] = LatestKept(self._most_texts)

@@ -123,7 +123,7 @@ def load_pretrained(name: str, dtype: str = "auto", device: str = "auto") -> Pre
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"--model_name {name}: it does not fit into what is free of the memory of {where}; use another --device, "
-            "or one copy for all clients of a GPU (python -m flaretune serve, or --share_lm 1 of a FedBPT job)"
+            "or one copy for all clients of a GPU (python -m flaretune serve, or --share_model 1 of a FedBPT job)"
         ) from error
     return Pretrained(name, kind, model, tokenizer, where)
 

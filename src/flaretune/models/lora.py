@@ -25,7 +25,6 @@ class LoraSettings:
 
     lora_rank: int
     lora_alpha: float
-    lora_dropout: float
     target_modules: str
     seed: int
 
@@ -45,7 +44,6 @@ def add_lora(model: torch.nn.Module, kind: str, settings: LoraSettings) -> PeftM
     config = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
         target_modules=targets,
         task_type="CAUSAL_LM" if kind == "causal" else None,
         bias="none",
@@ -95,7 +93,7 @@ def linear_layers(model: torch.nn.Module) -> list[str]:
 
 
 def adapter_config(model: PeftModel) -> dict[str, Any]:
-    """Contents of PEFT's adapter_config.json, but for the name of the model, which is a path at each site."""
+    """Contents of PEFT's adapter_config.json, but for the name of the model, which is a path at each client."""
     with tempfile.TemporaryDirectory() as folder:
         model.peft_config["default"].save_pretrained(folder)
         values = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))

@@ -23,12 +23,12 @@ class PromptSettings:
     alpha: float
     sigma: float
     seed: int
-    zero_lm_bias: int
+    zero_lm_bias: int = 1  # 0 in some prompts of earlier versions
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a site tells of its model, and `--llama_causal` asks for.
+    """What a client tells of its model.
 
     Attributes:
         name: hub id or folder.

@@ -49,7 +49,7 @@ class PromptedModel:
 
     @property
     def facts(self) -> ModelFacts:
-        """What a site tells of its model."""
+        """What a client tells of its model."""
         known = self.pretrained
         family, hidden_size = known.model.config.model_type, self.black_box.hidden_size
         return ModelFacts(known.name, known.kind, family, hidden_size, known.dtype)

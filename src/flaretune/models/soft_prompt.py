@@ -12,7 +12,7 @@ class SoftPrompt:
     """The map from search points z to prompts, with its fixed random projection A.
 
     A has shape (n·D, d) and entries N(0, s²), s = α·σ_E / (√d·σ₀); it is drawn once from the job's seed,
-    the same at every site, never trained and never sent.
+    the same at every client, never trained and never sent.
 
     Args:
         n_tokens: n, prompt vectors; may be 0, which asks the model without a prompt.
@@ -43,7 +43,7 @@ class SoftPrompt:
         self.intrinsic_dim = intrinsic_dim
         scale = alpha * embedding_std / (np.sqrt(intrinsic_dim) * sigma0)
         projection = np.empty((n_tokens * hidden_size, intrinsic_dim), dtype=np.float32)
-        # RandomState's numbers are frozen; those of default_rng may change with numpy, and sites may differ in it.
+        # RandomState's numbers are frozen; those of default_rng may change with numpy, and clients may differ in it.
         rng = np.random.RandomState(derive_seed(seed, "projection"))
         for row in projection:  # one by one, for it draws in float64
             row[:] = rng.standard_normal(intrinsic_dim) * scale

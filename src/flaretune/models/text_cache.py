@@ -28,7 +28,7 @@ class TextCache:
 
 
 def cache_for_rows(text: TextCache, n_prompts: int) -> Cache:
-    """What one forward pass reads: keys and values by row, the first example with each of λ prompts, then the second…"""
+    """What one forward pass reads: keys and values by row: an example with each of λ prompts, then the next."""
     return Cache(layers=[_Layer(keys, values, n_prompts) for keys, values in text.layers])
 
 

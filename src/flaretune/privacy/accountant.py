@@ -1,4 +1,4 @@
-"""What noise is worth: (ε, δ) of a site's answers, by Google's dp-accounting."""
+"""What noise is worth: (ε, δ) of a client's results, by Google's dp-accounting."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any
 
 from flaretune.errors import UserError
 
-UNIT = "all data of one site, replaced by other data"
+DELTA = 1e-5  # δ: well below 1 / number of clients
+UNIT = "all data of one client, replaced by other data"
 
 
 def epsilon(dp_noise: float, dp_delta: float, releases: int) -> float:
-    """ε of (ε, δ)-differential privacy after a number of answers, each of which may depend on those before.
+    """ε of (ε, δ)-differential privacy after a number of results, each of which may depend on those before.
 
-    Every answer is a Gaussian mechanism whose noise has `dp_noise` times the standard deviation of its sensitivity;
+    Every result is a Gaussian mechanism whose noise has `dp_noise` times the standard deviation of its sensitivity;
     they are composed by Rényi differential privacy (Mironov, arXiv 1702.07476) and converted as in Canonne et al.,
     arXiv 2004.00010.
 
     Args:
         dp_noise: standard deviation of the noise, in sensitivities; above 0.
         dp_delta: δ.
-        releases: how many answers.
+        releases: how many results.
 
     Raises:
         UserError: the library is not installed.
@@ -42,18 +43,18 @@ def account(options: Mapping[str, Any], releases: int) -> dict[str, Any] | None:
     """What a run's result says of privacy, plain JSON values; None where nothing is noised.
 
     Args:
-        options: of the sites.
-        releases: the most noised answers that one site has given.
+        options: of the clients.
+        releases: the most noised results that one client has given.
 
     Raises:
         UserError: see `epsilon`.
     """
-    noise, clip, delta = (options.get(name, 0.0) for name in ("dp_noise", "dp_clip", "dp_delta"))
+    noise, clip = (options.get(name, 0.0) for name in ("dp_noise", "dp_clip"))
     if not noise:
         return None
     return {
-        "epsilon": round(epsilon(noise, delta, releases), 4),
-        "delta": delta,
+        "epsilon": round(epsilon(noise, DELTA, releases), 4),
+        "delta": DELTA,
         "unit": UNIT,
         "releases": releases,
         "noise_deviation": noise * 2 * clip,
@@ -66,6 +67,6 @@ def account(options: Mapping[str, Any], releases: int) -> dict[str, Any] | None:
 def sentence(privacy: Mapping[str, Any]) -> str:
     """The same for people."""
     return (
-        f"ε = {privacy['epsilon']:.4g}, δ = {privacy['delta']:g} for all that a site sends ({UNIT}), "
-        f"{privacy['releases']} noised answers"
+        f"ε = {privacy['epsilon']:.4g}, δ = {privacy['delta']:g} for all that a client sends ({UNIT}), "
+        f"{privacy['releases']} noised results"
     )

@@ -1,4 +1,4 @@
-"""A site's noised answers: clipped, noised, counted, and no more of them than the site allows."""
+"""A client's noised results: clipped, noised, counted, and no more of them than the client allows."""
 
 from __future__ import annotations
 
@@ -12,39 +12,35 @@ import numpy as np
 
 from flaretune.errors import UserError
 from flaretune.files import atomic_write
-from flaretune.privacy.accountant import epsilon
+from flaretune.privacy.accountant import DELTA, epsilon
 
 FILE = "privacy.json"
-# At which ε is held against a site's limit: δ is the job's, and a large one would make any ε small.
-LARGEST_DELTA = 1e-5
 
 
 @dataclass(frozen=True)
 class PrivacySettings:
-    """How answers are noised; the options of the same names in `config.SiteConfig`.
+    """How results are noised; the options of the same names in `config.ClientConfig`.
 
     Attributes:
         dp_noise: standard deviation of the noise as a multiple of the sensitivity, which is twice `dp_clip`.
         dp_clip: the longest (L2) that a change may be; longer ones are shortened to it.
-        dp_delta: δ.
-        dp_epsilon: the site gives no answer beyond this ε; 0: no limit.
+        dp_epsilon: the client gives no result beyond this ε; 0: no limit.
     """
 
     dp_noise: float
     dp_clip: float
-    dp_delta: float
     dp_epsilon: float
 
 
 class Releases:
-    """Noises what a site sends, and counts how often it did so.
+    """Noises what a client sends, and counts how often it did so.
 
     The count is kept in a file, so that a process that is started anew goes on with it.
 
     Args:
         settings: how.
         folder: where the count is kept; made if it is not there.
-        draw: gives the generator of an answer's noise. By default a new one for every answer, seeded by the operating
+        draw: gives the generator of an result's noise. By default a new one for every result, seeded by the operating
             system: the job's seed is known to the server, and noise that it can draw too protects nothing.
 
     Raises:
@@ -63,18 +59,17 @@ class Releases:
         self.count = self._read()
 
     def check(self, more: int) -> None:
-        """Check that the site allows `more` answers.
+        """Check that the client allows `more` results.
 
         Raises:
-            UserError: their ε is above the site's limit.
+            UserError: their ε is above the client's limit.
         """
         s = self._settings
-        delta = min(s.dp_delta, LARGEST_DELTA)
-        spent = epsilon(s.dp_noise, delta, self.count + more)
+        spent = epsilon(s.dp_noise, DELTA, self.count + more)
         if 0 < s.dp_epsilon < spent:
             raise UserError(
-                f"--dp_epsilon {s.dp_epsilon:g}: after {self.count + more} answers with --dp_noise {s.dp_noise:g} ε is "
-                f"{spent:.3g} at δ = {delta:g}, which is more than this site allows; ask for fewer rounds or more "
+                f"--dp_epsilon {s.dp_epsilon:g}: after {self.count + more} results with --dp_noise {s.dp_noise:g} ε is "
+                f"{spent:.3g} at δ = {DELTA:g}, which is more than this client allows; ask for fewer rounds or more "
                 "noise"
             )
 
@@ -101,7 +96,7 @@ class Releases:
         changes = {name: np.asarray(values, dtype=np.float64) - base[name] for name, values in found.items()}
         length = float(np.sqrt(sum(np.sum(change**2) for change in changes.values())))
         if not np.isfinite(length):
-            raise FloatingPointError("what this site has found is not finite, so that it has nothing to send")
+            raise FloatingPointError("what this client has found is not finite, so that it has nothing to send")
         scale = min(1.0, s.dp_clip / length) if length else 1.0
         rng, deviation = self._draw(), s.dp_noise * 2 * s.dp_clip
         self._write(self.count + 1)  # before anything is sent
@@ -119,9 +114,9 @@ class Releases:
         except FileNotFoundError:
             return 0
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{self._file}, this site's count of noised answers, is damaged ({error})") from error
+            raise UserError(f"{self._file}, this client's count of noised results, is damaged ({error})") from error
         if type(count) is not int or count < 0:
-            raise UserError(f"{self._file}, this site's count of noised answers, is damaged: it says {count!r}")
+            raise UserError(f"{self._file}, this client's count of noised results, is damaged: it says {count!r}")
         return count
 
     def _write(self, count: int) -> None:

@@ -18,13 +18,13 @@ LEAST = 1e-6  # so that a word which a model never gives stays comparable
 def mass(logits: np.ndarray) -> np.ndarray:
     """Summed probabilities of the classes over texts: label-word logits, float (N, C), to float64 (C,).
 
-    Its sum is the number of texts, so that masses of several sites add up.
+    Its sum is the number of texts, so that masses of several clients add up.
     """
     return softmax(logits).sum(axis=0)
 
 
 def prior(masses: Sequence[np.ndarray]) -> np.ndarray:
-    """p̄ over the texts of several sites, float64 (C,)."""
+    """p̄ over the texts of several clients, float64 (C,)."""
     total = np.sum(masses, axis=0)
     return total / total.sum()
 

@@ -6,7 +6,6 @@ import resource
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,9 @@ from flaretune.aggregation.limits import FACTOR
 from flaretune.tasks.metrics.registry import find_metric
 from flaretune.tasks.spec import TaskSpec
 
-HUGE = 1e100  # no number that a site tells is as large, not a loss by float32 logits either; sums of such are finite
+HUGE = (
+    1e100  # no number that a client reports is as large, not a loss by float32 logits either; sums of such are finite
+)
 
 
 def peak_memory_mb() -> float:
@@ -26,14 +27,14 @@ def peak_memory_mb() -> float:
 
 @dataclass(frozen=True)
 class Counters:
-    """What an answer cost the site.
+    """What a result cost the client.
 
     Attributes:
         queries: candidates evaluated, or training steps made.
         example_forwards: examples sent through the model, as often as they were.
-        seconds: of the site's work.
+        seconds: of the client's work.
         memory_mb: the most that its process has held so far, in MiB.
-        releases: noised answers that it has given in this run so far; 0 where none is noised.
+        releases: noised results that it has sent in this run so far; 0 where none is noised.
     """
 
     queries: int
@@ -58,37 +59,6 @@ class Evaluation:
     validation_loss_sum: float
     n_validation: int
     test: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class SetupAnswer:
-    """A site that is ready.
-
-    Attributes:
-        settings: what all sites must agree on, and what the artifact needs; plain JSON values.
-        n_train: labelled examples the site trains on.
-        zero_shot: test counts of the model and the template alone; None at a site that does not evaluate.
-        evaluation: of where the job starts.
-        counters: what this cost.
-        mass: summed probabilities of the classes over its texts, float64 (C,), for `tasks.calibration`; None without.
-        dtype: what its model computes in; None if it does not tell.
-    """
-
-    settings: dict[str, Any]
-    n_train: int
-    zero_shot: np.ndarray | None
-    evaluation: Evaluation
-    counters: Counters
-    mass: np.ndarray | None = None
-    dtype: str | None = None
-
-
-@dataclass(frozen=True)
-class EvaluateAnswer:
-    """A site's evaluation of what the server sent."""
-
-    evaluation: Evaluation
-    counters: Counters
 
 
 def limit_evaluations(evaluations: Mapping[str, Evaluation], rule: AggregationRule) -> dict[str, Evaluation]:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flaretune.errors import UserError
+from flaretune.config.toml import line_of, read_toml, read_toml_text
+from flaretune.errors import UserError, near
 from flaretune.tasks.checks import AUTO, KINDS, Problem, Words, alternatives, task_problems
 from flaretune.tasks.entries import NO_WORDING, is_beside, read_entries
-from flaretune.tasks.toml_lines import line_of
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 Kind = Literal["masked", "causal"]
 
@@ -195,13 +188,7 @@ def read_draft(file: Path) -> Draft:
     Raises:
         UserError: the file cannot be read or is not TOML.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        values = tomllib.loads(text)
-    except OSError as error:
-        raise UserError(f"task file {file} cannot be read ({error.strerror}); check its path") from error
-    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError and UnicodeDecodeError
-        raise UserError(f"task file {file} is not valid TOML: {error}") from error
+    text, values = read_toml_text(file, "task file")
     entries, problems = read_entries(values, file.resolve().parent)
     return Draft(file, text, entries, tuple(problems))
 
@@ -212,7 +199,7 @@ def data_beside(file: str | Path) -> str:
     Args:
         file: a task's file that `load_task` has read.
     """
-    given = tomllib.loads(Path(file).expanduser().read_text(encoding="utf-8-sig"))["source"].get("path", "")
+    given = read_toml(Path(file).expanduser(), "task file")["source"].get("path", "")
     found = load_task(file).source.path if given and is_beside(given) else None
     return found if found and Path(found).exists() else ""
 
@@ -261,10 +248,9 @@ def task_file(name_or_file: str | Path) -> Path:
     if name in shipped:
         return BUILTIN_FOLDER / f"{name}.toml"
     names = sorted({*shipped, *local})
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = near(name, names, "")
     raise UserError(
-        f"unknown task {name!r}; {hint}there are {', '.join(names)}, or give the path of a task "
+        f"unknown task {name!r}; {f'{hint} ' if hint else ''}there are {', '.join(names)}, or give the path of a task "
         f"file, which ends in .toml"
     )
 

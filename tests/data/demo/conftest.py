@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.data.demo.made_up_packages import rated_lines, write_sdist, write_wheel
 
-from flaretune.data.demo import model
-from flaretune.data.demo import sentences
+from flaretune.data.demo import model, sentences
+from tests.data.demo.made_up_packages import rated_lines, write_sdist, write_wheel
 
 
 @pytest.fixture

@@ -74,3 +74,8 @@ def files_below(folder: Path) -> list[str]:
 
 def refuse_download(*args: object, **kwargs: object) -> None:
     raise AssertionError("nothing is to be downloaded")
+
+
+def made_in(folder: Path) -> list[str]:
+    """Names of what is in a folder of the cache, but for the files by which processes wait for each other."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")

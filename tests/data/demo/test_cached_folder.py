@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.data.demo.made_up_packages import files_below
 
 from flaretune.data.demo import cached_folder
 from flaretune.errors import UserError
+from tests.data.demo.made_up_packages import files_below
 
 
 def make_note(folder: Path, scratch: Path) -> dict[str, str]:

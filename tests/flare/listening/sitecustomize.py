@@ -34,7 +34,7 @@ def listen(connection):
 
     def send_frame(self, prefix, headers, payload):
         role = (
-            "site" if any("simulator_worker" in word or word.endswith("_train.py") for word in sys.argv) else "server"
+            "client" if any("simulator_worker" in word or word.endswith("_train.py") for word in sys.argv) else "server"
         )
         with open(os.path.join(os.environ["FLARETUNE_LISTEN"], f"{role}_{os.getpid()}"), "ab") as file:
             file.write(repr(headers).encode() + b"\n" + bytes(payload or b"") + b"\n")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from flaretune.aggregation.registry import RULES, find_rule
-from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.methods.fedbpt.limited_results import RoundResults, limit_results
+from flaretune.methods.fedbpt.server_search import ServerSearch
 
 D, CLIENTS = 60, 10
 # pycma's weights of ten points, all recombined by rank: log(10.5) − log(rank), so that they add up to one
@@ -28,15 +28,15 @@ def round_of(seed: int, n_liars: int = 0, *, distance: float = 1e6, fitness: flo
     return start, results
 
 
-def searched_from(start: np.ndarray) -> GlobalSearch:
+def searched_from(start: np.ndarray) -> ServerSearch:
     """A search whose mean is `start`, as one result there leaves it."""
-    search = GlobalSearch(D, 1.0, 5, seed=1)
+    search = ServerSearch(D, 1.0, 5, seed=1)
     search.update(start[None], np.zeros(1), np.array([8.0]))
     np.testing.assert_allclose(search.distribution.mean, start, atol=1e-12)
     return search
 
 
-def moved(search: GlobalSearch, results: RoundResults) -> np.ndarray:
+def moved(search: ServerSearch, results: RoundResults) -> np.ndarray:
     return search.update(results.means, results.fitness, results.sigma_square_sums).mean
 
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from flaretune.methods.fedbpt.distribution import Distribution
-from flaretune.methods.fedbpt.global_update import GlobalSearch
 from flaretune.methods.fedbpt.local_search import limit_norm, local_search
+from flaretune.methods.fedbpt.server_search import ServerSearch
 
 D = 12
 
@@ -100,7 +100,7 @@ def test_a_mean_on_the_bound_is_within_it_after_its_journey_too(bound):
     assert start[0] > bound
     found = local_search(Distribution(start, 1.0), sphere, generations=3, popsize=6, seed=1, bound=bound)
     assert np.abs(found.mean).max() <= bound
-    search = GlobalSearch(D, 1.0, local_popsize=6, seed=1, bound=bound)
+    search = ServerSearch(D, 1.0, local_popsize=6, seed=1, bound=bound)
     for _ in range(3):
         moved = search.update(np.stack([start, -start, 2 * start]), np.array([1.0, 2.0, 3.0]), np.ones(3))
         assert np.abs(moved.mean).max() <= bound

@@ -33,6 +33,13 @@ def test_perf_is_minus_the_metric():
     assert loss("perf", LOGITS[:1], LABELS, "f1", 1)[0] == pytest.approx(-f1)
 
 
+def test_perf_takes_macro_f1_and_is_zero_where_the_metric_has_no_value():
+    logits = np.eye(3)[[0, 2, 1, 0, 0, 1]][None]
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    assert loss("perf", logits, labels, "macro_f1").tolist() == pytest.approx([-0.8 / 3])
+    assert loss("perf", np.eye(3)[[0, 0]][None], np.array([0, 0]), "f1", 1).tolist() == [0.0]
+
+
 def test_ratio_divides_and_survives_a_perturbed_loss_of_zero():
     assert fitness_ratio(np.array([1.0, 2.0]), np.array([2.0, 0.5])).tolist() == [0.5, 4.0]
     assert np.isfinite(fitness_ratio(np.array([1.0]), np.array([0.0]))).all()

@@ -12,16 +12,11 @@ from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
 PLAIN = {
     "soft_portion": 0.25,
     "soft_select": "order",
-    "soft_temperature": 1.0,
-    "soft_refresh": 0,
-    "soft_prior": "as_is",
-    "soft_noise": 0.0,
-    "seed": 7,
 }
 
 
-def make_pool(n_texts: int, n_classes: int = 2, site: str = "site-1", **changes: Any) -> SoftLabelPool:
-    return SoftLabelPool(n_texts, n_classes, SoftLabelSettings(**{**PLAIN, **changes}), site)
+def make_pool(n_texts: int, n_classes: int = 2, **changes: Any) -> SoftLabelPool:
+    return SoftLabelPool(n_texts, n_classes, SoftLabelSettings(**{**PLAIN, **changes}))
 
 
 def model(n_texts: int, n_classes: int = 2, seed: int = 0) -> np.ndarray:
@@ -37,6 +32,6 @@ def play(pool: SoftLabelPool, logits: np.ndarray, round_number: int) -> list[int
     return pool.indices[before:].tolist()
 
 
-def softmax(row: Any, temperature: float = 1.0) -> list[float]:
-    powers = [math.exp(float(score) / temperature) for score in row]
+def softmax(row: Any) -> list[float]:
+    powers = [math.exp(float(score)) for score in row]
     return [power / sum(powers) for power in powers]

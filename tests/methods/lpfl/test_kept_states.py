@@ -1,4 +1,4 @@
-"""What a site keeps of its soft labels."""
+"""What a client keeps of its soft labels."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def test_a_damaged_state_is_one_sentence(tmp_path):
     states.save(2, {"n": np.array([2])})
     file = tmp_path / "soft_labels_00002.safetensors"
     file.write_bytes(file.read_bytes()[:40])
-    with pytest.raises(UserError, match="the soft labels that this site has kept, is damaged"):
+    with pytest.raises(UserError, match="the soft labels that this client has kept, is damaged"):
         states.load()

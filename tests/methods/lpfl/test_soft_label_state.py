@@ -10,20 +10,16 @@ import pytest
 from tests.methods.lpfl.pools import make_pool, model, play
 
 
-@pytest.mark.parametrize("soft_refresh", [0, 1])
 @pytest.mark.parametrize("soft_select", ["order", "confident", "balanced"])
 @pytest.mark.parametrize("stop", [0, 1, 3, 5])
-def test_a_process_started_anew_goes_on_as_if_nothing_had_been(soft_select, soft_refresh, stop):
-    changes = {"soft_select": soft_select, "soft_refresh": soft_refresh, "soft_noise": 0.3, "soft_prior": "uniform"}
-    whole, first, second = (make_pool(21, 3, **changes) for _ in range(3))
+def test_a_process_started_anew_goes_on_as_if_nothing_had_been(soft_select, stop):
+    whole, first, second = (make_pool(21, 3, soft_select=soft_select) for _ in range(3))
     for number in range(6):
         play(whole, model(21, 3, seed=number), number)
     for number in range(stop):
         play(first, model(21, 3, seed=number), number)
     second.restore(first.state())
-    play(second, model(21, 3, seed=99), stop - 1)  # a round that was there before, here without refresh
-    if soft_refresh:
-        second.restore(first.state())
+    play(second, model(21, 3, seed=99), stop - 1)  # a round that was there before
     for number in range(stop, 6):
         play(second, model(21, 3, seed=number), number)
     assert second.indices.tolist() == whole.indices.tolist()
@@ -74,9 +70,8 @@ def test_a_state_of_something_else_is_refused_and_changes_nothing(change, messag
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("soft_refresh", [0, 1])
-def test_logits_that_are_not_finite_are_refused_whole(bad, soft_refresh):
-    pool = make_pool(8, soft_refresh=soft_refresh)
+def test_logits_that_are_not_finite_are_refused_whole(bad):
+    pool = make_pool(8)
     play(pool, model(8), 1)
     before = pool.labels
     logits = model(8)
@@ -112,11 +107,6 @@ def test_answers_to_something_else_are_refused(indices, shape, message):
         {"soft_portion": 1.1},
         {"soft_portion": math.nan},
         {"soft_select": "random"},
-        {"soft_temperature": 0.0},
-        {"soft_temperature": math.inf},
-        {"soft_prior": "flat"},
-        {"soft_noise": -0.1},
-        {"soft_noise": 1.1},
     ],
 )
 def test_settings_out_of_range_are_named(change):

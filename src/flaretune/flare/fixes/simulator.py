@@ -20,8 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from flaretune.cli.console import write_nowhere
-from flaretune.free_port import free_port
+from flaretune.host import free_port, write_nowhere
 
 RUNNER = "nvflare.private.fed.app.simulator.simulator_runner"
 

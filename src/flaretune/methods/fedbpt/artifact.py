@@ -14,7 +14,8 @@ from safetensors.numpy import save
 
 from flaretune.errors import UserError
 from flaretune.files import atomic_write
-from flaretune.methods.artifact_parts import PARTS, check_model, checksum, read_task
+from flaretune.methods.artifact_parts import PARTS, check_model, checksum
+from flaretune.tasks.saved import read_task
 from flaretune.tasks.spec import TaskSpec
 
 FORMAT = "flaretune-fedbpt-prompt-1"
@@ -27,7 +28,7 @@ class PromptArtifact:
     Attributes:
         point: z, float32, shape (d,). The prompt is p₀ + reshape(A z); p₀ and A follow from the options.
         task: the task, as `tasks.spec.task_table` gives it, with its name and without its data source.
-        options: the sites' options that they agreed on.
+        options: the clients' options that they agreed on.
         model: name, kind and hidden size of the model it was found with.
         result: round, development and test accuracy, and what else is worth keeping; plain JSON values.
     """

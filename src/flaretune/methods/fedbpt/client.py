@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flaretune.config.model_server import TOKEN_VARIABLE
 from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
 from flaretune.methods.base import (
@@ -32,6 +30,7 @@ from flaretune.methods.fedbpt.local_search import limit_norm, local_search
 from flaretune.methods.fedbpt.objective import fitness_ratio, loss
 from flaretune.methods.message import unreadable
 from flaretune.model_server.client import open_remote_model
+from flaretune.model_server.token import token_of_environment
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.seeding import derive_seed
 from flaretune.tasks import calibration
@@ -230,7 +229,7 @@ def open_client(config: FedBPTConfig, context: ClientContext) -> FedBPTClient:
         prompted.facts,
         prompted.black_box,
         Labelled(prompted.register(data.train), data.train.labels),
-        Labelled(prompted.register(data.dev), data.dev.labels),
+        Labelled(prompted.register(data.validation), data.validation.labels),
         None if data.test is None else Labelled(prompted.register(data.test), data.test.labels),
         partial(prompted.register_perturbed, data.train, config.perturb_rate),
         lambda: prompted.zero_shot_logits(data.test),
@@ -240,15 +239,15 @@ def open_client(config: FedBPTConfig, context: ClientContext) -> FedBPTClient:
 def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemotePromptedModel:
     """The model in this process, or that of a server, where this process needs neither torch nor weights."""
     settings = build(PromptSettings, as_dict(config))
-    if config.lm != "local":
+    if config.model_server != "local":
         return open_remote_model(
-            config.lm,
+            config.model_server,
             _token(config),
             spec,
             config.model_name,
             config.dtype,
             settings,
-            answer_seconds=config.lm_timeout,
+            answer_seconds=config.model_server_timeout,
         )
     # torch and transformers take seconds to import: only now that NVFlare knows this process
     from flaretune.models.prompted import open_prompted_model
@@ -270,11 +269,11 @@ def _token(config: FedBPTConfig) -> str:
     Raises:
         UserError: what the reference names is not there.
     """
-    if not config.lm_token:
-        return os.environ.get(TOKEN_VARIABLE, "")
+    if not config.model_server_token:
+        return token_of_environment()
     from nvflare.fuel.utils.secret_utils import resolve_secret_refs
 
     try:
-        return resolve_secret_refs(config.lm_token)
+        return resolve_secret_refs(config.model_server_token)
     except ValueError as error:
-        raise UserError(f"--lm_token: {error}") from error
+        raise UserError(f"--model_server_token: {error}") from error

@@ -1,4 +1,4 @@
-"""How this project sets up pycma, at the sites and at the server alike."""
+"""How this project sets up pycma, at the clients and at the server alike."""
 
 from __future__ import annotations
 

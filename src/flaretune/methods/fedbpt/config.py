@@ -4,70 +4,70 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
+from flaretune.config.client import ClientConfig
+from flaretune.config.groups import MODEL, PROMPT, SEARCH, SERVER
+from flaretune.config.model import CACHE_MB, MODEL_SERVER_TIMEOUT
 from flaretune.config.options import option
-from flaretune.config.shared import MODEL, PROMPT, SEARCH, SERVER, TASK, ServerConfig, SiteConfig
-from flaretune.errors import UserError
+from flaretune.config.server import ServerConfig
 
 
-@dataclass(frozen=True)
-class FedBPTConfig(SiteConfig):
-    """What a site of a FedBPT job is told."""
+def norm_limits(max_norm: str) -> tuple[float, float] | None:
+    """The limit of a searched vector's length in the first round, and where it stops growing; None for no limit.
+
+    Args:
+        max_norm: the option, two numbers such as ``15:20``, or "".
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not max_norm:
+        return None
+    first, last = map(float, max_norm.split(":"))
+    if not (0 < first < math.inf and 0 < last < math.inf):
+        raise ValueError(max_norm)
+    return first, last
+
+
+class FedBPTConfig(ClientConfig):
+    """What a client of a FedBPT job is told."""
 
     method: ClassVar[str] = "FedBPT"
-    takes_published_flags: ClassVar[bool] = True
-    local_options: ClassVar[tuple[str, ...]] = (
-        *SiteConfig.local_options,
+    client_options: ClassVar[tuple[str, ...]] = (
+        *ClientConfig.client_options,
         "cache_mb",
-        "llama_causal",
-        "lm",
-        "lm_timeout",
-        "lm_token",
+        "model_server",
+        "model_server_timeout",
+        "model_server_token",
     )
 
-    num_users: int = option(
-        0,
-        "accepted for the published command line; the data is shared out over the clients that the job has",
-        group=TASK,
-        at_least=0,
-    )
-    lm: str = option(
+    model_server: str = option(
         "local",
-        "local: this site loads the model itself; or the address of a service that has it loaded, such as "
+        "local: this client loads the model itself; or the address of a model server that has it loaded, such as "
         "http://127.0.0.1:8765 (python -m flaretune serve)",
         group=MODEL,
     )
-    lm_timeout: int = option(600, "seconds that an answer of the service may take", group=MODEL, at_least=1)
-    lm_token: str = option(
+    model_server_timeout: int = MODEL_SERVER_TIMEOUT
+    model_server_token: str = option(
         "",
-        "for a site's own file: the service's token as a secret reference of NVFlare; default: from the environment, "
-        "${secret:FLARETUNE_LM_TOKEN}",
+        "for a client's own file: the model server's token as a secret reference of NVFlare; default: from the "
+        "environment, ${secret:FLARETUNE_MODEL_SERVER_TOKEN}",
         group=MODEL,
     )
-    cache_mb: int = option(
-        1024, "MiB for the computed part in front of a suffix prompt (causal models); 0: none", group=MODEL, at_least=0
-    )
-    zero_lm_bias: int = option(
-        1, "masked models: set the bias of the language-model head to zero, as BBT does", group=MODEL, choices=(0, 1)
-    )
-    llama_causal: int = option(
-        1, "kept from the published script: LLaMA always answers as a causal model", group=MODEL, choices=(0, 1)
-    )
+    cache_mb: int = CACHE_MB
 
     n_prompt_tokens: int = option(50, "length of the prompt in tokens (n)", group=PROMPT, main=True, at_least=1)
-    cat_or_add: str = option(
+    cat_or_add: Literal["add", "cat"] = option(
         "add",
         "masked models: add the prompt to n placeholder tokens, or put it in front of the text (cat)",
         group=PROMPT,
-        choices=("add", "cat"),
     )
-    prompt_position: str = option(
+    prompt_position: Literal["prefix", "suffix"] = option(
         "suffix",
         "causal models: prompt in front of the text, or behind it (the text is then computed only once)",
         group=PROMPT,
-        choices=("prefix", "suffix"),
     )
     init_prompt: str = option(
         "auto",
@@ -79,60 +79,57 @@ class FedBPTConfig(SiteConfig):
 
     sigma: float = option(1.0, "initial step size", group=SEARCH, above=0)
     bound: float = option(0.0, "keep every searched number within ±bound; 0: no bound", group=SEARCH, at_least=0)
-    local_iter: int = option(8, "generations that a site searches in a round", group=SEARCH, main=True, at_least=1)
+    local_iter: int = option(8, "generations that a client searches in a round", group=SEARCH, main=True, at_least=1)
     local_popsize: int = option(
         5, "candidates in a generation, 2 or more; 0: 4 + 3 ln(intrinsic_dim)", group=SEARCH, main=True, at_least=0
     )
-    local_seeds: str = option(
-        "fixed",
-        "random directions of the sites: always the same (as published), new each round and the same at all sites, "
-        "or new each round and site",
-        group=SEARCH,
-        choices=("fixed", "round", "site"),
+    loss_type: Literal["ce", "hinge", "perf"] = option(
+        "ce", "what is made small: cross entropy, hinge (margin 2), or minus the task's metric", group=SEARCH
     )
-    loss_type: str = option(
-        "ce",
-        "what is made small: cross entropy, hinge (margin 2), or minus the task's metric",
-        group=SEARCH,
-        choices=("ce", "hinge", "perf"),
-    )
-    perturb: int = option(
-        0, "1: divide the loss by that on perturbed texts, against label skew", group=SEARCH, choices=(0, 1)
+    perturb: Literal[0, 1] = option(
+        0, "1: divide the loss by that on perturbed texts, against label skew", group=SEARCH
     )
     perturb_rate: float = option(
         0.5, "with --perturb 1, the share of tokens that are replaced", group=SEARCH, above=0, at_most=1
     )
-    norm_prompt: int = option(0, "1: limit the length of the searched vector", group=SEARCH, choices=(0, 1))
-    prompt_norm_threshold: float = option(
-        15.0, "with --norm_prompt 1, that limit; it grows by 1 a round, the first included", group=SEARCH, above=0
-    )
-    prompt_norm_threshold_upper: float = option(
-        20.0, "the limit stops growing when the global vector is this long", group=SEARCH, above=0
+    max_norm: str = option(
+        "",
+        "the longest that a searched vector may be, FIRST:LAST such as 15:20: the limit begins at the first and grows "
+        "by 1 a round, the first included, until the global vector is as long as the last; default: no limit",
+        group=SEARCH,
     )
 
-    def __post_init__(self):
-        super().__post_init__()
+    def clashes(self) -> Iterator[str]:
+        yield from super().clashes()
         if self.local_popsize == 1:
-            raise UserError(
-                "--local_popsize 1: CMA-ES needs at least 2 candidates in a generation (or 0 for its default)"
+            yield "--local_popsize 1: CMA-ES needs at least 2 candidates in a generation (or 0 for its default)"
+        if self.model_server != "local" and not re.fullmatch(r"https?://[^\s/]+/?", self.model_server):
+            yield (
+                f"--model_server {self.model_server}: must be local, or the address of a model server such as "
+                "http://127.0.0.1:8765"
             )
-        if self.lm != "local" and not re.fullmatch(r"https?://[^\s/]+/?", self.lm):
-            raise UserError(f"--lm {self.lm}: must be local, or the address of a service such as http://127.0.0.1:8765")
-        if self.lm_token and not re.fullmatch(r"\$\{secret:(file:[^{}\s]+|[A-Za-z_]\w*)\}", self.lm_token, re.ASCII):
-            raise UserError(  # without the value, which may be the token
-                "--lm_token: must be a secret reference such as ${secret:file:/run/secrets/lm} or ${secret:MY_TOKEN}, "
-                "in the site's local/flaretune.toml, and never the token itself, which whoever reads the job would see"
+        if self.model_server_token and not re.fullmatch(
+            r"\$\{secret:(file:[^{}\s]+|[A-Za-z_]\w*)\}", self.model_server_token, re.ASCII
+        ):
+            yield (  # without the value, which may be the token
+                "--model_server_token: must be a secret reference such as ${secret:file:/run/secrets/lm} or "
+                "${secret:MY_TOKEN}, in the client's local/flaretune.toml, and never the token itself, which whoever "
+                "reads the job would see"
             )
-        if self.lm != "local" and (self.device != "auto" or self.batch_size):
-            raise UserError(
-                "--device and --batch_size are the service's where --lm names one: give them to "
+        if self.model_server != "local" and (self.device != "auto" or self.batch_size):
+            yield (
+                "--device and --batch_size are the model server's where --model_server names one: give them to "
                 "`python -m flaretune serve`"
             )
         if self.loss_type == "perf" and self.perturb:
-            raise UserError(
+            yield (
                 "--loss_type perf --perturb 1: the ratio of two accuracies would reward the wrong prompt; "
                 "use --loss_type ce or hinge with --perturb 1"
             )
+        try:
+            norm_limits(self.max_norm)
+        except ValueError:
+            yield f"--max_norm {self.max_norm}: must be two numbers above 0, FIRST:LAST such as 15:20, or left out"
 
     @property
     def popsize(self) -> int:
@@ -140,20 +137,12 @@ class FedBPTConfig(SiteConfig):
         return self.local_popsize or 4 + int(3 * math.log(self.intrinsic_dim))
 
 
-@dataclass(frozen=True)
 class FedBPTServerConfig(ServerConfig):
     """What the server of a FedBPT job is told."""
 
-    covariance: str = option(
+    covariance: Literal["full", "diagonal", "identity"] = option(
         "diagonal",
-        "part of the covariance that is sent to the sites: all (d²/2 numbers, as published), its diagonal, or none",
+        "part of the covariance that is sent to the clients: all (d²/2 numbers, as published), its diagonal, or none",
         group=SERVER,
         main=True,
-        choices=("full", "diagonal", "identity"),
-    )
-    sigma_floor: float = option(
-        0.0,
-        "the sites' step size never falls below this; 0: no floor",
-        group=SERVER,
-        at_least=0,
     )

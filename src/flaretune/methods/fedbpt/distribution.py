@@ -1,4 +1,4 @@
-"""The search distribution N(mean, sigma² C) that the server and the sites exchange."""
+"""The search distribution N(mean, sigma² C) that the server and the clients exchange."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Distribution:
 
     Attributes:
         mean: m, float64, shape (d,).
-        sigma: the step size σ > 0 that a site starts its search with.
+        sigma: the step size σ > 0 that a client starts its search with.
         covariance: C, float64, symmetric positive definite, shape (d, d); or its diagonal, shape (d,);
             or None for the identity.
     """

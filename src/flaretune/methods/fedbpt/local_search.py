@@ -1,4 +1,4 @@
-"""What a site does in a round: a few generations of CMA-ES on its own data (paper, Algorithm 1, client side)."""
+"""What a client does in a round: a few generations of CMA-ES on its own data (paper, Algorithm 1, client side)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flaretune.methods.fedbpt.distribution import Distribution
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What a site found in a round.
+    """What a client found in a round.
 
     Attributes:
         mean: m_k, float64, shape (d,).

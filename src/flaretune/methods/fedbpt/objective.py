@@ -15,7 +15,7 @@ LOSS_TYPES: tuple[LossType, ...] = ("ce", "hinge", "perf")
 HINGE_MARGIN = 2.0
 
 
-# The values that fitness can have: a site that tells of others is mistaken, or lies.
+# The values that fitness can have: a client that tells of others is mistaken, or lies.
 FITNESS_RANGE: dict[LossType, tuple[float, float]] = {"ce": (0.0, HUGE), "hinge": (0.0, HUGE), "perf": (-1.0, 0.0)}
 
 

@@ -13,7 +13,7 @@ from flaretune.methods.artifact_parts import told_parts
 from flaretune.methods.base import Arrays, FitResult, InitializeResult, Numbers, Resumed, Strategy
 from flaretune.methods.fedbpt import distribution as wire
 from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
-from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.config import FedBPTConfig, norm_limits
 from flaretune.methods.fedbpt.history import keep_distribution, keep_results
 from flaretune.methods.fedbpt.limited_results import RoundResults, limit_results
 from flaretune.methods.fedbpt.objective import FITNESS_RANGE
@@ -34,14 +34,15 @@ class FedBPTStrategy(Strategy):
         self.settings, self._folder = next(iter(results.values())).settings, folder
         self._options = build(FedBPTConfig, self.settings["options"])
         o = self._options
+        norm_limit, norm_limit_upper = norm_limits(o.max_norm) or (None, 0.0)
         self._search = ServerSearch(
             dim=o.intrinsic_dim,
             sigma0=o.sigma,
             local_popsize=o.popsize,
             seed=o.seed,
             bound=o.bound,
-            norm_limit=o.prompt_norm_threshold if o.norm_prompt else None,
-            norm_limit_upper=o.prompt_norm_threshold_upper,
+            norm_limit=norm_limit,
+            norm_limit_upper=norm_limit_upper,
             equal_weights=bool(o.dp_noise),  # clients then do not tell their fitness
         )
         # of all rounds: the clients that took part, and what they sent

@@ -7,10 +7,10 @@ averages the adapters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flaretune.config.options import changed
 from flaretune.methods.base import Client, ClientContext, Method, Numbers, Strategy
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 
@@ -48,7 +48,7 @@ class LPFL(Method):
 
     def on_this_machine(self, config: LPFLServerConfig) -> LPFLServerConfig:
         if config.init_adapter and Path(config.init_adapter).exists():  # as in the simulator
-            return replace(config, init_adapter=str(Path(config.init_adapter).absolute()))
+            return changed(config, init_adapter=str(Path(config.init_adapter).absolute()))
         return config
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:

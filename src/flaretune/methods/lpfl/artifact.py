@@ -15,7 +15,8 @@ from safetensors.numpy import save
 
 from flaretune.errors import UserError, shown
 from flaretune.files import atomic_folder
-from flaretune.methods.artifact_parts import PARTS, check_model, checksum, read_task
+from flaretune.methods.artifact_parts import PARTS, check_model, checksum
+from flaretune.tasks.saved import read_task
 from flaretune.tasks.spec import TaskSpec
 
 FORMAT = "flaretune-lpfl-adapter-1"
@@ -35,7 +36,7 @@ class AdapterArtifact:
         adapter_config: contents of PEFT's adapter_config.json, but for the model's name; None where every parameter
             was trained.
         task: the task, as `tasks.spec.task_table` gives it, with its name and without its data source.
-        options: the sites' options that they agreed on.
+        options: the clients' options that they agreed on.
         model: name, kind and hidden size of the model it was trained on.
         result: round, development and test accuracy, and what else is worth keeping; plain JSON values.
     """

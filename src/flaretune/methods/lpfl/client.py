@@ -78,13 +78,13 @@ class LPFLClient(Client):
     """
 
     def __init__(self, config: LPFLConfig, context: ClientContext, tuned: TunedModel, texts: ClientTexts):
-        self._config, self._context, self._tuned, self._texts = config, context, tuned, texts
+        self._config, self._context, self.tuned, self._texts = config, context, tuned, texts
         self._model, self._parameters = tuned.label_model, tuned.parameters
         self._spec = tuned.label_model.spec
         self._states = KeptStates(context.state_folder)
         n_pool = len(texts.pool) if config.soft_labels == "on" else 0
         soft_settings = build(SoftLabelSettings, as_dict(config))
-        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings, context.name)
+        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings)
         self._pool_digest = _digest(texts.pool)
         if context.takes_over:
             self._take_over()
@@ -104,7 +104,7 @@ class LPFLClient(Client):
             self._restore(after_round)
         if self._config.soft_labels == "on" and not len(self._texts.pool):
             log.warning("this client has no unlabelled texts: it learns from its labelled ones alone")
-        evaluated, tuned = self._timed_evaluation(), self._tuned
+        evaluated, tuned = self._timed_evaluation(), self.tuned
         shapes = {
             "adapter": tuned.adapter_config or {},
             "initial": {name: list(values.shape) for name, values in tuned.initial.items()},
@@ -212,7 +212,7 @@ class LPFLClient(Client):
         return TrainingSet(
             [*train.texts, *(self._texts.pool[i] for i in soft)],
             np.concatenate([np.eye(self._spec.n_classes)[train.labels], self._pool.labels]),
-            np.concatenate([np.ones(len(train.labels)), np.full(len(soft), self._config.soft_weight)]),
+            np.ones(len(train.labels) + len(soft)),
         )
 
     def _mass(self) -> np.ndarray:
@@ -269,7 +269,7 @@ def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
     encode = tuned.label_model.encode
     texts = ClientTexts(
         Labelled(encode(data.train.texts), data.train.labels),
-        Labelled(encode(data.dev.texts), data.dev.labels),
+        Labelled(encode(data.validation.texts), data.validation.labels),
         None if data.test is None else Labelled(encode(data.test.texts), data.test.labels),
         encode(pool.texts) if config.soft_labels == "on" else [],
         pool.truth,

@@ -1,4 +1,4 @@
-"""What a site keeps of its soft labels, round by round, for a process or a job that takes over."""
+"""What a client keeps of its soft labels, round by round, for a process or a job that takes over."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class KeptStates:
                 if (stream.metadata() or {}).get("sha256") != _checksum(arrays):
                     raise ValueError("its contents do not have the sha256 noted in it")
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{file}, the soft labels that this site has kept, is damaged ({error})") from error
+            raise UserError(f"{file}, the soft labels that this client has kept, is damaged ({error})") from error
         return arrays
 
     def clear(self, after: int = 0) -> None:

@@ -16,7 +16,7 @@ from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServ
 
 if TYPE_CHECKING:
     from flaretune.methods.classifier import Classifier
-    from flaretune.tasks.spec import TaskSpec
+    from flaretune.methods.verbalizer.artifact import VerbalizerArtifact
 
 
 class Verbalizer(Method):
@@ -24,7 +24,7 @@ class Verbalizer(Method):
 
     name, title = "verbalizer", "Verbalizer"
     client_config, server_config = VerbalizerConfig, VerbalizerServerConfig
-    best, kind = "best_verbalizer.safetensors", "verbalizer"
+    format, best, kind = "flaretune-verbalizer-1", "best_verbalizer.safetensors", "verbalizer"
 
     def strategy(self, config: VerbalizerServerConfig) -> Strategy:
         from flaretune.methods.verbalizer.strategy import VerbalizerStrategy
@@ -36,20 +36,15 @@ class Verbalizer(Method):
 
         return open_client(config, context)
 
-    def can_open(self, path: Path) -> bool:
-        from flaretune.methods.verbalizer.artifact import is_verbalizer
-
-        return path.is_file() and is_verbalizer(path)
-
-    def spec(self, path: Path) -> TaskSpec:
+    def read(self, path: Path) -> VerbalizerArtifact:
         from flaretune.methods.verbalizer.artifact import load_verbalizer
 
-        return load_verbalizer(path).spec
+        return load_verbalizer(path)
 
-    def open(self, path: Path, model_name: str | None, dtype: str, device: str) -> Classifier:
-        from flaretune.methods.verbalizer.classifier import open_verbalizer
+    def open(self, artifact: VerbalizerArtifact, path: Path, model_name: str, dtype: str, device: str) -> Classifier:
+        from flaretune.methods.verbalizer.classifier import open_saved
 
-        return open_verbalizer(path, model_name, dtype, device)
+        return open_saved(artifact, path, model_name, dtype, device)
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         from flaretune.methods.verbalizer.settings import check_settings

@@ -15,8 +15,9 @@ from safetensors.numpy import save
 
 from flaretune.errors import UserError
 from flaretune.files import atomic_write
-from flaretune.methods.artifact_parts import PARTS, check_model, checksum, read_task
+from flaretune.methods.artifact_parts import PARTS, check_model, checksum
 from flaretune.methods.verbalizer.head import Head, head_of
+from flaretune.tasks.saved import read_task
 from flaretune.tasks.spec import TaskSpec
 
 FORMAT = "flaretune-verbalizer-1"
@@ -51,15 +52,6 @@ class VerbalizerArtifact:
             UserError: its parts do not fit together.
         """
         return read_task(self.task, "verbalizer file")
-
-
-def is_verbalizer(path: Path) -> bool:
-    """Whether a file says that it is one."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return str((file.metadata() or {}).get("format", "")).startswith(FORMAT.rsplit("-", 1)[0])
-    except (SafetensorError, OSError, ValueError, TypeError):
-        return False
 
 
 def save_verbalizer(artifact: VerbalizerArtifact, path: Path) -> None:

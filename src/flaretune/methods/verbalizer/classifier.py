@@ -10,11 +10,12 @@ import numpy as np
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.methods.classifier import check_model, softmax
-from flaretune.methods.verbalizer.artifact import load_verbalizer
+from flaretune.methods.artifact_parts import check_opened
+from flaretune.methods.verbalizer.artifact import VerbalizerArtifact
 from flaretune.methods.verbalizer.head import Head, label_word_head
 from flaretune.methods.verbalizer.open import OpenedWords, open_words
 from flaretune.models.progress import Progress, in_silence
+from flaretune.softmax import softmax
 from flaretune.tasks.spec import Kind, TaskSpec
 
 
@@ -50,27 +51,20 @@ class VerbalizerClassifier:
         return softmax(head.logits(log_probs[:, head.words[:, 0], columns]))
 
 
-def open_verbalizer(
-    path: str | Path, model_name: str | None = None, dtype: str = "auto", device: str = "auto"
-) -> VerbalizerClassifier:
-    """Open a verbalizer file with its model and task.
-
-    Args:
-        path: the file.
-        model_name, dtype, device: as for `fedbpt.classifier.open_prompt`.
+def open_saved(artifact: VerbalizerArtifact, path: Path, model_name: str, dtype: str, device: str) -> VerbalizerClassifier:
+    """Load the model of a learned verbalizer; see `methods.registry.Saved.open`.
 
     Raises:
-        UserError: the file is no verbalizer, or the model cannot be loaded or is not the one it was found with.
+        UserError: the model cannot be loaded or is not the one that it was found with.
     """
-    artifact = load_verbalizer(path)
-    name = model_name or artifact.model["name"]
-    words = open_words(artifact.spec, name, dtype, device)
-    check_model(name, words.kind, words.hidden_size, artifact.model, "verbalizer")
+    words = open_words(artifact.spec, model_name, dtype, device)
+    check_opened(model_name, words.kind, words.hidden_size, artifact.model, "verbalizer")
     if list(words.templates) != list(artifact.templates):
         raise UserError(f"{path}: its templates are not its task's; use the version of flaretune that wrote it")
     n_words = words.pretrained.model.get_output_embeddings().weight.shape[0]
     if len(artifact.head.words) and artifact.head.words[:, 1].max() >= n_words:
         raise UserError(
-            f"--model_name {name}: it has {n_words} words, and {path} needs more; give the model that it was found with"
+            f"--model_name {model_name}: it has {n_words} words, and {path} needs more; give the model that it was "
+            "found with"
         )
     return VerbalizerClassifier(words, artifact.head)

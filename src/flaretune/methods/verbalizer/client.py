@@ -198,7 +198,7 @@ class VerbalizerClient(Client):
     def _losses(self, arrays: Arrays, numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
         data = self._train if numbers["leave_one_out"] else self._validation
         weights, biases = arrays["weights"], arrays["biases"]  # (L, F, C), (L, C)
-        if not len(data.labels):
+        if self._config.dp_noise or not len(data.labels):  # with noise, nothing but the sums is told
             return {"losses": np.zeros((len(weights), len(TEMPERATURES))), "n": np.zeros(1)}
         features = self._features(data, arrays)
         if numbers["leave_one_out"]:
@@ -267,6 +267,6 @@ def open_client(config: VerbalizerConfig, context: ClientContext) -> VerbalizerC
         words.vocabulary(config.n_candidates),
         words.log_probs,
         data.train,
-        data.dev,
+        data.validation,
         data.test,
     )

@@ -1,0 +1,38 @@
+"""The options of whoever runs a model: a client, or the model server."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from flaretune.config.groups import MODEL
+from flaretune.config.options import Options, option
+
+NUMBER_FORMATS = ("bfloat16", "float32")
+
+# of the model server, and of FedBPT's clients
+CACHE_MB = option(
+    1024, "MiB for the computed part in front of a suffix prompt (causal models); 0: none", group=MODEL, at_least=0
+)
+MODEL_SERVER_TIMEOUT = option(
+    600, "seconds that a reply of the model server may take, waiting for its turn included", group=MODEL, at_least=1
+)
+
+
+class ModelConfig(Options):
+    """Which model, and how it is run."""
+
+    model_name: str = option(
+        "roberta-large", "masked or causal language model: hub id or folder", group=MODEL, main=True
+    )
+    dtype: Literal["auto", "bfloat16", "float32"] = option(
+        "auto",
+        "number format to compute in; auto: bfloat16 where the device has instructions for it, else float32",
+        group=MODEL,
+    )
+    batch_size: int = option(
+        0,
+        "texts in a forward pass, each with all candidates, and in a pass of a training step; 0: 8 on a CPU, 16 where "
+        "the text is cached, 64 on a GPU, and a whole training step",
+        group=MODEL,
+        at_least=0,
+    )

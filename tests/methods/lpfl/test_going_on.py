@@ -1,0 +1,184 @@
+"""An LP-FL job that goes on: from another job's adapter, or where it was stopped; what is refused."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flaretune.errors import UserError
+from flaretune.engine import codec
+from flaretune.methods.lpfl.artifact import load_adapter, save_adapter
+from tests.jobs_for_tests import read_summary
+
+# ---- from an adapter ----
+
+
+@pytest.mark.parametrize("options", [{}, {"freeze_a": 1}, {"tuning": "full"}])
+def test_a_job_goes_on_where_another_ended(lpfl_job, options):
+    _, first = lpfl_job("first", **options)
+    told, second = lpfl_job("second", rounds=1, init_adapter=first / "last_adapter", **options)
+    assert told.failure == ""
+    begun, ended = read_summary(second)["rounds"][0], read_summary(first)["rounds"][-1]
+    for key in ("accuracy", "validation_accuracy", "validation_loss", "client_accuracy"):
+        assert begun[key] == ended[key]
+    assert read_summary(second)["zero_shot_accuracy"] == read_summary(first)["zero_shot_accuracy"]
+    assert [r["round"] for r in read_summary(second)["rounds"]] == [0, 1]
+    _, _, task = told.tasks[1]
+    last = load_adapter(first / "last_adapter").arrays
+    for name, values in task.arrays.items():
+        np.testing.assert_array_equal(values, last[name])
+    assert set(last) - set(task.arrays) == {name for name in last if options.get("freeze_a") and ".lora_A." in name}
+
+
+@pytest.mark.parametrize(
+    ("made_with", "goes_on_with", "sentence"),
+    [
+        ({}, {"lora_rank": 4}, "does not fit this job: .*lora_A.weight has the shape .2, 32. there and .4, 32. at"),
+        ({}, {"target_modules": "query"}, "does not fit this job: .*value.lora_A.weight has the shape .* and None at"),
+        (
+            {},
+            {"lora_alpha": 4.0},
+            "does not fit this job: it was trained with --lora_alpha 16.0 and .* told 4.0",
+        ),
+        ({"tuning": "full"}, {}, "does not fit this job"),
+        ({}, {"tuning": "full"}, "does not fit this job"),
+        ({"model_name": "llama"}, {}, "does not fit this job"),
+        ({"tuning": "full", "model_name": "llama"}, {"tuning": "full"}, "does not fit this job"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(lpfl_job, folders, made_with, goes_on_with, sentence):
+    made_with = {**made_with, **({"model_name": folders["llama"]} if "model_name" in made_with else {})}
+    _, first = lpfl_job("first", rounds=1, **made_with)
+    told, second = lpfl_job("second", rounds=1, init_adapter=first / "last_adapter", **goes_on_with)
+    panic = told.failure
+    assert panic.startswith(f"--init_adapter: {first / 'last_adapter'} ")
+    with pytest.raises(UserError, match=sentence):
+        raise UserError(panic)
+    assert "\n" not in panic
+    assert not second.exists()
+
+
+def test_an_adapter_that_is_not_there_is_named(lpfl_job, tmp_path):
+    told, folder = lpfl_job(init_adapter=tmp_path / "nowhere")
+    assert told.failure == (
+        f"--init_adapter: adapter folder {tmp_path / 'nowhere'} does not exist; a job leaves it as best_adapter"
+    )
+    assert not folder.exists()
+
+
+def test_frozen_parts_must_be_those_that_the_clients_have(lpfl_job, tmp_path):
+    _, first = lpfl_job("first", rounds=1, freeze_a=1)
+    same, _ = lpfl_job("same", rounds=1, freeze_a=1, init_adapter=first / "last_adapter")
+    assert same.failure == ""
+    artifact = load_adapter(first / "last_adapter")
+    name = next(n for n in artifact.arrays if ".lora_A." in n)
+    moved = replace(artifact, arrays={**artifact.arrays, name: artifact.arrays[name] + 1})
+    save_adapter(moved, tmp_path / "moved")
+    told, _ = lpfl_job("other", rounds=1, freeze_a=1, init_adapter=tmp_path / "moved")
+    panic = told.failure
+    assert f"--freeze_a 1: {name} at site-1 is another than that of the job's start" in panic
+
+
+def other_a(*clients):
+    """These clients have drawn another A than the job's seed gives."""
+
+    def change(client, task, _round, answer):
+        if client in clients and task == codec.INITIALIZE:
+            name = next(n for n in answer.arrays if ".lora_A." in n)
+            answer.arrays[name] = answer.arrays[name] * np.float32(1.5)
+        return answer
+
+    return change
+
+
+@pytest.mark.parametrize("client", ["site-1", "site-3"])
+def test_a_client_with_another_frozen_part_than_most_is_left_out_and_named(lpfl_job, client, caplog):
+    told, folder = lpfl_job(freeze_a=1, change=other_a(client))
+    assert told.failure == ""
+    others = [s for s in ("site-1", "site-2", "site-3") if s != client]
+    rounds = read_summary(folder)["rounds"]
+    assert [r["clients"] for r in rounds] == [others] * 3
+    assert "--freeze_a 1: " in rounds[0]["excluded"][client]
+    assert f" at {client} is another than that of the job's start; every client needs the same seed" in caplog.text
+    honest = next(m for s, task, _, m in told.replies if (s, task) == ("site-2", codec.INITIALIZE))
+    last = load_adapter(folder / "last_adapter").arrays
+    for name in (n for n in last if ".lora_A." in n):
+        np.testing.assert_array_equal(last[name], honest.arrays[name])
+    told, _ = lpfl_job(change=other_a(client))  # where A is trained, all start from the same
+    assert told.failure == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "min_clients"), [(["site-3"], 3), (["site-1"], 3)], ids=["too-few", "too-few-first"]
+)
+def test_too_few_clients_with_the_frozen_part_of_most_end_the_job(lpfl_job, changed, min_clients):
+    told, folder = lpfl_job(freeze_a=1, change=other_a(*changed), min_clients=min_clients)
+    panic = told.failure
+    assert panic.startswith("--freeze_a 1: ")
+    assert f" at {changed[0]} is another than that of the job's start" in panic
+    assert not folder.exists()
+
+
+def test_where_no_frozen_part_is_that_of_most_the_job_ends(lpfl_job):
+    def each_another(client, task, round_number, answer):
+        for _ in range(int(client[-1])):
+            answer = other_a(client)(client, task, round_number, answer)
+        return answer
+
+    told, _ = lpfl_job(freeze_a=1, change=each_another)
+    panic = told.failure
+    assert panic.startswith("--freeze_a 1: ")
+
+
+def test_a_run_does_not_go_on_with_another_frozen_part(lpfl_job, tmp_path):
+    """As a new version of torch may draw it: B was trained for the one that the run was begun with."""
+    kept = tmp_path / "kept"
+    lpfl_job("stopped", rounds=4, freeze_a=1, change=no_answers_from(3), checkpoint=kept)
+    everywhere = other_a("site-1", "site-2", "site-3")
+    told, _ = lpfl_job("on", rounds=4, freeze_a=1, change=everywhere, checkpoint=kept)
+    panic = told.failure
+    assert panic.startswith("--freeze_a 1: ")
+    assert " at site-1 is another than that of the job's start" in panic
+
+
+# ---- from where it was stopped ----
+
+
+def no_answers_from(round_number):
+    """The server is stopped in this round."""
+    return lambda client, task, n, answer: None if n >= round_number else answer
+
+
+@pytest.mark.parametrize("options", [{}, {"freeze_a": 1}, {"tuning": "full", "soft_labels": "off"}])
+@pytest.mark.parametrize("stopped_in", [1, 3])
+def test_a_run_goes_on_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options, stopped_in):
+    _, whole = lpfl_job("whole", rounds=4, **options)
+    stopped, _ = lpfl_job(
+        "stopped", rounds=4, change=no_answers_from(stopped_in), checkpoint=tmp_path / "kept", **options
+    )
+    assert stopped.failure
+    told, folder = lpfl_job("on", rounds=4, checkpoint=tmp_path / "kept", **options)
+    assert told.failure == ""
+    rounds = [n for task, n, _ in told.tasks if task == codec.FIT]
+    assert rounds == list(range(stopped_in, 5))
+    expected, found = read_summary(whole), read_summary(folder)
+    for key in ("test_accuracy", "validation_accuracy", "best_round", "zero_shot_accuracy", "labelled", "soft_labelled"):
+        assert found[key] == expected[key]
+    for key in ("round", "accuracy", "validation_accuracy", "validation_loss", "metrics", "client_metrics"):
+        assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]
+    for name in ("best_adapter", "last_adapter"):
+        arrays, again = load_adapter(whole / name).arrays, load_adapter(folder / name).arrays
+        assert arrays.keys() == again.keys()
+        assert all(np.array_equal(arrays[key], again[key]) for key in arrays)
+    assert {n for tag, _, n in told.scalars if tag == "validation_accuracy"} == {0, 1, 2, 3, 4}  # TensorBoard has all rounds
+
+
+def test_a_client_without_its_soft_labels_says_so_and_labels_anew(lpfl_job, tmp_path, caplog):
+    lpfl_job("stopped", rounds=4, change=no_answers_from(4), checkpoint=tmp_path / "kept")
+    shutil.rmtree(tmp_path / "kept" / "clients")
+    told, folder = lpfl_job("on", rounds=4, checkpoint=tmp_path / "kept")
+    assert told.failure == ""
+    assert "goes on after round 3, and this client has no soft labels of that run" in caplog.text
+    before, first = (r["metrics"]["soft_labelled"] for r in read_summary(folder)["rounds"][3:5])
+    assert 0 < first < before  # one round's portion again
