@@ -45,9 +45,7 @@ def job(folders, tmp_path):
     def run(name="results", change=lambda _client, _task, _round, reply: reply, server=None, anew=False, **options):
         small = {"n_words": 8, "n_candidates": 60, "k_shot": 9, "dtype": "float32", "eval_clients": "all"}
         configs = dict.fromkeys(CLIENTS, VerbalizerConfig(**{**folders, **small, **options}))
-        told = run_job(
-            find_method("verbalizer"), configs, tmp_path / name, change=change, anew=anew, **(server or {})
-        )
+        told = run_job(find_method("verbalizer"), configs, tmp_path / name, change=change, anew=anew, **(server or {}))
         return told, tmp_path / name
 
     return run
@@ -159,7 +157,7 @@ def lying(client, task, round_number, reply):
 
 
 def test_a_client_whose_sums_are_far_beyond_the_others_is_held_to_them(job):
-    honest, _ = job("honest")
+
     for rule, limited in (("clipped", True), ("mean", False)):
         told, folder = job(rule, lying, server={"aggregation": rule})
         assert told.failure == ""
@@ -192,9 +190,7 @@ def test_with_noise_one_release_is_sent_and_nothing_else_of_the_texts(job):
     assert told.failure == ""
     fits = {(client, n): m for client, task, n, m in told.replies if task == codec.FIT}
     for client in CLIENTS:
-        assert [
-            fits[client, n].fields.get("releases", 0) for n in (1, 2, 3)
-        ] == [0, 1, 1]
+        assert [fits[client, n].fields.get("releases", 0) for n in (1, 2, 3)] == [0, 1, 1]
         assert not any(np.any(values) for values in fits[client, 1].arrays.values())
         assert not np.any(fits[client, 3].arrays["losses"])
         assert not np.any(fits[client, 2].arrays["counts"])

@@ -22,7 +22,9 @@ from flaretune.methods.verbalizer.statistics import add_gram_sums, gram_sums, wo
 def centralised(features, labels, n_classes, shrinkage):
     """Weights and bias of the least squares problem with λ‖W‖² and a free bias, as one stacked system."""
     n, f = features.shape
-    rows = np.vstack([np.hstack([features, np.ones((n, 1))]), np.hstack([np.sqrt(shrinkage) * np.eye(f), np.zeros((f, 1))])])
+    rows = np.vstack(
+        [np.hstack([features, np.ones((n, 1))]), np.hstack([np.sqrt(shrinkage) * np.eye(f), np.zeros((f, 1))])]
+    )
     targets = np.vstack([np.eye(n_classes)[labels], np.zeros((f, n_classes))])
     solution, *_ = np.linalg.lstsq(rows, targets, rcond=None)
     return solution[:-1], solution[-1]
@@ -54,12 +56,20 @@ def test_for_any_split_over_clients_it_equals_that_of_all_texts_together(seed, n
         np.testing.assert_allclose(ridge.biases[i], bias, atol=1e-6)
 
 
-@pytest.mark.parametrize("n, f", [(12, 3), (6, 10)])
+@pytest.mark.parametrize(("n", "f"), [(12, 3), (6, 10)])
 def test_leave_one_out_scores_are_those_of_heads_made_without_the_text(n, f):
     features, labels = texts(3, n, f, 3)
     ridge = solve(gram_sums(features, labels, 3))
     scores = leave_one_out(
-        features, labels, ridge.center, ridge.basis, ridge.spectrum, ridge.shrinkages, ridge.weights, ridge.biases, ridge.n
+        features,
+        labels,
+        ridge.center,
+        ridge.basis,
+        ridge.spectrum,
+        ridge.shrinkages,
+        ridge.weights,
+        ridge.biases,
+        ridge.n,
     )
     for place, shrinkage in enumerate(ridge.shrinkages[6:]):  # of almost none the stacked system says little
         for i in range(n):

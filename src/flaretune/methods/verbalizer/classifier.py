@@ -51,7 +51,9 @@ class VerbalizerClassifier:
         return softmax(head.logits(log_probs[:, head.words[:, 0], columns]))
 
 
-def open_saved(artifact: VerbalizerArtifact, path: Path, model_name: str, dtype: str, device: str) -> VerbalizerClassifier:
+def open_saved(
+    artifact: VerbalizerArtifact, path: Path, model_name: str, dtype: str, device: str
+) -> VerbalizerClassifier:
     """Load the model of a learned verbalizer; see `methods.registry.Saved.open`.
 
     Raises:

@@ -115,7 +115,10 @@ class VerbalizerClient(Client):
     ):
         self._config, self._spec, self._facts, self._templates = config, spec, facts, list(templates)
         self._vocabulary, self._model = vocabulary, model
-        self._train, self._validation = Labelled(train.texts, train.labels), Labelled(validation.texts, validation.labels)
+        self._train, self._validation = (
+            Labelled(train.texts, train.labels),
+            Labelled(validation.texts, validation.labels),
+        )
         self._test = None if test is None else Labelled(test.texts, test.labels)
         self._start = label_word_head(vocabulary.label_ids, spec.n_classes)
         self._forwards_told = 0  # of the passes over labelled texts but the test data

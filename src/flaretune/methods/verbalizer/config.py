@@ -26,7 +26,10 @@ class VerbalizerConfig(ClientConfig):
         at_least=1,
     )
     n_candidates: int = option(
-        2000, "words that these are chosen from: the most probable ones, and the task's label words", group=MODEL, at_least=2
+        2000,
+        "words that these are chosen from: the most probable ones, and the task's label words",
+        group=MODEL,
+        at_least=2,
     )
 
     def clashes(self) -> Iterator[str]:

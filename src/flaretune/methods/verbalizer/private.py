@@ -13,7 +13,7 @@ LONGEST = 1.0  # of a text's features, in units of their number's square root: o
 
 
 def clipped(features: np.ndarray) -> np.ndarray:
-    """Features, float64 (N, F), of length 1 at the most: divided by `LONGEST` √F, and shortened where they are longer."""
+    """Features, float64 (N, F), of length 1 at most: divided by `LONGEST` √F, and shortened where longer."""
     features = features / (LONGEST * np.sqrt(max(features.shape[1], 1)))
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1.0)
 

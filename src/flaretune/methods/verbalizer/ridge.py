@@ -62,7 +62,9 @@ def separation(statistics: WordStatistics) -> np.ndarray:
     return np.where(varies, between / within, -1.0)
 
 
-def choose_words(statistics: WordStatistics, groups: np.ndarray, n_words: int, always: Sequence[int] = ()) -> np.ndarray:
+def choose_words(
+    statistics: WordStatistics, groups: np.ndarray, n_words: int, always: Sequence[int] = ()
+) -> np.ndarray:
     """The features that the head is made on.
 
     Args:
@@ -182,6 +184,6 @@ def losses(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def choose_head(summed: np.ndarray) -> tuple[int, int]:
-    """Where the loss of `losses` is smallest, as indices of λ and τ; of equal ones the larger λ, which is the plainer."""
+    """Where the loss of `losses` is smallest, as indices of λ and τ; of equal ones the larger λ."""
     best = np.flatnonzero(summed.min(axis=1) == summed.min())[-1]
     return int(best), int(np.argmin(summed[best]))

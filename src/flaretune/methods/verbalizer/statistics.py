@@ -80,7 +80,9 @@ def gram_sums(features: np.ndarray, labels: np.ndarray, n_classes: int) -> GramS
 
 def add_word_statistics(parts: Sequence[WordStatistics]) -> WordStatistics:
     """Of all clients together."""
-    return WordStatistics(*(np.sum([getattr(p, name) for p in parts], axis=0) for name in WordStatistics.__annotations__))
+    return WordStatistics(
+        *(np.sum([getattr(p, name) for p in parts], axis=0) for name in WordStatistics.__annotations__)
+    )
 
 
 def add_gram_sums(parts: Sequence[GramSums]) -> GramSums:

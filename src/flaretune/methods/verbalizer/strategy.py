@@ -70,7 +70,9 @@ class VerbalizerStrategy(Strategy):
         self._texts |= {int(token): text for token, text in resumed.state["texts"].items()}
         self._words = {name: arrays[name] for name in ("words", "center", "scale") if name in arrays}
         if "gram.gram" in arrays:
-            self._solve(GramSums(*(arrays[f"gram.{name}"] for name in ("counts", "cross", "gram"))), resumed.state["noise"])
+            self._solve(
+                GramSums(*(arrays[f"gram.{name}"] for name in ("counts", "cross", "gram"))), resumed.state["noise"]
+            )
         if "head.words" in arrays:
             self._head = head_of({name[5:]: values for name, values in arrays.items() if name.startswith("head.")})
 
@@ -105,7 +107,9 @@ class VerbalizerStrategy(Strategy):
                 raise ValueError(f"{name!r} is {value}, and {most} is the most that follows from the settings")
         arrays, n_classes, noised = result.arrays, self._n_classes, bool(o.dp_noise)
         if self._step == 1:
-            read = read_word_statistics(arrays, self._n_templates * len(self._candidates), n_classes, self._most).arrays()
+            read = read_word_statistics(
+                arrays, self._n_templates * len(self._candidates), n_classes, self._most
+            ).arrays()
         elif self._step == 2:
             read = read_gram_sums(arrays, len(self._words["words"]), n_classes, self._most, noised).arrays()
         else:
@@ -257,7 +261,7 @@ def _of_candidates(first: InitializeResult, candidates: np.ndarray) -> np.ndarra
 def _undo_clipping(
     weights: np.ndarray, bias: np.ndarray, words: Mapping[str, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and bias for log-probabilities, of those for features as `private.clipped` makes them, but for clipping."""
+    """Weights and bias for log-probabilities, of those for features as `private.clipped` makes them."""
     from flaretune.methods.verbalizer.private import LONGEST
 
     weights = weights / (LONGEST * np.sqrt(max(len(weights), 1)))
