@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-lpfl compare federation test test-fast lint docs figs clean
+.PHONY: demo demo-lpfl demo-verbalizer compare federation test test-fast lint docs figs clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
@@ -12,6 +12,10 @@ demo: $(VENV)/ready
 demo-lpfl: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
 	$(BIN)/python jobs/lpfl_job.py --preset demo
+
+demo-verbalizer: $(VENV)/ready
+	$(BIN)/python -m flaretune fetch
+	$(BIN)/python jobs/verbalizer_job.py --preset demo
 
 # Hours; a finished run is kept, so it can be interrupted and goes on.
 compare: $(VENV)/ready

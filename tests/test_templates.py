@@ -52,6 +52,9 @@ def test_all_of_the_templates_is_found():
         "lpfl-ClientAPIExecutor",
         "lpfl-FlaretuneController",
         "lpfl-TBAnalyticsReceiver",
+        "verbalizer-ClientAPIExecutor",
+        "verbalizer-FlaretuneController",
+        "verbalizer-TBAnalyticsReceiver",
     ]
 
 
@@ -59,7 +62,7 @@ def read(method: str, side: str) -> dict:
     return ConfigFactory.parse_file(str(TEMPLATES / method / f"config_fed_{side}.conf")).as_plain_ordered_dict()
 
 
-PUBLISHED = {"fedbpt": {"num_rounds": 200, "seed": 1234}, "lpfl": {}}
+PUBLISHED = {"fedbpt": {"num_rounds": 200, "seed": 1234}, "lpfl": {}, "verbalizer": {}}
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -90,7 +93,7 @@ def test_the_clients_get_their_script_and_all_its_tasks(method):
     assert tuple(executor["tasks"]) == TASKS
 
 
-@pytest.mark.parametrize("method", ["fedbpt", "lpfl"])
+@pytest.mark.parametrize("method", ["fedbpt", "lpfl", "verbalizer"])
 def test_the_template_says_what_it_is(method):
     folder = TEMPLATES / method
     assert {file.name for file in folder.iterdir()} == {

@@ -20,6 +20,9 @@ _WHERE = {
     "LPFLConfig": ("flaretune.methods.lpfl.config", "LPFLConfig"),
     "LPFLServerConfig": ("flaretune.methods.lpfl.config", "LPFLServerConfig"),
     "LPFLRecipe": ("flaretune.flare.recipe", "LPFLRecipe"),
+    "VerbalizerConfig": ("flaretune.methods.verbalizer.config", "VerbalizerConfig"),
+    "VerbalizerServerConfig": ("flaretune.methods.verbalizer.config", "VerbalizerServerConfig"),
+    "VerbalizerRecipe": ("flaretune.flare.recipe", "VerbalizerRecipe"),
     "UserError": ("flaretune.errors", "UserError"),
 }
 __all__ = ["__version__", *_WHERE]

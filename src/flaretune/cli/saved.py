@@ -56,4 +56,4 @@ def open_result(saved: Saved, args: argparse.Namespace) -> Classifier:
 
 def words_of(classifier: Classifier) -> list[str]:
     """The label words by class, as a person writes them."""
-    return list(classifier.spec.wording(classifier.kind).names)
+    return classifier.spec.class_names(classifier.kind)

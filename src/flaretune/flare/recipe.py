@@ -201,6 +201,12 @@ class LPFLRecipe(FlaretuneRecipe):
     method_name = "lpfl"
 
 
+class VerbalizerRecipe(FlaretuneRecipe):
+    """A job of the learned verbalizer; see `FlaretuneRecipe`."""
+
+    method_name = "verbalizer"
+
+
 def _literal(value: Any) -> Any:
     """An argument as it must stand in a job, where NVFlare 2.9 takes what is in braces for the name of a variable."""
     return value.replace("{", "{{").replace("}", "}}") if isinstance(value, str) else value

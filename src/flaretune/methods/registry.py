@@ -13,13 +13,14 @@ from flaretune.errors import UserError, shown
 from flaretune.methods.base import Method
 from flaretune.methods.fedbpt import FedBPT
 from flaretune.methods.lpfl import LPFL
+from flaretune.methods.verbalizer import Verbalizer
 
 if TYPE_CHECKING:
     from flaretune.methods.base import Artifact
     from flaretune.methods.classifier import Classifier
     from flaretune.tasks.spec import TaskSpec
 
-METHODS: dict[str, Method] = {method.name: method for method in (FedBPT(), LPFL())}
+METHODS: dict[str, Method] = {method.name: method for method in (FedBPT(), LPFL(), Verbalizer())}
 
 
 def find_method(name: str) -> Method:

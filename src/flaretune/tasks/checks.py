@@ -12,6 +12,7 @@ from flaretune.tasks.metrics.registry import METRICS
 from flaretune.tasks.template import MASK, field_names, split_template
 
 KINDS = ("masked", "causal")
+AUTO = "auto"  # as label words: there are none, and the method `verbalizer` finds some
 OUT_OF_SCOPE = (
     "flaretune adapts models to classification only, one of a few classes for a text; regression, tagging and "
     "generation are out of its scope"
@@ -97,7 +98,9 @@ def task_problems(entries: Mapping[str, Any]) -> Iterator[Problem]:
         wording = entries[kind] or {}
         if wording.get("template") is not None and columns is not None:
             yield from template_problems(kind, wording["template"], columns)
-        if wording.get("label_words") is not None and values is not None:
+        if wording.get("templates") is not None and columns is not None:
+            yield from further_template_problems(kind, wording["template"], wording["templates"], columns)
+        if wording.get("label_words") not in (None, AUTO) and values is not None:
             yield from word_problems(kind, wording["label_words"], values)
 
 
@@ -161,9 +164,20 @@ def source_problems(
         yield Problem(("source", key), "[source] must name its splits in train and test")
 
 
-def template_problems(kind: str, template: str, text_columns: Sequence[str]) -> Iterator[Problem]:
+def further_template_problems(
+    kind: str, template: str | None, templates: Sequence[str], text_columns: Sequence[str]
+) -> Iterator[Problem]:
+    """Each fits as the first one does, and none is there twice."""
+    yield from _twins((kind, "templates"), f"{kind} template and templates", [template or "", *templates])
+    for further in templates:
+        yield from template_problems(kind, further, text_columns, key="templates")
+
+
+def template_problems(
+    kind: str, template: str, text_columns: Sequence[str], key: str = "template"
+) -> Iterator[Problem]:
     """Fields are text columns, each once; a mask exactly where the model has one."""
-    place, where = f"the {kind} template {template!r}", (kind, "template")
+    place, where = f"the {kind} template {template!r}", (kind, key)
     try:
         fields = field_names(split_template(template))
     except UserError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flaretune.cache import CACHE, in_cache
-from flaretune.tasks.checks import KINDS, OUT_OF_SCOPE, Problem, task_problems
+from flaretune.tasks.checks import AUTO, KINDS, OUT_OF_SCOPE, Problem, task_problems
 from flaretune.tasks.toml_table import Table
 
 NO_WORDING = (
@@ -33,18 +33,19 @@ def read_entries(values: Mapping[str, Any], folder: Path | None) -> tuple[dict[s
     table = Table(values, _KEYS, problems)
     wordings: dict[str, Any] = {}
     for kind in KINDS:
-        part = table.table(kind, ("template", "label_words", "first_token"), default=None)
+        part = table.table(kind, ("template", "label_words", "first_token", "templates"), default=None)
         wordings[kind] = part and {
             "template": part.text("template"),
             "label_words": part.words("label_words"),
             "first_token": part.flag("first_token", False),
+            "templates": part.texts("templates", None),
         }
     if not any(kind in values or kind in table.misspelt for kind in KINDS):
         # said first, since it says what such a file is, unless some key is one letter off
         problems.insert(len(problems) if table.misspelt else 0, Problem((), NO_WORDING))
     source = table.table("source", ("hub", "config", "path", "train", "test"))
     path = source and source.text("path", None)
-    words = next((w["label_words"] for w in wordings.values() if w and w["label_words"]), None)
+    words = next((w["label_words"] for w in wordings.values() if w and w["label_words"] not in (None, AUTO)), None)
     entries = dict(
         description=table.text("description", ""),
         text_columns=table.texts("text_columns"),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from flaretune.config.toml import line_of, read_toml, read_toml_text
 from flaretune.errors import UserError, near
-from flaretune.tasks.checks import KINDS, Problem, Words, alternatives, task_problems
+from flaretune.tasks.checks import AUTO, KINDS, Problem, Words, alternatives, task_problems
 from flaretune.tasks.entries import NO_WORDING, is_beside, read_entries
 
 Kind = Literal["masked", "causal"]
@@ -28,13 +28,20 @@ class Wording:
             answer position; for a causal model the answer is the token that follows its end.
         label_words: by class id, exactly as they are written at the answer position: ``" great"`` and
             ``"great"`` are different tokens for most tokenizers. A tuple of words is scored as one class (see
-            `models.verbalizer`).
+            `models.verbalizer`). "auto": the task has none, and the method `verbalizer` finds some.
         first_token: a word of several tokens stands for its first one, as in the published code.
+        templates: further ones for the method `verbalizer`, which can ask with several; None for none.
     """
 
     template: str
-    label_words: tuple[Words, ...]
+    label_words: tuple[Words, ...] | str
     first_token: bool = False
+    templates: tuple[str, ...] | None = None
+
+    @property
+    def has_label_words(self) -> bool:
+        """Whether the task names them."""
+        return self.label_words != AUTO
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -100,6 +107,11 @@ class TaskSpec:
     @property
     def n_classes(self) -> int:
         return len(self.label_values)
+
+    def class_names(self, kind: Kind) -> list[str]:
+        """What a person calls the classes: by their words, or, where the task names none, by their raw labels."""
+        wording = self.wording(kind)
+        return list(wording.names) if wording.has_label_words else [str(value) for value in self.label_values]
 
     def wording(self, kind: Kind) -> Wording:
         """The wording for a kind of model.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flaretune.errors import shown
-from flaretune.tasks.checks import OUT_OF_SCOPE, Problem, is_word_list
+from flaretune.tasks.checks import AUTO, OUT_OF_SCOPE, Problem, is_word_list
 
 REQUIRED: Any = object()  # as a default: the key must be there
 
@@ -64,8 +64,10 @@ class Table:
         return _tuple(self._read(key, default, wanted, _is_list_of(lambda v: isinstance(v, str) or _is_integer(v))))
 
     def words(self, key: str) -> Any:
-        """A list of strings, or of lists of strings for several words of a class; as a tuple."""
-        wanted = "a list of strings, one for each class, or lists of strings for several words of a class"
+        """A list of strings, or of lists of strings for several words of a class, as a tuple; or `AUTO`."""
+        if self._values.get(key) == AUTO:
+            return AUTO
+        wanted = f"a list of strings, one for each class, or lists of strings for several words of a class, or {AUTO!r}"
         if key not in self._values:
             wanted += f"; without it a task is no classification, and {OUT_OF_SCOPE}"
         words = self._read(key, REQUIRED, wanted, is_word_list)

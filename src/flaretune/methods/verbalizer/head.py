@@ -1,0 +1,68 @@
+"""A head: log-probabilities of words behind templates in, scores of the classes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """Scores are ℓ W + b, and probabilities softmax(scores / τ).
+
+    Attributes:
+        words: of each feature its template, counted from 0, and its token id, int64 (F, 2); F may be 0.
+        weights: W, float64 (F, C).
+        bias: b, float64 (C,).
+        temperature: τ, above 0.
+    """
+
+    words: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    temperature: float
+
+    def logits(self, log_probs: np.ndarray) -> np.ndarray:
+        """Log-probabilities of its words, float (N, F) → scores / τ, float64 (N, C)."""
+        return (np.asarray(log_probs, dtype=np.float64) @ self.weights + self.bias) / self.temperature
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            "words": self.words,
+            "weights": self.weights,
+            "bias": self.bias,
+            "temperature": np.array([self.temperature]),
+        }
+
+
+def head_of(arrays: Mapping[str, np.ndarray]) -> Head:
+    """What `Head.arrays` gave.
+
+    Raises:
+        ValueError: something is missing, or of another size.
+    """
+    try:
+        words, weights, bias, (temperature,) = (arrays[n] for n in ("words", "weights", "bias", "temperature"))
+    except KeyError as error:
+        raise ValueError(f"array {error} is missing") from error
+    if words.shape != (len(weights), 2) or weights.shape != (len(words), len(bias)) or not temperature > 0:
+        raise ValueError("the arrays of a head do not belong together")
+    return Head(words.astype(np.int64), weights.astype(np.float64), bias.astype(np.float64), float(temperature))
+
+
+def label_word_head(label_ids: Sequence[Sequence[int]], n_classes: int) -> Head:
+    """The model and the first template alone: a class's score is the mean log-probability of its label words.
+
+    Args:
+        label_ids: token ids of each class; empty where the task names none: then all classes are equally probable.
+        n_classes: C.
+    """
+    words = [(0, token) for tokens in label_ids for token in tokens]
+    weights = np.zeros((len(words), n_classes))
+    row = 0
+    for class_id, tokens in enumerate(label_ids):
+        weights[row : row + len(tokens), class_id] = 1 / len(tokens)
+        row += len(tokens)
+    return Head(np.array(words, dtype=np.int64).reshape(-1, 2), weights, np.zeros(n_classes), 1.0)

@@ -1,0 +1,189 @@
+"""Ridge regression on one-hot targets from sums (`statistics.GramSums`), and which words it is made on.
+
+It depends on the sums alone, so that it does not matter how texts are split over clients (Fed3R, arXiv 2406.01116).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flaretune.errors import UserError
+from flaretune.methods.verbalizer.statistics import GramSums, WordStatistics, one_hot
+
+# λ, as multiples of the features' mean sum of squares: from hardly any shrinkage to almost the classes' means.
+LAMBDAS = np.geomspace(1e-3, 1e3, 19)
+# τ of softmax(scores / τ); scores of the classes are around 0 and 1.
+TEMPERATURES = np.geomspace(0.02, 2.0, 21)
+LEAST_VARIANCE = 1e-10  # of a log-probability; below, a word says the same of every text
+
+
+@dataclass(frozen=True, eq=False)
+class Ridge:
+    """Heads for a grid of λ, and what leave-one-out errors need.
+
+    Attributes:
+        center: mean of the features, float64 (F,).
+        prior: shares of the classes, float64 (C,).
+        basis: eigenvectors of the centred Gram matrix, its columns, float64 (F, F).
+        spectrum: their eigenvalues, at least 0, float64 (F,).
+        shrinkages: λ, float64 (L,).
+        weights: float64 (L, F, C).
+        n: number of texts.
+    """
+
+    center: np.ndarray
+    prior: np.ndarray
+    basis: np.ndarray
+    spectrum: np.ndarray
+    shrinkages: np.ndarray
+    weights: np.ndarray
+    n: float
+
+    @property
+    def biases(self) -> np.ndarray:
+        """float64 (L, C)."""
+        return self.prior - self.center @ self.weights
+
+
+def separation(statistics: WordStatistics) -> np.ndarray:
+    """Between-class over within-class variance of each feature, float64 (F,); -1 where it does not vary."""
+    counts, n = statistics.counts[:, None], statistics.counts.sum()
+    if n == 0:
+        return np.full(len(statistics.squares), -1.0)
+    means = statistics.sums / np.maximum(counts, 1)
+    mean = statistics.sums.sum(axis=0) / n
+    between = (counts * np.square(means - mean)).sum(axis=0) / n
+    total = statistics.squares / n - np.square(mean)
+    within = np.maximum(total - between, LEAST_VARIANCE)
+    varies = total > LEAST_VARIANCE + 1e-12 * np.square(mean)
+    return np.where(varies, between / within, -1.0)
+
+
+def choose_words(
+    statistics: WordStatistics, groups: np.ndarray, n_words: int, always: Sequence[int] = ()
+) -> np.ndarray:
+    """The features that the head is made on.
+
+    Args:
+        statistics: of all clients, of all features.
+        groups: of each feature, its template, int (F,).
+        n_words: how many of each template.
+        always: features that are among them, as far as they vary.
+
+    Returns:
+        Indices, int64, ascending.
+
+    Raises:
+        UserError: none of them varies.
+    """
+    score = separation(statistics)
+    rank = np.where(np.isin(np.arange(len(score)), always) & (score >= 0), np.inf, score)
+    chosen = []
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        best = members[np.lexsort((members, -rank[members]))][:n_words]
+        chosen += [feature for feature in best if rank[feature] >= 0]
+    if not chosen:
+        raise UserError(
+            "no word's log-probability differs between the clients' texts, so that nothing can be learned from them: "
+            "give other texts, or a template that asks about them"
+        )
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def solve(sums: GramSums) -> Ridge:
+    """Ridge regression of centred one-hot targets on centred features, for every λ of the grid.
+
+    Raises:
+        UserError: there are no texts.
+    """
+    n = sums.n
+    if n <= 0:
+        raise UserError("no client has a labelled text to learn from; give labelled texts")
+    center, prior = sums.cross.sum(axis=1) / n, sums.counts / n
+    return _solve(sums.gram - n * np.outer(center, center), sums.cross - n * np.outer(center, prior), center, prior, n)
+
+
+def solve_noised(sums: GramSums, shrinkage: float) -> Ridge:
+    """The same where noise was added and no numbers of texts are told: as if features and classes had been centred.
+
+    Args:
+        sums: of all clients, of features that are about zero on average.
+        shrinkage: the one λ.
+    """
+    n_features, n_classes = sums.cross.shape
+    center, prior = np.zeros(n_features), np.full(n_classes, 1 / n_classes)
+    cross = sums.cross - sums.cross.mean(axis=1, keepdims=True)
+    return _solve(sums.gram, cross, center, prior, 0.0, np.array([shrinkage]))
+
+
+def _solve(
+    gram: np.ndarray,
+    cross: np.ndarray,
+    center: np.ndarray,
+    prior: np.ndarray,
+    n: float,
+    shrinkages: np.ndarray | None = None,
+) -> Ridge:
+    spectrum, basis = np.linalg.eigh(gram)
+    spectrum = np.maximum(spectrum, 0.0)  # rounding, or noise
+    if shrinkages is None:
+        shrinkages = LAMBDAS * max(spectrum.mean(), np.finfo(float).tiny)
+    rotated = basis.T @ cross  # (F, C)
+    weights = basis @ (rotated / (spectrum + shrinkages[:, None])[:, :, None])  # (L, F, C)
+    return Ridge(center, prior, basis, spectrum, shrinkages, weights, n)
+
+
+def leave_one_out(
+    features: np.ndarray,
+    labels: np.ndarray,
+    center: np.ndarray,
+    basis: np.ndarray,
+    spectrum: np.ndarray,
+    shrinkages: np.ndarray,
+    weights: np.ndarray,
+    biases: np.ndarray,
+    n: float,
+) -> np.ndarray:
+    """Scores that each text would get from heads made without it: y − e / (1 − h) (Allen's PRESS).
+
+    Args:
+        features, labels: float (N, F) and int (N,), some of the texts that the heads were made with.
+        center, basis, spectrum, shrinkages, weights, biases, n: see `Ridge`; n of all texts.
+
+    Returns:
+        float64 (L, N, C).
+    """
+    targets = one_hot(labels, weights.shape[-1])
+    rotated = (np.asarray(features, dtype=np.float64) - center) @ basis  # (N, F)
+    leverages = 1 / n + (1 / (spectrum + shrinkages[:, None])) @ np.square(rotated).T  # (L, N)
+    errors = targets - (np.asarray(features, dtype=np.float64) @ weights + biases[:, None])
+    return targets - errors / np.maximum(1 - leverages, 1e-9)[:, :, None]
+
+
+def losses(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cross entropy of softmax(scores / τ), summed over texts, for every temperature of the grid.
+
+    Args:
+        scores: float (L, N, C).
+        labels: int (N,).
+
+    Returns:
+        float64 (L, len(TEMPERATURES)).
+    """
+    of_label = scores[:, np.arange(len(labels)), labels]  # (L, N)
+    best = scores.max(axis=-1)
+    summed = []
+    for temperature in TEMPERATURES:
+        log_sums = np.log(np.exp((scores - best[:, :, None]) / temperature).sum(axis=-1))
+        summed.append((log_sums + (best - of_label) / temperature).sum(axis=-1))
+    return np.stack(summed, axis=-1)
+
+
+def choose_head(summed: np.ndarray) -> tuple[int, int]:
+    """Where the loss of `losses` is smallest, as indices of λ and τ; of equal ones the larger λ."""
+    best = np.flatnonzero(summed.min(axis=1) == summed.min())[-1]
+    return int(best), int(np.argmin(summed[best]))

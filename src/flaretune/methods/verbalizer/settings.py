@@ -1,0 +1,53 @@
+"""What a client of a verbalizer job says of itself besides what all clients do, and the check of it on receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LONGEST_TEXT = 200  # of a word, in characters
+LARGEST_ID = 2**24  # ids below are whole numbers in float32 too
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Check templates, label words and candidates.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: something is missing, or cannot be.
+    """
+    told, candidates = settings["verbalizer"], settings["candidates"]
+    templates, label_ids = told["templates"], told["label_ids"]
+    if not (isinstance(templates, list) and templates and all(isinstance(t, str) for t in templates)):
+        raise ValueError("its templates are no list of texts")
+    n_classes = len(settings["task"]["label_values"])
+    if not (isinstance(label_ids, list) and len(label_ids) in (0, n_classes)):
+        raise ValueError(f"its label words are not those of {n_classes} classes")
+    tokens = [token for of_class in label_ids for token in _checked(of_class)]
+    for pair in _list(candidates):
+        token, text = pair
+        if not (_is_id(token) and isinstance(text, str) and len(text) <= LONGEST_TEXT):
+            raise ValueError("its candidates are no pairs of a token id and a text")
+    ids = [token for token, _ in candidates]
+    if not ids or len(set(ids)) < len(ids) or set(tokens) - set(ids):
+        raise ValueError("its candidates are none, twice the same, or without its label words")
+    if len(ids) > max(settings["options"]["n_candidates"], len(tokens)):
+        raise ValueError(f"it names {len(ids)} candidates, more than --n_candidates")
+    if settings["initial"] != {"neutral": [len(templates), len(ids)]}:
+        raise ValueError("what it starts from is not of its templates and candidates")
+
+
+def _checked(of_class: Any) -> list[int]:
+    tokens = _list(of_class)
+    if not tokens or not all(_is_id(token) for token in tokens):
+        raise ValueError("the label words of a class are no token ids")
+    return tokens
+
+
+def _list(value: Any) -> list:
+    if not isinstance(value, list):
+        raise TypeError(f"a {type(value).__name__} in place of a list")
+    return value
+
+
+def _is_id(token: Any) -> bool:
+    return type(token) is int and 0 <= token < LARGEST_ID

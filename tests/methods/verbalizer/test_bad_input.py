@@ -1,0 +1,156 @@
+"""What a learned verbalizer cannot be made of: each a clear sentence, or handled."""
+
+import numpy as np
+import pytest
+
+from flaretune.data.load import Examples
+from flaretune.errors import UserError
+from flaretune.methods.base import FitRequest
+from flaretune.methods.registry import find_method
+from flaretune.methods.verbalizer.client import ModelFacts, VerbalizerClient, Vocabulary
+from flaretune.methods.verbalizer.config import VerbalizerConfig
+from flaretune.models.load import load_pretrained
+from flaretune.models.word_log_probs import WordLogProbs
+from flaretune.tasks.spec import load_task, parse_task, task_table
+
+SPEC = load_task("sst2")
+N_CANDIDATES = 20
+CONFIG = VerbalizerConfig(n_words=6, n_candidates=N_CANDIDATES, k_shot=30)
+
+
+class MadeUpModel:
+    """Gives numbers that follow from a text's class and noise; in `alike`, the same for every text."""
+
+    def __init__(self, alike=False):
+        self.example_forwards, self._alike = 0, alike
+
+    def __call__(self, texts, token_ids):
+        self.example_forwards += len(texts)
+        found = []
+        for text in texts:
+            label, seed = (int(part) for part in text["sentence"].split())
+            noise = np.random.default_rng(seed).normal(size=(1, N_CANDIDATES))
+            noise[:, 0] += 3 * label
+            found.append((0 * noise if self._alike else noise)[:, np.asarray(token_ids)] - 8)
+        return np.array(found, dtype=np.float32).reshape(len(texts), 1, len(token_ids))
+
+
+def examples(labels, seed):
+    labels = np.array(labels, dtype=np.int64)
+    return Examples([{"sentence": f"{label} {seed + i}"} for i, label in enumerate(labels)], labels)
+
+
+def client(labels, seed, validation=(), alike=False, config=CONFIG):
+    vocabulary = Vocabulary(
+        [[0], [1]], np.arange(N_CANDIDATES), [f"w{i}" for i in range(N_CANDIDATES)], np.zeros((1, N_CANDIDATES))
+    )
+    facts, model = ModelFacts("masked", 8, "float32"), MadeUpModel(alike)
+    train, held_out = examples(labels, seed), examples(validation, seed + 500)
+    return VerbalizerClient(config, SPEC, facts, ["t"], vocabulary, model, train, held_out, None)
+
+
+def learn(tmp_path, *clients):
+    """The three rounds; the head. By the mean, since the default holds clients of very many texts to the others."""
+    method = find_method("verbalizer")
+    strategy = method.strategy(method.server_config(aggregation="mean"))
+    strategy.start({f"c{i}": c.initialize() for i, c in enumerate(clients)}, None, tmp_path)
+    for n in (1, 2, 3):
+        arrays, numbers = strategy.configure(n)
+        results = {f"c{i}": strategy.check(c.fit(FitRequest(n, arrays, numbers, False))) for i, c in enumerate(clients)}
+        strategy.aggregate(n, results)
+    return strategy.evaluated_arrays()
+
+
+@pytest.mark.parametrize("validation", [(), (0, 1, 1, 0)], ids=["leave-one-out", "validation"])
+def test_clients_of_one_class_of_one_text_and_of_none_give_what_one_client_would(tmp_path, validation):
+    labels = [0] * 6 + [1] * 6 + [1]
+    split = learn(tmp_path, client([0] * 6, 0, validation), client([1] * 6, 6), client([1], 12), client([], 13))
+    whole = learn(tmp_path, client(labels, 0, validation))
+    assert split.keys() == whole.keys()
+    for name, values in whole.items():
+        np.testing.assert_allclose(split[name], values, atol=1e-6)
+
+
+def test_more_words_than_texts_is_still_sane(tmp_path):
+    head = learn(tmp_path, client([0, 1, 1], 0), client([0], 5))
+    assert len(head["weights"]) > 4
+    assert np.all(np.isfinite(head["weights"]))
+
+
+def test_one_class_in_all_is_still_sane(tmp_path):
+    head = learn(tmp_path, client([1, 1, 1], 0), client([1], 5))
+    scores = np.zeros(len(head["weights"])) @ head["weights"] + head["bias"]
+    assert np.all(np.isfinite(head["weights"]))
+    assert scores.argmax() == 1
+
+
+def test_words_that_no_text_makes_vary_are_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="no word's log-probability differs"):
+        learn(tmp_path, client([0, 1, 1], 0, alike=True))
+
+
+def test_no_labelled_text_anywhere_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"no client has a labelled text|no word's log-probability differs"):
+        learn(tmp_path, client([], 0), client([], 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"n_words": 30, "n_candidates": 20}, "words are chosen from the candidates"),
+        ({"calibrate": "batch"}, "has its own weights and bias"),
+        ({"n_words": 0}, "n_words"),
+    ],
+)
+def test_options_that_clash_are_a_sentence(changes, sentence):
+    with pytest.raises(UserError, match=sentence):
+        VerbalizerConfig(**changes)
+
+
+def test_a_model_without_an_output_embedding_is_a_sentence(roberta, monkeypatch):
+    pretrained = load_pretrained(str(roberta), "float32", "cpu")
+    monkeypatch.setattr(pretrained.model, "get_output_embeddings", lambda: None)
+    with pytest.raises(UserError, match="gives no log-probabilities of chosen words"):
+        WordLogProbs(pretrained, SPEC, [SPEC.masked.template], 4)
+
+
+def test_a_template_without_the_task_s_text_is_a_sentence():
+    table = task_table(SPEC)
+    for templates, sentence in (
+        (["It was {mask} ."], "sentence"),
+        (["{text} {mask}"], "text"),
+        ([table["masked"]["template"]], "2 times"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            parse_task({**table, "masked": {**table["masked"], "templates": templates}}, "mine", "here")
+
+
+def test_other_methods_say_that_they_need_label_words(roberta, tmp_path):
+    from flaretune.models.verbalizer import label_word_ids
+
+    table = task_table(SPEC)
+    spec = parse_task({**table, "masked": {**table["masked"], "label_words": "auto"}}, "mine", "here")
+    tokenizer = load_pretrained(str(roberta), "float32", "cpu").tokenizer
+    with pytest.raises(UserError, match=r'label_words = "auto".* is for the method verbalizer'):
+        label_word_ids(tokenizer, spec, "masked")
+
+
+def wrong_settings():
+    settings = client([0, 1], 0).initialize().settings
+    told = settings["verbalizer"]
+    return {
+        "no template": {"verbalizer": {**told, "templates": []}},
+        "words of three classes": {"verbalizer": {**told, "label_ids": [[0], [1], [2]]}},
+        "a label word that is no candidate": {"verbalizer": {**told, "label_ids": [[0], [99]]}},
+        "a candidate twice": {"candidates": settings["candidates"] + settings["candidates"][:1]},
+        "no candidate": {"candidates": []},
+        "a negative id": {"candidates": [[-1, "x"]] + settings["candidates"]},
+    }
+
+
+@pytest.mark.parametrize("changes", wrong_settings().values(), ids=wrong_settings())
+def test_settings_that_cannot_be_are_refused(changes):
+    method, result = find_method("verbalizer"), client([0, 1], 0).initialize()
+    method.check_settings(result.settings)
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        method.check_settings({**result.settings, **changes})

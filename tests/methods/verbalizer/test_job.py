@@ -1,0 +1,198 @@
+"""A whole job of the learned verbalizer in this process: one pass, what it leaves, how it resumes, and who lies."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flaretune.data.load import load_split
+from flaretune.engine import codec
+from flaretune.methods.registry import find_method, load_classifier
+from flaretune.methods.verbalizer.artifact import load_verbalizer
+from flaretune.methods.verbalizer.config import VerbalizerConfig
+from flaretune.tasks.spec import load_task
+from tests.engine.in_process import run_job
+from tests.learnable import write_reviews
+
+CLIENTS = ["site-1", "site-2", "site-3"]
+TASK = """
+text_columns = ["sentence"]
+label_column = "label"
+label_values = [0, 1]
+
+[masked]
+template = "{sentence} . It was {mask} ."
+label_words = "auto"
+templates = ["{sentence} . All in all {mask}"]
+
+[source]
+path = "data"
+train = "train"
+test = "validation"
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(roberta, tmp_path_factory):
+    data = write_reviews(tmp_path_factory.mktemp("verbalizer_job"), n_train=90, n_test=30)
+    return {"model_name": str(roberta), "dataset": str(data)}
+
+
+@pytest.fixture
+def job(folders, tmp_path):
+    """Run a job in this process; returns what was said, and the folder of its results."""
+
+    def run(name="results", change=lambda _client, _task, _round, reply: reply, server=None, anew=False, **options):
+        small = {"n_words": 8, "n_candidates": 60, "k_shot": 9, "dtype": "float32", "eval_clients": "all"}
+        configs = dict.fromkeys(CLIENTS, VerbalizerConfig(**{**folders, **small, **options}))
+        told = run_job(find_method("verbalizer"), configs, tmp_path / name, change=change, anew=anew, **(server or {}))
+        return told, tmp_path / name
+
+    return run
+
+
+@pytest.fixture
+def auto_task(tmp_path, folders):
+    """A task that names no words, and asks with two templates."""
+    file = tmp_path / "reviews.toml"
+    file.write_text(TASK, encoding="utf-8")
+    return str(file)
+
+
+def read_summary(folder):
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def head_of(folder):
+    return load_verbalizer(folder / "best_verbalizer.safetensors").head
+
+
+def last_head(told):
+    """What the clients were sent to evaluate last."""
+    return told.tasks[-1][2].arrays
+
+
+def test_a_job_asks_once_in_three_rounds(job):
+    told, folder = job()
+    assert told.failure == ""
+    assert [(task, n) for task, n, _ in told.tasks] == [
+        (codec.INITIALIZE, 0),
+        (codec.FIT, 1),
+        (codec.FIT, 2),
+        (codec.FIT, 3),
+        (codec.EVALUATE, 3),
+    ]
+    summary = read_summary(folder)
+    assert (summary["method"], summary["artifact_kind"]) == ("Verbalizer", "verbalizer")
+    # 9 labels a class, 2 classes, for training and for validation; 3 clients that ask behind 3 neutral texts
+    assert [r["example_forwards"] for r in summary["rounds"]] == [0, 2 * 9 * 2 + 3 * 3, 0, 0]
+    assert [r["metrics"].get("words") for r in summary["rounds"]] == [None, 8, 8, 8]
+    assert len(last_head(told)["words"]) == 8
+
+
+def test_label_words_are_always_among_the_words(job, folders):
+    told, _ = job(n_words=2)
+    settings = next(m for _, task, _, m in told.replies if task == codec.INITIALIZE).fields["settings"]
+    labels = {token for of_class in settings["verbalizer"]["label_ids"] for token in of_class}
+    assert set(last_head(told)["words"][:, 1].tolist()) == labels
+
+
+@pytest.mark.parametrize("split", [{"iid": 1}, {"iid": 0, "alpha_dir": 0.5}])
+def test_a_saved_result_gives_the_job_s_numbers(job, split, folders):
+    told, folder = job(**split)
+    assert told.failure == "", told.client_failures
+    classifier = load_classifier(folder / "best_verbalizer.safetensors", dtype="float32")
+    spec = load_task("sst2")
+    test = load_split(spec, "test", folders["dataset"])
+    found = classifier.probabilities(test.texts)
+    summary = read_summary(folder)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert np.mean(found.argmax(axis=1) == test.labels) == pytest.approx(
+        summary["rounds"][summary["best_round"]]["accuracy"]
+    )
+
+
+def test_words_are_found_where_the_task_names_none_and_several_templates_are_asked(job, auto_task):
+    told, folder = job(task_file=auto_task)
+    assert told.failure == ""
+    summary = read_summary(folder)
+    assert summary["zero_shot_accuracy"] is None  # there is no such thing without words
+    assert summary["rounds"][1]["example_forwards"] == 2 * (2 * 9 * 2 + 3 * 3)  # two templates
+    words = last_head(told)["words"]
+    assert np.bincount(words[:, 0]).tolist() == [8, 8]
+    classifier = load_classifier(folder / summary["artifact"], dtype="float32")
+    assert classifier.probabilities([{"sentence": "a lovely film"}]).shape == (1, 2)
+
+
+def test_a_client_started_anew_for_every_task_gives_the_same_result(job):
+    once, _ = job("once")
+    anew, folder = job("anew", anew=True)
+    assert anew.failure == ""
+    np.testing.assert_allclose(last_head(anew)["weights"], last_head(once)["weights"], atol=1e-7)
+    assert read_summary(folder)["example_forwards"] > 45  # passes that were made again are counted
+
+
+@pytest.mark.parametrize("stopped_in", [1, 2, 3])
+def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, tmp_path, stopped_in):
+    kept = {"checkpoint": str(tmp_path / "checkpoints")}
+    whole, expected = job("whole")
+    stopped, _ = job("stopped", lambda c, t, n, reply: None if n >= stopped_in else reply, server=kept)
+    assert stopped.failure
+    told, folder = job("on", server=kept)
+    assert told.failure == ""
+    assert [n for task, n, _ in told.tasks if task == codec.FIT] == list(range(stopped_in, 4))
+    for name, values in last_head(whole).items():
+        np.testing.assert_allclose(last_head(told)[name], values, atol=1e-9)
+    expected, found = read_summary(expected), read_summary(folder)
+    assert [r["accuracy"] for r in found["rounds"]] == [r["accuracy"] for r in expected["rounds"]]
+    assert found["best_round"] == expected["best_round"]
+
+
+def lying(client, task, round_number, reply):
+    """One client says that its texts count a hundred times as much as they can be."""
+    if task == codec.FIT and client == "site-2" and round_number == 2:
+        for name in ("cross", "gram"):
+            reply.arrays[name] = reply.arrays[name] * 100
+    return reply
+
+
+def test_a_client_whose_sums_are_far_beyond_the_others_is_held_to_them(job):
+
+    for rule, limited in (("clipped", True), ("mean", False)):
+        told, folder = job(rule, lying, server={"aggregation": rule})
+        assert told.failure == ""
+        assert (read_summary(folder)["rounds"][2].get("clipped", []) == ["site-2"]) == limited
+
+
+WRONG = {
+    "not finite": ("gram", lambda values: values * np.nan),
+    "another size": ("gram", lambda values: values[:-1]),
+    "impossible": ("gram", lambda values: -values),
+    "too many texts": ("counts", lambda values: values + 100),
+}
+
+
+@pytest.mark.parametrize(("name", "change"), WRONG.values(), ids=WRONG)
+def test_sums_that_cannot_be_are_left_out(job, name, change, caplog):
+    def damage(client, task, round_number, reply):
+        if task == codec.FIT and client == "site-2" and round_number == 2:
+            reply.arrays[name] = change(reply.arrays[name])
+        return reply
+
+    told, folder = job(change=damage, server={"min_clients": 2})
+    assert told.failure == ""
+    assert read_summary(folder)["rounds"][2]["clients"] == ["site-1", "site-3"]
+    assert "the fit reply of site-2 is not used" in caplog.text
+
+
+def test_with_noise_one_release_is_sent_and_nothing_else_of_the_texts(job):
+    told, folder = job(dp_noise=4.0, dp_clip=1.0)
+    assert told.failure == ""
+    fits = {(client, n): m for client, task, n, m in told.replies if task == codec.FIT}
+    for client in CLIENTS:
+        assert [fits[client, n].fields.get("releases", 0) for n in (1, 2, 3)] == [0, 1, 1]
+        assert not any(np.any(values) for values in fits[client, 1].arrays.values())
+        assert not np.any(fits[client, 3].arrays["losses"])
+        assert not np.any(fits[client, 2].arrays["counts"])
+    assert np.all(np.isfinite(last_head(told)["weights"]))
+    assert read_summary(folder)["privacy"]["epsilon"] > 0
