@@ -343,6 +343,7 @@ class Method(ABC):
         Raises:
             ValueError, KeyError, TypeError, AttributeError: something is missing, or cannot be.
         """
+        return
 
     def round_texts(self, metrics: Numbers, private: bool) -> list[str]:
         """What the progress line of a round says of `Strategy.metrics`."""
