@@ -220,7 +220,7 @@ def test_initial_arrays_that_are_refused(name, value, message):
 def test_a_client_must_name_the_arrays_that_it_brings(initial):
     sent = an_initialize_result(LPFL)
     settings = {key: value for key, value in {**sent.settings, "initial": initial}.items() if value is not None}
-    with pytest.raises(ValueError, match="lora_[AB].weight' (is none of those that|has shape)"):
+    with pytest.raises(ValueError, match=r"lora_[AB]\.weight' (is none of those that|has shape)"):
         codec.read_initialize_reply(codec.initialize_reply(replace(sent, settings=settings)), LPFL)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.errors import UserError
 from flaretune.engine import codec
 from flaretune.engine.worker import Worker
+from flaretune.errors import UserError
 from flaretune.methods.base import ClientContext, FitRequest
 from flaretune.methods.lpfl.client import open_client
 from flaretune.methods.lpfl.config import LPFLConfig

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flaretune.errors import UserError
 from flaretune.engine import codec
+from flaretune.errors import UserError
 from flaretune.methods.lpfl.artifact import load_adapter, save_adapter
 from tests.jobs_for_tests import read_summary
 

@@ -71,7 +71,7 @@ def test_numbers_that_float32_cannot_hold_are_refused(started, big):
     """They are finite as they arrive, and would not be any more when they are averaged."""
     result = a_result()
     result.arrays[A] = np.full((2, 5), big, dtype=np.float64)
-    with pytest.raises(ValueError, match="lora_A.weight' holds values that are not finite in float32"):
+    with pytest.raises(ValueError, match=r"lora_A\.weight' holds values that are not finite in float32"):
         started().check(result)
 
 
