@@ -62,7 +62,8 @@ def main(method: str, argv: Sequence[str] | None = None) -> None:
             log.error("%s", traceback.format_exc())
     if sentence:
         log.error("%s", sentence)
-        record_failure(FAILURES, Failure(Path.cwd().name.removeprefix(APP), sentence))
+        if (place := Path.cwd().name).startswith(APP):  # not where somebody tries the script out
+            record_failure(FAILURES, Failure(place.removeprefix(APP), sentence))
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
