@@ -275,11 +275,13 @@ def ends_with(monkeypatch, tmp_path):
     monkeypatch.setattr(run_job, "ProdEnv", lambda **_: SimpleNamespace())
     monkeypatch.setattr(run_job, "administrator_of", lambda kit: "anna")
 
-    def run(error, *argv, env="sim", says="its disk is full"):
+    def run(error, *argv, env="sim", says="its disk is full", returns=None):
         def execute(_env):
             if says:
                 record_failure(logs.get(env, logs["sim"]) / "site-1", Failure("site-1", says))
-            raise error
+            if error:
+                raise error
+            return returns
 
         monkeypatch.setattr(run_job, "FlaretuneRecipe", lambda *_, **__: SimpleNamespace(execute=execute))
         return main("fedbpt", ["--env", env, "--output", "out", *argv])
@@ -303,6 +305,19 @@ def test_a_simulator_that_dies_by_itself_tells_its_log_s_last_error(ends_with, l
     assert ends_with(RuntimeError("Simulation failed. Logs are in places that do not exist"), says="") == 1
     reason = f"the simulator failed: the number of clients (2) must be larger (its log is {file.relative_to(tmp_path)})"
     assert capsys.readouterr().err.replace(f"{tmp_path}/", "") == f"error: {reason}\n"
+
+
+@pytest.mark.parametrize("status", ["FINISHED:EXECUTION_EXCEPTION", "FINISHED:ABORTED", "FAILED_TO_RUN"])
+def test_a_job_that_fails_after_some_rounds_is_no_success(ends_with, status, monkeypatch, capsys, tmp_path):
+    """Its results up to then are there."""
+    workspace = tmp_path / "downloaded" / "workspace" / "flaretune"
+    record_failure(workspace, Failure("server", "round 2: too few clients"))
+    (workspace / "summary.json").write_text("{}", encoding="utf-8")
+    result = SimpleNamespace(get_status=lambda: status, get_result=lambda **_: str(tmp_path / "downloaded"))
+    assert ends_with(None, env="poc", returns=result) == 1
+    assert capsys.readouterr().err == (
+        f"error: site-1: its disk is full\nerror: server: round 2: too few clients\nerror: the job ended as {status}\n"
+    )
 
 
 def test_a_proof_of_concept_s_folder_with_a_blank_is_refused(ends_with, monkeypatch, capsys):

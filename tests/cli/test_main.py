@@ -35,7 +35,7 @@ def test_argparse_answers_wrong_flags_with_status_2(capsys, argv):
     assert "usage: flaretune" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "plot", "tasks", "watch", "serve", "fetch"])
+@pytest.mark.parametrize("command", ["predict", "evaluate", "plot", "tasks", "watch", "serve", "options", "fetch"])
 def test_every_command_has_a_help_text(capsys, command):
     for argv in (["--help"], [command, "--help"]):
         with pytest.raises(SystemExit) as stop:
@@ -64,6 +64,11 @@ def test_tasks_show_prints_a_file(capsys, tmp_path):
     assert run(capsys, "tasks", "show", "sst2") == (0, shipped, "")
     (tmp_path / "mine.toml").write_text(shipped + "# mine\n")
     assert run(capsys, "tasks", "show", tmp_path / "mine.toml") == (0, shipped + "# mine\n", "")
+
+
+def test_options_prints_the_reference(capsys):
+    reference = SRC.parent / "docs" / "reference" / "options.md"
+    assert run(capsys, "options") == (0, reference.read_text(encoding="utf-8"), "")
 
 
 def test_fetch_says_where_the_assets_are(capsys, monkeypatch):

@@ -52,7 +52,7 @@ def test_template_with_a_masked_model(run, folders, tmp_path):
     assert load_adapter(results / "last_adapter").result["round"] == 3
 
 
-def test_recipe_with_a_causal_model_and_going_on_from_its_adapter(run, first, model, tmp_path):
+def test_recipe_with_a_causal_model_and_a_start_from_its_adapter(run, first, model, tmp_path):
     """The second run starts where the first ended: its round 0 is the first one's last."""
     results, said = first
     assert "warning: server: tracking 'mlflow' cannot" in said

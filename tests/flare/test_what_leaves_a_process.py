@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.flare.sites_with_secrets import secrets_in, write_secret_reviews
 from tests.jobs_for_tests import REPOSITORY, command_in
+from tests.privacy.clients_with_secrets import secrets_in, write_secret_reviews
 
 pytestmark = pytest.mark.slow
 

@@ -23,16 +23,17 @@ INPUTS = {
     "checkpoint": 1200,
     "made-up checkpoint": 800,
     "soft labels": 1000,
-    "count of noised answers": 400,
+    "count of noised results": 400,
     "settings of a checkpoint": 400,
     "task file": 1000,
     "task": 1200,
     "file of options": 600,
     "file of a site's options": 300,
     "message": 3000,
-    "settings of a site": 1000,
-    "question to the service": 900,
-    "answer of the service": 500,
+    "task of the server": 600,
+    "settings of a client": 1000,
+    "query to the model server": 900,
+    "reply of the model server": 500,
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from flaretune.engine import checkpoint as checkpoints
 from flaretune.engine.checkpoint import load_checkpoint, save_checkpoint
-from flaretune.engine.resume import KeptRun
+from flaretune.engine.resume import ResumableRun
 from flaretune.errors import UserError
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
@@ -63,7 +63,7 @@ def test_made_up_checkpoints(tmp_path):
         except RecursionError:
             sha256 = "0"
         (path / checkpoints.STATE).write_text(f'{text[:-1]}, "sha256": "{sha256}"}}', encoding="utf-8")
-        return KeptRun(str(tmp_path), num_rounds=5)
+        return ResumableRun(str(tmp_path), num_rounds=5)
 
     def check(kept):
         assert isinstance(kept.name, str)
@@ -121,7 +121,7 @@ def test_damaged_soft_labels(tmp_path):
     assert refused > 500
 
 
-def test_damaged_counts_of_noised_answers(tmp_path):
+def test_damaged_counts_of_noised_results(tmp_path):
     settings = PrivacySettings(1.0, 1.0, 0.0)
 
     good = Releases(settings, tmp_path)
@@ -136,7 +136,7 @@ def test_damaged_counts_of_noised_answers(tmp_path):
     def check(releases):
         assert releases.count == 7
 
-    fuzz("count of noised answers", 8, lambda rng: damaged(raw, rng), load, check, UserError)
+    fuzz("count of noised results", 8, lambda rng: damaged(raw, rng), load, check, UserError)
 
 
 def test_settings_of_a_checkpoint_that_are_compared(tmp_path):

@@ -1,142 +1,188 @@
-"""What a site may tell the server, and a server its sites: every reader of messages, with fields that do not belong."""
+"""What a client may tell the server, and a server its clients: every reader of messages, with what does not belong."""
 
 import copy
-from dataclasses import fields
 
 import numpy as np
 import pytest
-from flaretune.methods.fedbpt.answers import SearchAnswer
-from flaretune.methods.lpfl.answers import LPFLSetupAnswer, TrainAnswer
-from nvflare.app_common.abstract.fl_model import FLModel
 
-from flaretune.flare import fedbpt_messages, lpfl_messages, messages
-from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.fedbpt.distribution import Distribution
-from flaretune.methods.fedbpt.local_search import LocalResult
-from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.model_server.protocol import Ask, ask_message, named, read_ask, read_logits
-from flaretune.tasks.evaluation import EvaluateAnswer, SetupAnswer
+from flaretune.config.options import defaults
+from flaretune.engine import codec
+from flaretune.engine.worker import Worker
+from flaretune.errors import UserError
+from flaretune.methods.base import EvaluateResult, FitRequest, FitResult, InitializeResult
+from flaretune.methods.fedbpt.distribution import Distribution, pack, unpack
+from flaretune.methods.message import Message
+from flaretune.model_server.protocol import Query, named, query_message, read_logits, read_query
 from flaretune.tasks.metrics.registry import METRICS
-from flaretune.tasks.spec import load_task, task_table
-from tests.flare.sending import COUNTERS, EVALUATION, TASK
+from tests.engine.made_up_results import (
+    COUNTERS,
+    EVALUATION,
+    FEDBPT,
+    LPFL,
+    adapter_arrays,
+    an_initialize_result,
+    settings_of,
+)
+from tests.flare.light_client import LightFedBPT
 from tests.fuzz.guard import fuzz
 from tests.fuzz.mutate import as_values, changed, strange_array
 
 pytestmark = pytest.mark.slow
 
-SHAPES = {"x.lora_A.weight": (2, 3), "x.lora_B.weight": (3, 2)}
-ARRAYS = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
-SETTINGS = {
-    "method": "FedBPT",
-    "options": {"seed": 1},
-    "task": {"name": "t", **TASK},
-    "model": {"name": "m"},
-    "popsize": 5,
-}
-SETUP = SetupAnswer(SETTINGS, 8, EVALUATION.test, EVALUATION, COUNTERS)
-TOLD = {name: list(shape) for name, shape in SHAPES.items()}
-INITIAL = {**SETTINGS, "adapter": {"r": 2}, "initial": TOLD, "parameters": TOLD}
-SEARCH = SearchAnswer(LocalResult(np.zeros(5), 0.5, 8.0, 41), 32, COUNTERS, EVALUATION)
-TRAIN = TrainAnswer(ARRAYS, 8, 4, 3, 0.5, COUNTERS, EVALUATION)
-POINT = Distribution(np.zeros(5), 1.0, np.ones(5))
+COUNTS = codec.counts_of(settings_of(FEDBPT))
+COMMON = codec.task(["a", "b"], "0f", 1, np.array([0.25, 0.75]))
+POINT = pack(Distribution(np.zeros(5), 1.0, np.ones(5)), "diagonal")
+FOUND = {"mean": np.zeros(5, np.float32), "fitness": np.array([0.5]), "sigma_square_sum": np.array([8.0])}
+TRAINED = {"labelled": 8, "soft_labelled": 4, "soft_labels_correct": 3, "loss": 0.5}
+INITIALIZE = codec.initialize_message(COMMON, 3)
+FIT_FEDBPT = codec.fit_message(COMMON, FitRequest(2, POINT, {"norm_limit": 3.0}, evaluate=True))
 
-# By name: a good message, and its reader.
-PRIOR = messages.setup_task(["a"])
-messages.tell_prior(PRIOR, np.array([0.25, 0.75]))
+
+def checked(method, folder, **options):
+    """A reader of fit replies that a strategy looks at too, as the engine does."""
+    strategy = method.strategy(method.server_config())
+    strategy.start({"a": an_initialize_result(method, **options)}, None, folder)
+    return lambda received: strategy.check(codec.read_fit_reply(received, COUNTS))
+
+
+def read_distribution(received):
+    request = codec.read_fit_request(received)
+    unpack(request.arrays)
+    return request
+
+
+# By name: a good message, and what makes its reader in a folder.
 READERS = {
-    "prior": (PRIOR, messages.read_prior),
-    "setup answer": (messages.setup_answer(SETUP), messages.read_setup_answer),
-    "evaluate answer": (
-        messages.evaluate_answer(EvaluateAnswer(EVALUATION, COUNTERS)),
-        lambda model: messages.read_evaluate_answer(model, TASK),
+    "prior": (INITIALIZE, lambda _: codec.read_prior),
+    "clients": (INITIALIZE, lambda _: codec.read_clients),
+    "run": (INITIALIZE, lambda _: codec.read_run),
+    "rounds": (INITIALIZE, lambda _: codec.read_num_rounds),
+    "initialize reply": (
+        codec.initialize_reply(an_initialize_result()),
+        lambda _: lambda received: codec.read_initialize_reply(received, FEDBPT),
     ),
-    "search answer": (
-        fedbpt_messages.search_answer(SEARCH),
-        lambda model: fedbpt_messages.read_search_answer(model, 5, TASK),
+    "LP-FL initialize reply": (
+        codec.initialize_reply(an_initialize_result(LPFL)),
+        lambda _: lambda received: codec.read_initialize_reply(received, LPFL),
     ),
-    "train answer": (
-        lpfl_messages.train_answer(TRAIN),
-        lambda model: lpfl_messages.read_train_answer(model, SHAPES, TASK),
+    "evaluate reply": (
+        codec.evaluate_reply(EvaluateResult(EVALUATION, COUNTERS)),
+        lambda _: lambda received: codec.read_evaluate_reply(received, COUNTS),
     ),
-    "LP-FL setup answer": (
-        lpfl_messages.lpfl_setup_answer(
-            LPFLSetupAnswer(SetupAnswer(INITIAL, 8, None, EVALUATION, COUNTERS), dict(ARRAYS))
-        ),
-        lpfl_messages.read_lpfl_setup_answer,
+    "FedBPT fit reply": (
+        codec.fit_reply(FitResult(FOUND, {"n_train": 32}, COUNTERS, EVALUATION)),
+        lambda folder: checked(FEDBPT, folder, intrinsic_dim=5),
     ),
-    "sites": (messages.setup_task(["a", "b"]), messages.read_sites),
-    "search task": (
-        fedbpt_messages.search_task(["a"], POINT, "diagonal", 2, True, 3.0),
-        fedbpt_messages.read_search_task,
+    "LP-FL fit reply": (
+        codec.fit_reply(FitResult(adapter_arrays(), TRAINED, COUNTERS, EVALUATION)),
+        lambda folder: checked(LPFL, folder),
     ),
-    "evaluate task": (fedbpt_messages.evaluate_task(["a"], np.zeros(5)), fedbpt_messages.read_evaluate_task),
-    "train task": (lpfl_messages.train_task(["a"], ARRAYS, 2, True), lpfl_messages.read_train_task),
-    "LP-FL evaluate task": (lpfl_messages.evaluate_task(["a"], ARRAYS), lpfl_messages.read_evaluate_task),
+    "FedBPT fit task": (FIT_FEDBPT, lambda _: read_distribution),
+    "LP-FL fit task": (
+        codec.fit_message(COMMON, FitRequest(2, adapter_arrays(), {}, evaluate=True)),
+        lambda _: codec.read_fit_request,
+    ),
+    "FedBPT evaluate task": (
+        codec.evaluate_message(COMMON, 2, {"mean": np.zeros(5)}),
+        lambda _: codec.read_evaluate_request,
+    ),
+    "LP-FL evaluate task": (codec.evaluate_message(COMMON, 2, adapter_arrays()), lambda _: codec.read_evaluate_request),
 }
 
 
-def change(model: FLModel, rng: np.random.Generator) -> FLModel:
+def change(good: Message, rng: np.random.Generator) -> Message:
     """With one to three fields or arrays that do not belong."""
-    params, meta = dict(model.params), copy.deepcopy(model.meta)
+    arrays, fields = dict(good.arrays), {"flaretune": copy.deepcopy(good.fields)}
     for _ in range(int(rng.integers(1, 4))):
-        if params and rng.random() < 0.5:
-            name = list(params)[int(rng.integers(len(params)))]
+        if arrays and rng.random() < 0.5:
+            name = list(arrays)[int(rng.integers(len(arrays)))]
             what = rng.random()
             if what < 0.7:
-                params[name] = strange_array(rng)
+                arrays[name] = strange_array(rng)
             elif what < 0.85:
-                del params[name]
+                del arrays[name]
             else:
-                params["extra"] = params[name]
+                arrays["extra"] = arrays[name]
         else:
-            meta = changed(meta, rng)
-    found = FLModel(params={})
-    found.params, found.meta = {k: as_values(v) for k, v in params.items()}, as_values(meta)
-    return found
+            fields = changed(fields, rng)
+    said = as_values(fields)  # as NVFlare's `FLModel.meta` has it
+    said = said.get("flaretune") if isinstance(said, dict) else said
+    return Message({k: as_values(v) for k, v in arrays.items()}, said)
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_readers_of_messages(name):
-    good, read = READERS[name]
+def test_readers_of_messages(name, tmp_path):
+    good, reader = READERS[name]
+    read = reader(tmp_path)
     read(good)
     seed = 30 + list(READERS).index(name)
     _, refused = fuzz("message", seed, lambda rng: change(good, rng), read, sound, ValueError, share=len(READERS))
     assert refused > 30
 
 
-@pytest.mark.parametrize("config", [FedBPTConfig, LPFLConfig])
-def test_settings_of_a_site(config):
-    """What has passed can be used as the controllers do: as options, a task, and a model."""
-    options = {item.name: item.default for item in fields(config) if item.name not in config.local_options}
-    task = {"name": "sst2", **{key: value for key, value in task_table(load_task("sst2")).items() if key != "source"}}
-    settings = {
-        **INITIAL,
-        "method": config.method,
-        "options": options,
-        "task": task,
-        "model": {"name": "m", "kind": "masked", "hidden_size": 32},
-    }
-    method = {"FedBPT": messages, "LP-FL": lpfl_messages}[config.method]
-    read = {"FedBPT": messages.read_setup_answer, "LP-FL": lpfl_messages.read_lpfl_setup_answer}[config.method]
-    params = {**messages.evaluation_arrays(EVALUATION), **(ARRAYS if method is lpfl_messages else {})}
+@pytest.mark.parametrize(
+    ("task", "good"),
+    [
+        (codec.INITIALIZE, INITIALIZE),
+        (codec.FIT, FIT_FEDBPT),
+        (codec.EVALUATE, codec.evaluate_message(COMMON, 2, {"mean": np.zeros(5)})),
+    ],
+    ids=codec.TASKS,
+)
+def test_a_client_says_one_sentence_of_a_task_that_it_makes_nothing_of(task, good, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = FEDBPT.client_config(intrinsic_dim=5, local_iter=1)
+    worker = Worker(LightFedBPT(), config, "a", tmp_path / "states", tmp_path / "runs")
+    worker(task, good)
+    sentences = []
+
+    def load(received):
+        try:
+            return worker(task, received)
+        except UserError as error:
+            sentences.append(str(error))
+            raise
+
+    def check(reply):
+        assert set(reply.fields) >= {"schema", "queries", "seconds"}
+
+    seed = 70 + codec.TASKS.index(task)
+    _, refused = fuzz(
+        "task of the server", seed, lambda rng: change(good, rng), load, check, (UserError, FloatingPointError), share=3
+    )
+    assert refused > 30
+    assert [sentence for sentence in sentences if "\n" in sentence] == []
+
+
+@pytest.mark.parametrize("method", [FEDBPT, LPFL], ids=["fedbpt", "lpfl"])
+def test_settings_of_a_client(method):
+    """What has passed can be used as the engine does: as options, a task, and a model."""
+    config = method.client_config
+    good = codec.initialize_reply(an_initialize_result(method))
+    options = {name: value for name, value in defaults(config).items() if name not in config.client_options}
 
     def make(rng):
-        told = as_values(changed(settings, rng))
-        return messages.message(params, {"settings": told, "n_train": 8, **messages.counter_fields(COUNTERS)})
+        told = as_values(changed(good.fields["settings"], rng))
+        return Message(good.arrays, {**good.fields, "settings": told})
 
     def check(found):
-        told = found.settings if method is messages else found.setup.settings
+        told = found.settings
         assert set(told["options"]) == set(options)
         for name, value in told["options"].items():
             wanted = type(options[name])
             assert type(value) in ((int, float) if wanted is float else (wanted,))
             assert wanted is not float or np.isfinite(float(value))
         assert told["task"]["metric"] in METRICS
-        assert told["model"]["kind"] == "masked" or isinstance(told["model"]["kind"], str)
-        assert config is LPFLConfig or told["popsize"] >= 2
+        assert isinstance(told["model"]["kind"], str)
 
     loaded, refused = fuzz(
-        "settings of a site", 60, make, lambda model: read(model, config=config), check, ValueError, share=2
+        "settings of a client",
+        60,
+        make,
+        lambda received: codec.read_initialize_reply(received, method),
+        check,
+        ValueError,
+        share=2,
     )
     assert loaded > 20
     assert refused > 200
@@ -157,17 +203,17 @@ def sound(found):
             assert all(isinstance(key, str) for key in part)
         elif isinstance(part, tuple | list):
             parts += part
-        elif isinstance(part, SetupAnswer):
-            parts += [part.n_train, part.zero_shot, part.evaluation, part.counters]  # settings: see `agree`
+        elif isinstance(part, InitializeResult):  # its settings: see `test_settings_of_a_client`
+            parts += [part.n_train, part.zero_shot, part.evaluation, part.counters, part.mass, part.arrays]
         elif hasattr(part, "__dataclass_fields__"):
             parts += [getattr(part, name) for name in part.__dataclass_fields__]
         else:
             assert part is None or isinstance(part, str)
 
 
-def test_questions_to_the_service():
+def test_queries_to_the_model_server():
     texts = named({"columns": ["sentence"], "rows": [["a"], ["b"]], "prompt": True, "perturbed": []})
-    ask = ask_message(Ask(named({"model_name": "m"}), texts, np.zeros((2, 3))), in_full=True)
+    query = query_message(Query(named({"model_name": "m"}), texts, np.zeros((2, 3))), in_full=True)
 
     def check(found):
         assert found.points is None or (found.points.ndim == 2 and np.all(np.isfinite(found.points)))
@@ -176,31 +222,23 @@ def test_questions_to_the_service():
             assert part is None or part.content is None or named(part.content).handle == part.handle
 
     loaded, refused = fuzz(
-        "question to the service", 50, lambda rng: as_values(changed(ask, rng)), read_ask, check, ValueError
+        "query to the model server", 50, lambda rng: as_values(changed(query, rng)), read_query, check, ValueError
     )
     assert loaded > 20
     assert refused > 500
 
 
-def test_answers_of_the_service():
+def test_logits_of_the_model_server():
     good = np.zeros((2, 3, 2)).tolist()
 
     def check(found):
         assert (found.shape, found.dtype) == ((2, 3, 2), np.float32)  # the search refuses what is not finite
 
     fuzz(
-        "answer of the service",
+        "reply of the model server",
         51,
         lambda rng: as_values(changed(good, rng)),
         lambda v: read_logits(v, (2, 3, 2)),
         check,
         ValueError,
     )
-
-
-@pytest.mark.parametrize("run", ["../x", "a/b", "..", ".", "A", "0f\n", "0" * 65, "/etc", "~", None, 5])
-def test_a_run_s_name_is_no_path(run):
-    task = messages.setup_task(["a"])
-    messages.tell_run(task, run, 1)
-    with pytest.raises(ValueError, match="the run's name"):
-        messages.read_run(task)

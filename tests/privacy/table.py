@@ -11,9 +11,9 @@ FILE = Path(__file__).parents[2] / "docs" / "operations" / "privacy.md"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; `result` is all, evaluation, setup, search or train."""
+    """A line of the table; `message` is all, evaluation, initialize or fit."""
 
-    result: str
+    message: str
     field: str
     kind: str
     with_noise: str

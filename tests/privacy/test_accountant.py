@@ -54,5 +54,6 @@ def test_what_is_told():
     assert told["epsilon"] == pytest.approx(epsilon(1.5, 1e-5, 4), abs=1e-4)
     assert (told["noise_deviation"], told["releases"], told["public_test"]) == (6.0, 4, True)
     assert sentence({**told, "epsilon": 8.25}) == (
-        "ε = 8.25, δ = 1e-05 for all that a client sends (all data of one client, replaced by other data), 4 noised results"
+        "ε = 8.25, δ = 1e-05 for all that a client sends (all data of one client, replaced by other data), "
+        "4 noised results"
     )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from flaretune.cli.console import add_command, parse, run
 from flaretune.cli.evaluate import add_evaluate
 from flaretune.cli.fetch import add_fetch
+from flaretune.cli.options import add_options
 from flaretune.cli.predict import add_predict
 from flaretune.cli.runs import add_plot, add_watch
 from flaretune.cli.serve import add_serve
@@ -37,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_tasks(add_command(commands, "tasks", None, "list the tasks there are, show, check or write one"))
     add_watch(commands)
     add_serve(commands)
+    add_options(commands)
     add_fetch(commands)
     return parser
 

@@ -183,7 +183,13 @@ def problems(config: type[Options], values: Mapping[str, Any]) -> list[tuple[str
         BaseModel.__init__(config.__new__(config), **values)
     except ValidationError as error:
         return _told(config, values, error)
-    return []
+    # a Literal of pydantic takes True and 1.0 for 1
+    chosen = [(item, values[item.name]) for item in options_of(config) if item.choices and item.name in values]
+    return [
+        (item.name, f"{shown(value)}: must be one of {', '.join(map(str, item.choices))}")
+        for item, value in chosen
+        if type(value) is not item.kind
+    ]
 
 
 def check_values(config: type[Options], values: Mapping[str, Any]) -> None:

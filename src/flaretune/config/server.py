@@ -12,7 +12,9 @@ class ServerConfig(Options):
     """What a job's server is told."""
 
     num_rounds: int = option(10, "number of rounds", group=SERVER, main=True, at_least=1)
-    min_clients: int = option(1, "clients whose results a round needs; with fewer the job fails", group=SERVER, at_least=1)
+    min_clients: int = option(
+        1, "clients whose results a round needs; with fewer the job fails", group=SERVER, at_least=1
+    )
     round_timeout: int = option(
         3600, "seconds after which a round goes on without the clients that have not replied", group=SERVER, at_least=1
     )

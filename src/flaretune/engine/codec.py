@@ -67,9 +67,14 @@ def task(clients: Sequence[str], run: str, after_round: int, prior: np.ndarray |
 def read_clients(received: Message) -> list[str]:
     """The clients that a task names."""
     clients = read_fields(received)["clients"]
-    if not (isinstance(clients, list | tuple) and clients and all(isinstance(name, str) for name in clients)):
+    if not (isinstance(clients, list | tuple) and clients and all(map(_is_name, clients))):
         raise ValueError(f"the clients are {shown(clients)}, expected a list of names")
     return list(clients)
+
+
+def _is_name(name: Any) -> bool:
+    """Whether it can stand in a sentence."""
+    return isinstance(name, str) and name.isprintable()
 
 
 @reader

@@ -36,6 +36,7 @@ from flaretune.flare.recipe import LOG_CONFIG, FlaretuneRecipe  # noqa: E402
 from flaretune.flare.startup_kit import administrator_of  # noqa: E402
 from flaretune.flare.stopping import Stopped, ending_what_it_starts  # noqa: E402
 from flaretune.flare.tracking import check_tracker  # noqa: E402
+from flaretune.flare.watch import SUCCESS  # noqa: E402
 
 Failures = dict[str, list[str]]  # sentence → who said it
 
@@ -155,8 +156,8 @@ def _run(
             folder = _logs(job, env)
             if job.env != "sim":  # the simulator has ended, and ended well, when execute returns
                 downloaded = result.get_result(timeout=0, clean_up=False)
-                status = str(result.get_status())
-                if downloaded is None or "FAILED" in status.upper() or "ABORT" in status.upper():
+                status = result.get_status()  # None where it is not known
+                if downloaded is None or not (status or SUCCESS).startswith(SUCCESS):
                     raise Ended(f"the job ended as {status}", _failures(_logs(job, env), downloaded))
                 folder = Path(downloaded)
     except RuntimeError as error:
@@ -185,8 +186,8 @@ def _environment(job: JobConfig, names: list[str], n_clients: int, output: Path,
         env = PatientPocEnv(clients=names or None, num_clients=n_clients)
         if quote(str(env.poc_workspace)) != str(env.poc_workspace):  # its start scripts part it at blanks
             raise UserError(
-                f"the proof of concept's folder, {str(env.poc_workspace)!r}, must have a path without blanks and quotes; "
-                "set NVFLARE_POC_WORKSPACE to one"
+                f"the proof of concept's folder, {str(env.poc_workspace)!r}, must have a path without blanks and "
+                "quotes; set NVFLARE_POC_WORKSPACE to one"
             )
         return env
     return ProdEnv(startup_kit_location=job.startup_kit, username=administrator_of(job.startup_kit))

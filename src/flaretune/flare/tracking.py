@@ -12,6 +12,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.widgets.streaming import AnalyticsReceiver
 
+from flaretune.engine.errors import SERVER, Failure, record_failure
 from flaretune.engine.results import RESULTS
 from flaretune.errors import UserError
 
@@ -40,12 +41,19 @@ class RunTracking(AnalyticsReceiver):
         """Start the run.
 
         Raises:
-            UserError: the tracker is unknown, not installed here, or cannot be reached; NVFlare logs it, and the job
-                goes on without.
+            UserError: the tracker is unknown, not installed here, or cannot be reached; it is recorded among the
+                results, and the job goes on without.
         """
-        check_tracker(self.tracker)
         results = Path(fl_ctx.get_workspace().get_run_dir(fl_ctx.get_job_id())) / RESULTS
         results.mkdir(parents=True, exist_ok=True)
+        try:
+            self._start(results, fl_ctx)
+        except UserError as error:
+            record_failure(results, Failure(SERVER, str(error)))
+            raise
+
+    def _start(self, results: Path, fl_ctx: FLContext) -> None:
+        check_tracker(self.tracker)
         self._receiver = TRACKERS[self.tracker](self.uri, results, fl_ctx.get_job_id())
         # In a client's process the receivers track that process alone: what is wanted here of the server.
         own = fl_ctx.clone()

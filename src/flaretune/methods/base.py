@@ -337,7 +337,7 @@ class Method(ABC):
         """The server's options with paths that are there made absolute, since a job runs in another folder."""
         return config
 
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
+    def check_settings(self, settings: Mapping[str, Any]) -> None:  # noqa: B027
         """Check what a client says that its settings are, beyond what all methods have.
 
         Raises:

@@ -59,9 +59,7 @@ def look_up(
         The token id of every word, None for one that has none; and a sentence for everything that is wrong.
     """
     if not wording.has_label_words:
-        return [], [
-            f'label_words = "auto"{whose} is for the method verbalizer, which finds words; others need them'
-        ]
+        return [], [f'label_words = "auto"{whose} is for the method verbalizer, which finds words; others need them']
     words = [word for of_class in wording.label_words for word in alternatives(of_class)]
     ids: list[int | None] = []
     problems: list[str] = []

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.errors import UserError
 from flaretune.engine import codec
 from flaretune.engine.worker import Worker
+from flaretune.errors import UserError
 from flaretune.methods.base import ClientContext, FitRequest
 from flaretune.methods.lpfl.client import open_client
 from flaretune.methods.lpfl.config import LPFLConfig
@@ -160,7 +160,11 @@ def test_the_unlabelled_texts_are_shared_out_too(folders, iid):
     trained = [fit(client, answer.arrays, 2) for client, answer in found]
     assert [t.numbers["labelled"] for t in trained] == [answer.n_train for _, answer in found]
     assert sum(t.numbers["soft_labelled"] for t in trained) == 30
-    assert all(0 <= t.numbers["soft_labels_correct"] <= t.numbers["soft_labelled"] for t in trained if t.numbers["soft_labelled"])
+    assert all(
+        0 <= t.numbers["soft_labels_correct"] <= t.numbers["soft_labelled"]
+        for t in trained
+        if t.numbers["soft_labelled"]
+    )
 
 
 def test_soft_labels_off_learns_from_the_same_labelled_texts_alone(folders):

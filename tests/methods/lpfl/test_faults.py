@@ -39,9 +39,7 @@ def length_of_the_way(told, folder) -> float:
     def distance(arrays):
         return np.sqrt(sum(np.square(arrays[name].astype(np.float64) - start[name]).sum() for name in start))
 
-    honest = [
-        m.arrays for client, task, n, m in told.replies if (task, n) == (codec.FIT, 2) and client != "site-2"
-    ]
+    honest = [m.arrays for client, task, n, m in told.replies if (task, n) == (codec.FIT, 2) and client != "site-2"]
     return distance(last) / max(map(distance, honest))
 
 

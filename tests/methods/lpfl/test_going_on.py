@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flaretune.errors import UserError
 from flaretune.engine import codec
+from flaretune.errors import UserError
 from flaretune.methods.lpfl.artifact import load_adapter, save_adapter
 from tests.jobs_for_tests import read_summary
 
@@ -163,7 +163,14 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options
     rounds = [n for task, n, _ in told.tasks if task == codec.FIT]
     assert rounds == list(range(stopped_in, 5))
     expected, found = read_summary(whole), read_summary(folder)
-    for key in ("test_accuracy", "validation_accuracy", "best_round", "zero_shot_accuracy", "labelled", "soft_labelled"):
+    for key in (
+        "test_accuracy",
+        "validation_accuracy",
+        "best_round",
+        "zero_shot_accuracy",
+        "labelled",
+        "soft_labelled",
+    ):
         assert found[key] == expected[key]
     for key in ("round", "accuracy", "validation_accuracy", "validation_loss", "metrics", "client_metrics"):
         assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]
@@ -171,7 +178,13 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options
         arrays, again = load_adapter(whole / name).arrays, load_adapter(folder / name).arrays
         assert arrays.keys() == again.keys()
         assert all(np.array_equal(arrays[key], again[key]) for key in arrays)
-    assert {n for tag, _, n in told.scalars if tag == "validation_accuracy"} == {0, 1, 2, 3, 4}  # TensorBoard has all rounds
+    assert {n for tag, _, n in told.scalars if tag == "validation_accuracy"} == {
+        0,
+        1,
+        2,
+        3,
+        4,
+    }  # TensorBoard has all rounds
 
 
 def test_a_client_without_its_soft_labels_says_so_and_labels_anew(lpfl_job, tmp_path, caplog):

@@ -34,7 +34,12 @@ def test_a_job_keeps_its_rounds_and_its_last_and_best_adapter(lpfl_job):
     assert (summary["method"], summary["artifact"], summary["artifact_kind"]) == ("LP-FL", "best_adapter", "adapter")
     assert [r["round"] for r in summary["rounds"]] == [0, 1, 2, 3]
     assert [r["metrics"].get("labelled", 0) for r in summary["rounds"]] == [0, 18, 18, 18]
-    assert [r["metrics"].get("soft_labelled", 0) for r in summary["rounds"]] == [0, 0, 9, 18]  # a quarter of 12 at each client
+    assert [r["metrics"].get("soft_labelled", 0) for r in summary["rounds"]] == [
+        0,
+        0,
+        9,
+        18,
+    ]  # a quarter of 12 at each client
     assert all(r["clients"] == CLIENTS for r in summary["rounds"])
     assert (summary["labelled"], summary["soft_labelled"]) == (18, 18)
     assert summary["trained_parameters"] == 2 * 2 * 2 * 2 * 32  # two layers, two modules, A and B, rank 2

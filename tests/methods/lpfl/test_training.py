@@ -51,7 +51,9 @@ def training_loss(tuned, client) -> float:
 @pytest.mark.parametrize("family", ["roberta", "llama"])
 def test_lora_and_full_tuning_start_from_the_same_model(opened, family):
     client, lora = opened(family)
-    assert training_loss(lora, client) == pytest.approx(training_loss(opened(family, tuning="full")[1], client), rel=1e-5)
+    assert training_loss(lora, client) == pytest.approx(
+        training_loss(opened(family, tuning="full")[1], client), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"freeze_a": 1}])
@@ -118,7 +120,9 @@ def test_training_never_sees_the_hidden_labels(opened):
             client._texts = texts
         found.append([fit(client, round_number, evaluate=True) for round_number in (1, 2, 3)])
     for true, wrong in zip(*found, strict=True):
-        assert [true.numbers[n] for n in ("loss", "soft_labelled")] == [wrong.numbers[n] for n in ("loss", "soft_labelled")]
+        assert [true.numbers[n] for n in ("loss", "soft_labelled")] == [
+            wrong.numbers[n] for n in ("loss", "soft_labelled")
+        ]
         for name, values in true.arrays.items():
             np.testing.assert_array_equal(values, wrong.arrays[name])
     last = [answers[-1] for answers in found]
@@ -147,7 +151,9 @@ def test_a_loss_that_is_not_finite_is_one_sentence(opened):
     texts = client._texts.train.texts[:2]
     data = TrainingSet(texts, np.array([[math.nan, 1.0], [0.5, 0.5]]), np.ones(2))
     with pytest.raises(FloatingPointError, match=r"the training loss became nan in epoch 1 .* --learning_rate"):
-        local_train(tuned.label_model, tuned.parameters.trained(), data, TrainSettings("lora", 1, 1, 1e-3, 8, 0), seed=1)
+        local_train(
+            tuned.label_model, tuned.parameters.trained(), data, TrainSettings("lora", 1, 1, 1e-3, 8, 0), seed=1
+        )
 
 
 def test_a_message_without_arrays_is_not_answered_by_what_the_client_has_trained(opened):

@@ -32,8 +32,8 @@ def plain_paths(env: SimEnv) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="flaretune-") as folder:
         if not _is_plain(folder):
             raise UserError(
-                f"the folder for temporary files, {tempfile.gettempdir()!r}, must have a path without blanks, quotes and "
-                "# for NVFlare's simulator; set TMPDIR to one"
+                f"the folder for temporary files, {tempfile.gettempdir()!r}, must have a path without blanks, quotes "
+                "and # for NVFlare's simulator; set TMPDIR to one"
             )
         Path(env.workspace_root).mkdir(parents=True, exist_ok=True)
         python = Path(sys.executable)

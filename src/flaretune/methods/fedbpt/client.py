@@ -28,7 +28,7 @@ from flaretune.methods.fedbpt.cma_es import within
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.local_search import limit_norm, local_search
 from flaretune.methods.fedbpt.objective import fitness_ratio, loss
-from flaretune.methods.message import unreadable
+from flaretune.methods.message import read_arrays, unreadable
 from flaretune.model_server.client import open_remote_model
 from flaretune.model_server.token import token_of_environment
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
@@ -145,7 +145,11 @@ class FedBPTClient(Client):
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:
         started, forwards = time.monotonic(), self._black_box.example_forwards
-        evaluation = self._evaluation(np.asarray(arrays["mean"], dtype=np.float64))
+        try:
+            mean = read_arrays(arrays, {"mean": (self._config.intrinsic_dim,)})["mean"]
+        except ValueError as error:
+            raise unreadable(error) from error
+        evaluation = self._evaluation(mean.astype(np.float64))
         forwards = self._black_box.example_forwards - forwards
         return EvaluateResult(evaluation, Counters(1, forwards, time.monotonic() - started))
 

@@ -192,8 +192,8 @@ class LPFLClient(Client):
             self._pool.restore(state)
         except ValueError as error:
             raise UserError(
-                f"the soft labels that this client has kept are not those of this run ({error}): start anew with another "
-                "--checkpoint"
+                f"the soft labels that this client has kept are not those of this run ({error}): start anew with "
+                "another --checkpoint"
             ) from error
 
     def _label_texts(self, round_number: int) -> None:

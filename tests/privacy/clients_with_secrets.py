@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import msgpack
 import numpy as np
 from transformers import AutoTokenizer
 
@@ -53,6 +54,12 @@ def fields_of(message: Message) -> dict[str, object]:
             fields.setdefault("lora", []).append(values)
         else:
             fields[name] = values
-    told = message.fields
-    fields |= {name: value for name, value in told.items() if name != "settings"}
-    return {**fields, **{f"settings.{name}": value for name, value in told.get("settings", {}).items()}}
+    for name, value in message.fields.items():
+        fields |= {f"{name}.{n}": v for n, v in value.items()} if name in ("settings", "numbers") else {name: value}
+    return fields
+
+
+def as_bytes(message: Message) -> bytes:
+    """A message in NVFlare's encoding of plain values, which refuses all others, and its arrays as they are."""
+    arrays = {name: [str(a.dtype), a.shape, a.tobytes()] for name, a in message.arrays.items()}
+    return msgpack.packb([arrays, message.fields])

@@ -1,0 +1,153 @@
+"""Jobs whose clients divide out the model's preference for a class: what is sent and saved, and predictions by it."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from flaretune.config.options import as_dict, build
+from flaretune.data.load import load_file
+from flaretune.engine import codec
+from flaretune.methods.base import ClientContext
+from flaretune.methods.classifier import score
+from flaretune.methods.client_data import load_data
+from flaretune.methods.fedbpt.artifact import load_prompt
+from flaretune.methods.lpfl.artifact import load_adapter
+from flaretune.methods.registry import find_method, load_classifier
+from flaretune.models.prompt_settings import PromptSettings
+from flaretune.models.prompted import open_prompted_model
+from tests.engine.in_process import run_job
+from tests.engine.small_jobs import small_config
+from tests.jobs_for_tests import read_summary
+from tests.learnable import write_reviews
+
+CLIENTS = ["site-1", "site-2", "site-3"]
+
+
+@pytest.fixture(scope="module")
+def few_reviews(tmp_path_factory):
+    return str(write_reviews(tmp_path_factory.mktemp("few"), n_train=150, n_test=30))
+
+
+@pytest.fixture
+def job(roberta, few_reviews, tmp_path):
+    """Run a job, calibrated if nothing else is said; returns its options, what was said and its results' folder."""
+
+    def run(method, name="results", rounds=2, server=None, **options):
+        small = {"k_shot": 9, "dataset": few_reviews, "calibrate": "batch"}
+        small |= {"unlabelled": 36} if method == "lpfl" else {}
+        config = small_config(method, roberta, **{**small, **options})
+        server = {name: str(value) for name, value in (server or {}).items()}
+        told = run_job(
+            find_method(method), dict.fromkeys(CLIENTS, config), tmp_path / name, num_rounds=rounds, **server
+        )
+        assert told.client_failures == {}
+        return config, told, tmp_path / name
+
+    return run
+
+
+def priors(told):
+    return [codec.read_prior(message) for _, _, message in told.tasks]
+
+
+def initial_probabilities(config, client, *wanted):
+    """Of the model with the initial prompt on a client's texts, without the job's code: per set, float64 (N, C)."""
+    spec, data = load_data(config, ClientContext(client, CLIENTS, None))
+    settings = build(PromptSettings, as_dict(config))
+    prompted = open_prompted_model(spec, config.model_name, settings, dtype="float32", device="cpu")
+    found = []
+    for examples in (getattr(data, name) for name in wanted):
+        points = np.zeros((1, config.intrinsic_dim))
+        powers = np.exp(prompted.black_box.label_logits(points, prompted.register(examples))[0].astype(float))
+        found.append((powers / powers.sum(axis=1, keepdims=True), examples.labels))
+    return found
+
+
+def test_the_prior_is_that_of_all_clients_texts_with_the_initial_prompt(job):
+    config, told, _ = job("fedbpt")
+    first, *later = priors(told)
+    assert first is None  # nobody knows it yet
+    found = [p for c in CLIENTS for p, _ in initial_probabilities(config, c, "train", "validation")]
+    expected = np.concatenate(found).mean(axis=0)
+    assert len(later) == 3
+    for prior in later:
+        np.testing.assert_allclose(prior, expected, rtol=1e-5)
+
+
+def test_a_prompt_predicts_at_home_as_it_did_at_the_clients(job, few_reviews):
+    _, told, folder = job("fedbpt", rounds=3)
+    file, summary = folder / "best_prompt.safetensors", read_summary(folder)
+    classifier = load_classifier(file, dtype="float32", device="cpu")
+    test = load_file(classifier.spec, f"{few_reviews}/validation.csv")
+    found = classifier.probabilities(test.texts)
+    assert score(classifier.spec, found, test.labels).value == pytest.approx(summary["test_accuracy"], abs=1e-9)
+    np.testing.assert_allclose(load_prompt(file).result["prior"], priors(told)[-1])
+
+
+def test_what_is_searched_for_is_the_calibrated_loss(job):
+    """With a calibrated loss the clients' fitness differs from that of the same search without."""
+    fitness = {}
+    for calibrate in ("batch", "none"):
+        _, told, folder = job("fedbpt", calibrate, calibrate=calibrate)
+        fitness[calibrate] = read_summary(folder)["rounds"][1]["client_metrics"]["fitness"]
+        assert all(("prior" in m.fields) == (calibrate == "batch" and n > 0) for _, n, m in told.tasks)
+    assert fitness["batch"].keys() == set(CLIENTS)
+    assert all(fitness["batch"][client] != fitness["none"][client] for client in CLIENTS)
+
+
+def test_a_run_that_resumes_keeps_its_prior(job, tmp_path):
+    _, whole, folder = job("fedbpt", "whole", rounds=3)
+    states = {"state_dir": str(tmp_path / "client states")}
+    server = {"checkpoint": tmp_path / "checkpoints"}
+    job("fedbpt", "part", rounds=1, server=server, **states)
+    _, resumed, again = job("fedbpt", "resumed", rounds=3, server=server, **states)
+    fits = [codec.read_prior(m) for task, _, m in resumed.tasks if task == codec.FIT]
+    assert len(fits) == 2
+    assert all(np.array_equal(prior, priors(whole)[-1]) for prior in fits)
+    expected, found = read_summary(folder)["rounds"], read_summary(again)["rounds"]
+    for key in ("accuracy", "validation_loss"):
+        assert [r[key] for r in found] == [r[key] for r in expected]
+    assert [r["metrics"]["fitness"] for r in found[1:]] == [r["metrics"]["fitness"] for r in expected[1:]]
+
+
+def test_an_adapter_predicts_at_home_as_it_did_at_the_clients_and_resumes_with_its_prior(job, few_reviews):
+    _, told, folder = job("lpfl")
+    adapter = folder / "last_adapter"
+    prior = load_adapter(adapter).result["prior"]
+    np.testing.assert_array_equal(prior, priors(told)[-1])
+    classifier = load_classifier(adapter, dtype="float32", device="cpu")
+    test = load_file(classifier.spec, f"{few_reviews}/validation.csv")
+    found = score(classifier.spec, classifier.probabilities(test.texts), test.labels).value
+    assert found == pytest.approx(read_summary(folder)["rounds"][-1]["accuracy"], abs=1e-9)
+    zero_shot = score(classifier.spec, classifier.zero_shot(test), test.labels).value
+    assert zero_shot == pytest.approx(read_summary(folder)["zero_shot_accuracy"], abs=1e-9)
+    np.testing.assert_array_equal(classifier.probabilities(test.texts), classifier.probabilities(test.texts))
+
+    _, later, _ = job("lpfl", "later", rounds=1, server={"init_adapter": adapter})
+    assert [p is None or p.tolist() == prior for p in priors(later)] == [True] * 3
+    assert priors(later)[1] is not None
+
+
+def test_round_0_is_the_start_divided_by_its_prior(job):
+    config, told, folder = job("fedbpt", rounds=1, eval_clients="first")
+    [(probabilities, labels)] = initial_probabilities(config, CLIENTS[0], "test")
+    correct = (probabilities / priors(told)[-1]).argmax(axis=1) == labels
+    assert read_summary(folder)["rounds"][0]["accuracy"] == pytest.approx(correct.mean(), abs=1e-9)
+
+
+def test_an_adapter_without_a_prior_is_not_calibrated_later(job):
+    _, _, folder = job("lpfl", rounds=1, calibrate="none")
+    _, told, _ = job("lpfl", "later", rounds=1, server={"init_adapter": folder / "last_adapter"})
+    assert "was trained with --calibrate none; go on with that" in told.failure
+
+
+def test_a_prior_is_of_one_task_s_label_words(job, tmp_path):
+    _, _, folder = job("lpfl", rounds=1)
+    text = (resources.files("flaretune.tasks") / "builtin" / "sst2.toml").read_text(encoding="utf-8")
+    (tmp_path / "turned.toml").write_text(text.replace('["bad", "great"]', '["great", "bad"]'), encoding="utf-8")
+    server = {"init_adapter": folder / "last_adapter"}
+    _, told, _ = job("lpfl", "later", rounds=1, server=server, task_file=str(tmp_path / "turned.toml"))
+    assert "is calibrated for the label words of another task; give one of this task" in told.failure
