@@ -62,7 +62,8 @@ def main(method: str, argv: Sequence[str] | None = None) -> None:
             log.error("%s", traceback.format_exc())
     if sentence:
         log.error("%s", sentence)
-        record_failure(FAILURES, Failure(Path.cwd().name.removeprefix(APP), sentence))
+        if (folder := Path.cwd().name).startswith(APP):  # of a job; who tries a script by hand wants no file
+            record_failure(FAILURES, Failure(folder.removeprefix(APP), sentence))
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

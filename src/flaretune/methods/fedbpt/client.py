@@ -28,7 +28,7 @@ from flaretune.methods.fedbpt.cma_es import within
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.local_search import limit_norm, local_search
 from flaretune.methods.fedbpt.objective import fitness_ratio, loss
-from flaretune.methods.message import read_arrays, unreadable
+from flaretune.methods.message import read_array, read_arrays, unreadable
 from flaretune.model_server.client import open_remote_model
 from flaretune.model_server.token import token_of_environment
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
@@ -175,6 +175,7 @@ class FedBPTClient(Client):
         try:
             if limit is not None and limit <= 0:
                 raise ValueError(f"'norm_limit' is {limit:g}, expected a positive number")
+            read_array(request.arrays, "mean", (self._config.intrinsic_dim,))
             return wire.unpack(request.arrays)
         except ValueError as error:
             raise unreadable(error) from error
