@@ -10,6 +10,7 @@ from tests.commands_for_tests import python
 NAMES = {
     *("Task", "load_task", "load_classifier", "UserError", "__version__"),
     *("FedBPTConfig", "FedBPTServerConfig", "FedBPTRecipe", "LPFLConfig", "LPFLServerConfig", "LPFLRecipe"),
+    *("VerbalizerConfig", "VerbalizerServerConfig", "VerbalizerRecipe"),
 }
 
 

@@ -7,8 +7,9 @@ from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.methods.base import FitRequest
 from flaretune.methods.registry import find_method
-from flaretune.methods.verbalizer.client import ModelFacts, VerbalizerClient, Vocabulary
+from flaretune.methods.verbalizer.client import ModelFacts, VerbalizerClient
 from flaretune.methods.verbalizer.config import VerbalizerConfig
+from flaretune.methods.verbalizer.settings import Vocabulary
 from flaretune.models.load import load_pretrained
 from flaretune.models.word_log_probs import WordLogProbs
 from flaretune.tasks.spec import load_task, parse_task, task_table

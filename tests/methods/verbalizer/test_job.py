@@ -19,6 +19,7 @@ TASK = """
 text_columns = ["sentence"]
 label_column = "label"
 label_values = [0, 1]
+metric = "accuracy"
 
 [masked]
 template = "{sentence} . It was {mask} ."
@@ -114,10 +115,11 @@ def test_a_saved_result_gives_the_job_s_numbers(job, split, folders):
 
 def test_words_are_found_where_the_task_names_none_and_several_templates_are_asked(job, auto_task):
     told, folder = job(task_file=auto_task)
-    assert told.failure == ""
+    assert (told.failure, told.client_failures) == ("", {})
     summary = read_summary(folder)
     assert summary["zero_shot_accuracy"] is None  # there is no such thing without words
-    assert summary["rounds"][1]["example_forwards"] == 2 * (2 * 9 * 2 + 3 * 3)  # two templates
+    # two templates; validation texts are asked about when a head is there to be judged
+    assert [r["example_forwards"] for r in summary["rounds"]] == [0, 2 * (2 * 9 + 3 * 3), 0, 2 * 2 * 9]
     words = last_head(told)["words"]
     assert np.bincount(words[:, 0]).tolist() == [8, 8]
     classifier = load_classifier(folder / summary["artifact"], dtype="float32")
@@ -149,10 +151,9 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, tmp_path, stopped_in):
 
 
 def lying(client, task, round_number, reply):
-    """One client says that its texts count a hundred times as much as they can be."""
+    """One client claims features three times as long as they are."""
     if task == codec.FIT and client == "site-2" and round_number == 2:
-        for name in ("cross", "gram"):
-            reply.arrays[name] = reply.arrays[name] * 100
+        reply.arrays |= {"cross": reply.arrays["cross"] * 3, "gram": reply.arrays["gram"] * 9}
     return reply
 
 

@@ -19,7 +19,7 @@ def test_a_message_has_the_fields_of_the_table_and_no_others(noise, roberta, tmp
     told = run_job(find_method("verbalizer"), dict.fromkeys(["site-1", "site-2"], config), tmp_path / "results")
     assert told.failure == ""
     for _, task, _, message in told.replies:
-        known = {row.field: row for row in rows() if row.result in ("all", "evaluation", task)}
+        known = {row.field: row for row in rows() if row.message in ("all", "evaluation", task)}
         said = {name: value for name, value in message.fields.items() if name not in ("settings", "numbers")}
         for part in ("settings", "numbers"):
             said |= {f"{part}.{name}": value for name, value in message.fields.get(part, {}).items()}

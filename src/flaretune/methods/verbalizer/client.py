@@ -26,6 +26,7 @@ from flaretune.methods.verbalizer.config import ROUNDS, VerbalizerConfig
 from flaretune.methods.verbalizer.head import Head, head_of, label_word_head
 from flaretune.methods.verbalizer.private import clipped, release_sums
 from flaretune.methods.verbalizer.ridge import TEMPERATURES, leave_one_out, losses
+from flaretune.methods.verbalizer.settings import Vocabulary
 from flaretune.methods.verbalizer.statistics import gram_sums, word_statistics
 from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
 from flaretune.tasks.spec import Kind, TaskSpec
@@ -44,23 +45,6 @@ class AsksForWords(Protocol):
 
     def __call__(self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray) -> np.ndarray:
         """Log-probabilities of chosen words: N texts, ids (V,) → float32 (N, T, V) for T templates."""
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Words of a model.
-
-    Attributes:
-        label_ids: token ids of each class's label words; empty where the task names none.
-        candidates: token ids, int64 (V,): what words are chosen from.
-        texts: of each of them.
-        neutral: their log-probabilities behind texts that say nothing, float32 (T, V).
-    """
-
-    label_ids: list[list[int]]
-    candidates: np.ndarray
-    texts: list[str]
-    neutral: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flaretune.data.tokens import text_ids
-from flaretune.methods.verbalizer.client import Vocabulary
+from flaretune.methods.verbalizer.settings import Vocabulary
 from flaretune.models.black_box import default_batch_size
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.verbalizer import label_word_ids, word_classes

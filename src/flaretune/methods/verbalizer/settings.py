@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 LONGEST_TEXT = 200  # of a word, in characters
 LARGEST_ID = 2**24  # ids below are whole numbers in float32 too
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words of a model.
+
+    Attributes:
+        label_ids: token ids of each class's label words; empty where the task names none.
+        candidates: token ids, int64 (V,): what words are chosen from.
+        texts: of each of them.
+        neutral: their log-probabilities behind texts that say nothing, float32 (T, V).
+    """
+
+    label_ids: list[list[int]]
+    candidates: np.ndarray
+    texts: list[str]
+    neutral: np.ndarray
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
