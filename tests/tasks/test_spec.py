@@ -65,7 +65,7 @@ def test_the_demo_task_lies_in_the_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path))
     spec = load_task("movie_reviews")
     assert spec.source == Source(None, None, str(tmp_path / "data" / "movie_reviews"), "train", "test")
-    assert spec.causal == Wording("{sentence} It was", (" terrible", " great"))
+    assert (spec.causal.template, spec.causal.label_words) == ("{sentence} It was", (" terrible", " great"))
 
 
 def test_a_file_of_the_users(tmp_path):
