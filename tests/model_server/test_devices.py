@@ -24,12 +24,12 @@ from flaretune.models import load
     ],
 )
 def test_its_devices(monkeypatch, device, n_gpus, expected):
-    monkeypatch.setattr(server, "_count_gpus", lambda: n_gpus)
+    monkeypatch.setattr(server, "count_gpus", lambda: n_gpus)
     assert server.find_devices(device) == expected
 
 
 def test_gpus_are_those_that_torch_finds():
-    assert server._count_gpus() == torch.cuda.device_count()
+    assert server.count_gpus() == torch.cuda.device_count()
 
 
 def test_its_number_format_is_one_for_all_of_its_devices(monkeypatch):
@@ -37,7 +37,7 @@ def test_its_number_format_is_one_for_all_of_its_devices(monkeypatch):
     asked, loaded = [], []
     monkeypatch.setattr(load, "resolve_dtype", lambda dtype, *devices: asked.append((dtype, devices)) or "float32")
     monkeypatch.setattr(load, "load_pretrained", lambda *given: loaded.append(given))
-    monkeypatch.setattr(server, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(server, "end_with_parent", lambda: None)
     server.QueryAPI(ServiceConfig(model_name="m"), "token", ["cuda:0", "cuda:2"]).setup("cuda:9")  # a worker's own
     assert asked == [("auto", (torch.device("cuda:0"), torch.device("cuda:2")))]
     assert loaded == [("m", "float32", "cuda:9")]

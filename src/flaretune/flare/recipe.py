@@ -28,7 +28,7 @@ from flaretune.config.options import as_dict, build, changed, not_default, split
 from flaretune.config.server import ServerConfig
 from flaretune.engine.codec import TASKS
 from flaretune.engine.summary import write_json
-from flaretune.errors import UserError
+from flaretune.errors import UserError, near
 from flaretune.flare.controller import FlaretuneController
 from flaretune.flare.environment import variable
 from flaretune.flare.executor import OPTIONS, ClientExecutor, script_arguments, script_file
@@ -140,7 +140,7 @@ class FlaretuneRecipe(Recipe):
         for client, own in config.items():
             unknown = sorted(set(own) - set(known))
             if unknown:
-                raise UserError(f"client {client}: there is no option {unknown[0]!r}; there are {', '.join(known)}")
+                raise UserError(f"client {client}: there is no option {unknown[0]!r}; {near(unknown[0], known)}")
             if own.get("dp_public_test", self._client_config.dp_public_test):
                 refuse_own_data({n: v for n, v in own.items() if v != known[n]}, f"client {client}: ")
             self._client_configs[client] = build(type(self._client_config), {**known, **own})

@@ -59,7 +59,7 @@ class QueryAPI(LitAPI):
         from flaretune.model_server.worker import Worker
         from flaretune.models.load import load_pretrained, resolve_dtype
 
-        _end_with_parent()
+        end_with_parent()
         config = self._config
         try:
             # the same in all workers, whichever of them replies
@@ -90,7 +90,7 @@ class QueryAPI(LitAPI):
         return Response(json.dumps(output.body, allow_nan=True), output.status, media_type="application/json")
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Let this process end when its parent has ended, killed perhaps, so that nobody is left behind with a model."""
     parent = os.getppid()
 
@@ -105,11 +105,11 @@ def _end_with_parent() -> None:
 def find_devices(device: str) -> list[str]:
     """What `--device` stands for here, as torch names it: ``cpu``, or ``cuda:0`` and so on."""
     if device == "auto":
-        return [f"cuda:{number}" for number in range(_count_gpus())] or ["cpu"]
+        return [f"cuda:{number}" for number in range(count_gpus())] or ["cpu"]
     return ["cpu"] if device == "cpu" else [f"cuda:{number}" for number in re.findall(r"\d+", device) or [0]]
 
 
-def _count_gpus() -> int:
+def count_gpus() -> int:
     """Those that torch finds, by a process of its own: this one holds none, and needs no torch."""
     command = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
     return int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
@@ -132,8 +132,8 @@ def serve(config: ServiceConfig, token: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     if os.environ.get(PARENT_VARIABLE) == str(os.getppid()):
-        _end_with_parent()
-    os.register_at_fork(after_in_child=_end_with_parent)  # LitServe's manager, which would keep the port
+        end_with_parent()
+    os.register_at_fork(after_in_child=end_with_parent)  # LitServe's manager, which would keep the port
     devices = find_devices(config.device)
     on_gpus = devices != ["cpu"]
     server = LitServer(
