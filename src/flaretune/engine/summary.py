@@ -7,6 +7,7 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def write_json(value: Any, path: Path) -> None:
     atomic_write(path, json.dumps(value, indent=2) + "\n")
 
 
+@cache  # reading them takes 20 ms, and every round saves them
 def versions() -> dict[str, str]:
     """Python, machine and the packages that numbers depend on."""
     found = {"python": platform.python_version(), "machine": platform.machine()}

@@ -1,4 +1,4 @@
-"""LP-FL's clients: what they set up, what they answer, and a sentence for what a user can correct."""
+"""LP-FL's clients: what they are initialized with, what they reply, and a sentence for what a user can correct."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def config(folders, family="roberta", **changes) -> LPFLConfig:
     return LPFLConfig(**{**options, **changes})
 
 
-def set_up(client_config: LPFLConfig, name: str):
+def opened(client_config: LPFLConfig, name: str):
     """A client, and what it reports when it is initialized."""
     client = open_client(client_config, ClientContext(name, CLIENTS, Path("states") / name))
     return client, client.initialize()
@@ -57,13 +57,13 @@ def fit(client, arrays, round_number: int):
     return client.fit(FitRequest(round_number, arrays, {}, evaluate=False))
 
 
-def answers(client_config: LPFLConfig):
-    return [set_up(client_config, name)[1] for name in CLIENTS]
+def initialized(client_config: LPFLConfig):
+    return [opened(client_config, name)[1] for name in CLIENTS]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_clients_share_the_data_out_and_agree_on_all_the_rest(folders, family):
-    got = answers(config(folders, family, eval_clients="site-3,site-1"))
+    got = initialized(config(folders, family, eval_clients="site-3,site-1"))
     assert sum(a.n_train for a in got) == 18
     assert sum(a.evaluation.n_validation for a in got) == 18
     tests = [a.evaluation.test for a in got]
@@ -79,7 +79,7 @@ def test_clients_share_the_data_out_and_agree_on_all_the_rest(folders, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_initial_adapter_is_the_same_at_all_clients_and_adds_nothing(folders, family):
-    first, *others = answers(config(folders, family))
+    first, *others = initialized(config(folders, family))
     layers = {name.split(".lora_")[0] for name in first.arrays}
     # query and value in both layers: PEFT's choice for both families
     assert sorted(layer.rsplit(".", 1)[1] for layer in layers) == sorted(
@@ -97,7 +97,7 @@ def test_the_initial_adapter_is_the_same_at_all_clients_and_adds_nothing(folders
         assert other.arrays.keys() == first.arrays.keys()
         for name, values in first.arrays.items():
             np.testing.assert_array_equal(other.arrays[name], values)
-    _, another = set_up(config(folders, family, seed=43), "site-1")
+    _, another = opened(config(folders, family, seed=43), "site-1")
     assert all(
         np.array_equal(another.arrays[name], values) == (".lora_B." in name) for name, values in first.arrays.items()
     )
@@ -108,10 +108,10 @@ def test_the_initial_adapter_is_the_same_at_all_clients_and_adds_nothing(folders
     [({}, "AB", "AB"), ({"freeze_a": 1}, "AB", "B"), ({"tuning": "full"}, "", "model")],
 )
 def test_settings_say_what_is_there_at_the_start_and_what_travels(folders, changes, initial, parameters):
-    answer = set_up(config(folders, **changes), "site-1")[1]
-    settings = answer.settings
-    assert settings["initial"] == {name: list(values.shape) for name, values in answer.arrays.items()}
-    assert {name.split(".lora_")[1][0] for name in answer.arrays} == set(initial)
+    start = opened(config(folders, **changes), "site-1")[1]
+    settings = start.settings
+    assert settings["initial"] == {name: list(values.shape) for name, values in start.arrays.items()}
+    assert {name.split(".lora_")[1][0] for name in start.arrays} == set(initial)
     if parameters == "model":
         assert settings["adapter"] == {}
         assert not [name for name in settings["parameters"] if "lora" in name]
@@ -126,7 +126,7 @@ def test_settings_name_no_path_but_the_model_s(folders, tmp_path, changes):
     own = tmp_path / "own.csv"
     own.write_text((Path(folders["data"]) / "train.csv").read_text(encoding="utf-8"), encoding="utf-8")
     paths = {"dataset": "", "data_path": str(own), "unlabelled_path": str(own)}
-    settings = set_up(config(folders, **paths, **changes), "site-1")[1].settings
+    settings = opened(config(folders, **paths, **changes), "site-1")[1].settings
     told = json.dumps(settings)
     assert "own.csv" not in told
     assert str(tmp_path) not in told
@@ -144,10 +144,10 @@ def test_a_client_s_own_files_are_used_whole_and_its_rest_is_its_test_data(folde
         ({"unlabelled": 20}, 30, 10),  # of the 90 rows 40 are labelled and 20 lose their labels
         ({"unlabelled_path": str(pool)}, 50, 20),
     ):
-        client, answer = set_up(config(folders, **{**own, "unlabelled": 0, **soft, **changes}), "site-1")
-        assert (answer.n_train, answer.evaluation.n_validation) == (20, 20)
-        assert answer.evaluation.test[1] == n_test
-        trained = fit(client, answer.arrays, 2)
+        client, start = opened(config(folders, **{**own, "unlabelled": 0, **soft, **changes}), "site-1")
+        assert (start.n_train, start.evaluation.n_validation) == (20, 20)
+        assert start.evaluation.test[1] == n_test
+        trained = fit(client, start.arrays, 2)
         assert (trained.numbers["labelled"], trained.numbers["soft_labelled"]) == (20, n_soft)
         # nobody knows the labels of a real pool
         assert ("soft_labels_correct" not in trained.numbers) == ("unlabelled_path" in changes)
@@ -156,9 +156,9 @@ def test_a_client_s_own_files_are_used_whole_and_its_rest_is_its_test_data(folde
 @pytest.mark.parametrize("iid", [1, 0])
 def test_the_unlabelled_texts_are_shared_out_too(folders, iid):
     client_config = config(folders, soft_portion=1.0, iid=iid, alpha_dir=5.0)
-    found = [set_up(client_config, name) for name in CLIENTS]
-    trained = [fit(client, answer.arrays, 2) for client, answer in found]
-    assert [t.numbers["labelled"] for t in trained] == [answer.n_train for _, answer in found]
+    found = [opened(client_config, name) for name in CLIENTS]
+    trained = [fit(client, start.arrays, 2) for client, start in found]
+    assert [t.numbers["labelled"] for t in trained] == [start.n_train for _, start in found]
     assert sum(t.numbers["soft_labelled"] for t in trained) == 30
     assert all(
         0 <= t.numbers["soft_labels_correct"] <= t.numbers["soft_labelled"]
@@ -168,9 +168,9 @@ def test_the_unlabelled_texts_are_shared_out_too(folders, iid):
 
 
 def test_soft_labels_off_learns_from_the_same_labelled_texts_alone(folders):
-    client, answer = set_up(config(folders, soft_labels="off"), "site-1")
-    trained = fit(client, answer.arrays, 2)
-    assert {**trained.numbers, "loss": 0} == {"labelled": answer.n_train, "soft_labelled": 0, "loss": 0}
+    client, start = opened(config(folders, soft_labels="off"), "site-1")
+    trained = fit(client, start.arrays, 2)
+    assert {**trained.numbers, "loss": 0} == {"labelled": start.n_train, "soft_labelled": 0, "loss": 0}
 
 
 # ---- the server's tasks ----
@@ -179,7 +179,7 @@ COMMON = codec.task(CLIENTS, "", 0, None)
 
 
 class Started:
-    """A client's process, asked by messages."""
+    """A client's process, behind messages."""
 
     def __init__(self, client_config: LPFLConfig):
         self._worker = Worker(find_method("lpfl"), client_config, "site-1", Path("states"), Path("runs"))
@@ -273,13 +273,13 @@ def test_a_new_job_in_the_same_folder_begins_with_no_soft_labels(folders):
 )
 def test_mistakes_are_answered_with_one_sentence(folders, changes, message):
     with pytest.raises(UserError, match=message) as caught:
-        set_up(config(folders, **changes), "site-1")
+        opened(config(folders, **changes), "site-1")
     assert "\n" not in str(caught.value)
 
 
 def test_layers_of_a_causal_model_are_named(folders):
     with pytest.raises(UserError) as caught:
-        set_up(config(folders, "llama", target_modules="query"), "site-1")
+        opened(config(folders, "llama", target_modules="query"), "site-1")
     assert str(caught.value) == (
         "--target_modules query: no layer of this model has that name; "
         "there are down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
@@ -289,4 +289,4 @@ def test_layers_of_a_causal_model_are_named(folders):
 def test_missing_column_of_the_unlabelled_file(folders, tmp_path):
     (tmp_path / "pool.csv").write_text("text,label\nfine,1\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"pool\.csv has no column 'sentence'; its columns are .'text', 'label'."):
-        set_up(config(folders, unlabelled_path="pool.csv"), "site-1")
+        opened(config(folders, unlabelled_path="pool.csv"), "site-1")

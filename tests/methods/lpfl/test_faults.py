@@ -22,13 +22,13 @@ def job(lpfl_job):
     return run
 
 
-def lie(client, task, _round, answer):
+def lie(client, task, _round, reply):
     """The second client reverses and enlarges its adapter, and claims to have trained on very many texts."""
     if (client, task) == ("site-2", codec.FIT):
-        for name in [n for n in answer.arrays if "lora_" in n]:
-            answer.arrays[name] = -1000 * answer.arrays[name]
-        answer.fields["numbers"]["labelled"] = 20  # k for each class: the most that a client may have
-    return answer
+        for name in [n for n in reply.arrays if "lora_" in n]:
+            reply.arrays[name] = -1000 * reply.arrays[name]
+        reply.fields["numbers"]["labelled"] = 20  # k for each class: the most that a client may have
+    return reply
 
 
 def length_of_the_way(told, folder) -> float:
@@ -56,11 +56,11 @@ def test_a_liar_is_held_to_the_others_and_named(job, caplog):
 def other_start(*liars):
     """These clients say that the job's seed has given another adapter."""
 
-    def change(client, task, _round, answer):
+    def change(client, task, _round, reply):
         if client in liars and task == codec.INITIALIZE:
-            for name in [n for n in answer.arrays if "lora_" in n]:
-                answer.arrays[name] = answer.arrays[name] + np.float32(7)
-        return answer
+            for name in [n for n in reply.arrays if "lora_" in n]:
+                reply.arrays[name] = reply.arrays[name] + np.float32(7)
+        return reply
 
     return change
 
@@ -77,13 +77,13 @@ def test_a_few_clients_do_not_choose_the_adapter_that_a_job_starts_from(job, lia
 
 
 def late_with_another_a():
-    """The first setup answer of the last client does not arrive in time; the second tells of another adapter."""
+    """The first initialize reply of the last client does not arrive in time; the second tells of another adapter."""
     late, left = other_start("site-5"), [1]
 
-    def change(client, task, round_number, answer):
+    def change(client, task, round_number, reply):
         if (client, task) == ("site-5", codec.INITIALIZE) and left:
             return left.clear()
-        return late(client, task, round_number, answer)
+        return late(client, task, round_number, reply)
 
     return change
 

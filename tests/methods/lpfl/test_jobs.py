@@ -1,4 +1,4 @@
-"""The server of an LP-FL job: what it keeps, and what it leaves out."""
+"""The server of an LP-FL job: what it saves, and whose updates it leaves out."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ CLIENTS = ["site-1", "site-2", "site-3"]
 
 def weighted_mean(told, round_number):
     """The average of what the clients have sent in a round, computed apart from the server's code."""
-    answers = [m for _, task, n, m in told.replies if (task, n) == (codec.FIT, round_number)]
-    sizes = [m.fields["numbers"]["labelled"] + m.fields["numbers"]["soft_labelled"] for m in answers]
-    names = [name for name in answers[0].arrays if name not in ("validation", "validation_loss", "test")]
-    return {n: np.average([m.arrays[n].astype(np.float64) for m in answers], axis=0, weights=sizes) for n in names}
+    replies = [m for _, task, n, m in told.replies if (task, n) == (codec.FIT, round_number)]
+    sizes = [m.fields["numbers"]["labelled"] + m.fields["numbers"]["soft_labelled"] for m in replies]
+    names = [name for name in replies[0].arrays if name not in ("validation", "validation_loss", "test")]
+    return {n: np.average([m.arrays[n].astype(np.float64) for m in replies], axis=0, weights=sizes) for n in names}
 
 
-def test_a_job_keeps_its_rounds_and_its_last_and_best_adapter(lpfl_job):
+def test_a_job_records_its_rounds_and_saves_its_last_and_best_adapter(lpfl_job):
     told, folder = lpfl_job(rounds=3)
     assert told.failure == ""
     assert [(task, n) for task, n, _ in told.tasks] == [
@@ -28,8 +28,8 @@ def test_a_job_keeps_its_rounds_and_its_last_and_best_adapter(lpfl_job):
         (codec.FIT, 3),
         (codec.EVALUATE, 3),
     ]
-    asked = [codec.read_fit_request(m).evaluate for task, _, m in told.tasks if task == codec.FIT]
-    assert asked == [False, True, True]  # the start was evaluated in the setup
+    evaluated = [codec.read_fit_request(m).evaluate for task, _, m in told.tasks if task == codec.FIT]
+    assert evaluated == [False, True, True]  # the start was evaluated as the clients were initialized
     summary = read_summary(folder)
     assert (summary["method"], summary["artifact"], summary["artifact_kind"]) == ("LP-FL", "best_adapter", "adapter")
     assert [r["round"] for r in summary["rounds"]] == [0, 1, 2, 3]
@@ -60,13 +60,13 @@ def test_a_job_keeps_its_rounds_and_its_last_and_best_adapter(lpfl_job):
 
 
 def test_loss_and_agreement_of_a_round_are_means_over_texts(lpfl_job):
-    def other_numbers(client, task, round_number, answer):
+    def other_numbers(client, task, round_number, reply):
         if task == codec.FIT:
             i = CLIENTS.index(client)
             soft = {} if client == "site-3" else {"soft_labels_correct": [3, 9][i]}
             fields = {"loss": [0.5, 1.0, 2.0][i], "labelled": [2, 4, 6][i], "soft_labelled": [6, 10, 2][i]}
-            answer.fields["numbers"] = {**fields, **soft}
-        return answer
+            reply.fields["numbers"] = {**fields, **soft}
+        return reply
 
     _, folder = lpfl_job(rounds=1, change=other_numbers)
     record = read_summary(folder)["rounds"][1]
@@ -85,7 +85,7 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(lpfl_job):
 
 def test_with_a_frozen_it_stays_and_does_not_travel(lpfl_job):
     told, folder = lpfl_job(freeze_a=1)
-    setup = next(m for _, task, _, m in told.replies if task == codec.INITIALIZE)
+    initialized = next(m for _, task, _, m in told.replies if task == codec.INITIALIZE)
     for task, _, message in told.tasks[1:]:
         assert message.arrays, task
         assert all(".lora_B." in name for name in message.arrays)
@@ -93,11 +93,11 @@ def test_with_a_frozen_it_stays_and_does_not_travel(lpfl_job):
     frozen = [name for name in last if ".lora_A." in name]
     assert len(frozen) == len(last) / 2 == 4
     for name in frozen:
-        np.testing.assert_array_equal(last[name], setup.arrays[name])
+        np.testing.assert_array_equal(last[name], initialized.arrays[name])
     assert any(np.any(values) for name, values in last.items() if ".lora_B." in name)
 
 
-def test_every_parameter_is_kept_from_the_first_round_that_trained_it(lpfl_job):
+def test_every_parameter_is_saved_from_the_first_round_that_trained_it(lpfl_job):
     told, folder = lpfl_job(rounds=1, tuning="full")
     assert told.failure == ""
     assert told.tasks[1][2].arrays == {}  # the clients start from the pretrained parameters
@@ -112,25 +112,25 @@ def test_every_parameter_is_kept_from_the_first_round_that_trained_it(lpfl_job):
 
 
 def damage(client, kind):
-    """A change that damages a client's answers from round 2 on."""
+    """A change that damages a client's replies from round 2 on."""
 
-    def change(name, task, round_number, answer):
+    def change(name, task, round_number, reply):
         if name != client or task != codec.FIT or round_number < 2:
-            return answer
-        array = next(n for n in answer.arrays if ".lora_B." in n)
+            return reply
+        array = next(n for n in reply.arrays if ".lora_B." in n)
         if kind == "silent":
             return None
         if kind == "nan":
-            answer.arrays[array] = np.full_like(answer.arrays[array], np.nan)
+            reply.arrays[array] = np.full_like(reply.arrays[array], np.nan)
         elif kind == "shape":
-            answer.arrays[array] = answer.arrays[array][:1]
+            reply.arrays[array] = reply.arrays[array][:1]
         elif kind == "missing":
-            del answer.arrays[array]
+            del reply.arrays[array]
         elif kind == "extra":
-            answer.arrays["lm_head.weight"] = answer.arrays[array]
+            reply.arrays["lm_head.weight"] = reply.arrays[array]
         elif kind == "nothing":
-            answer.fields["numbers"].update(labelled=0, soft_labelled=0)
-        return answer
+            reply.fields["numbers"].update(labelled=0, soft_labelled=0)
+        return reply
 
     return change
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_read_is_left_out_of_the_average(lpfl_job, kind, caplog):
     assert ("the fit reply of site-2 is not used" in caplog.text) == (kind != "silent")
 
 
-def test_with_fewer_answers_than_needed_the_job_fails_and_keeps_what_it_has(lpfl_job):
+def test_with_fewer_replies_than_needed_the_job_fails_and_saves_what_it_has(lpfl_job):
     told, folder = lpfl_job(change=damage("site-2", "nan"), min_clients=3)
     assert told.failure == (
         "round 2: 2 of 3 clients gave a usable fit reply and 3 are needed; without: site-2 (their own logs say why)"

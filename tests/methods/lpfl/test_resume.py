@@ -1,4 +1,4 @@
-"""An LP-FL job that goes on: from another job's adapter, or where it was stopped; what is refused."""
+"""An LP-FL job that begins with another job's adapter, or resumes where it was stopped; what is refused."""
 
 import shutil
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.jobs_for_tests import read_summary
 
 
 @pytest.mark.parametrize("options", [{}, {"freeze_a": 1}, {"tuning": "full"}])
-def test_a_job_goes_on_where_another_ended(lpfl_job, options):
+def test_a_job_begins_where_another_ended(lpfl_job, options):
     _, first = lpfl_job("first", **options)
     told, second = lpfl_job("second", rounds=1, init_adapter=first / "last_adapter", **options)
     assert told.failure == ""
@@ -32,7 +32,7 @@ def test_a_job_goes_on_where_another_ended(lpfl_job, options):
 
 
 @pytest.mark.parametrize(
-    ("made_with", "goes_on_with", "sentence"),
+    ("made_with", "begun_with", "sentence"),
     [
         ({}, {"lora_rank": 4}, "does not fit this job: .*lora_A.weight has the shape .2, 32. there and .4, 32. at"),
         ({}, {"target_modules": "query"}, "does not fit this job: .*value.lora_A.weight has the shape .* and None at"),
@@ -47,15 +47,14 @@ def test_a_job_goes_on_where_another_ended(lpfl_job, options):
         ({"tuning": "full", "model_name": "llama"}, {"tuning": "full"}, "does not fit this job"),
     ],
 )
-def test_an_adapter_that_does_not_fit_is_refused(lpfl_job, folders, made_with, goes_on_with, sentence):
+def test_an_adapter_that_does_not_fit_is_refused(lpfl_job, folders, made_with, begun_with, sentence):
     made_with = {**made_with, **({"model_name": folders["llama"]} if "model_name" in made_with else {})}
     _, first = lpfl_job("first", rounds=1, **made_with)
-    told, second = lpfl_job("second", rounds=1, init_adapter=first / "last_adapter", **goes_on_with)
-    panic = told.failure
-    assert panic.startswith(f"--init_adapter: {first / 'last_adapter'} ")
+    told, second = lpfl_job("second", rounds=1, init_adapter=first / "last_adapter", **begun_with)
+    assert told.failure.startswith(f"--init_adapter: {first / 'last_adapter'} ")
     with pytest.raises(UserError, match=sentence):
-        raise UserError(panic)
-    assert "\n" not in panic
+        raise UserError(told.failure)
+    assert "\n" not in told.failure
     assert not second.exists()
 
 
@@ -76,18 +75,17 @@ def test_frozen_parts_must_be_those_that_the_clients_have(lpfl_job, tmp_path):
     moved = replace(artifact, arrays={**artifact.arrays, name: artifact.arrays[name] + 1})
     save_adapter(moved, tmp_path / "moved")
     told, _ = lpfl_job("other", rounds=1, freeze_a=1, init_adapter=tmp_path / "moved")
-    panic = told.failure
-    assert f"--freeze_a 1: {name} at site-1 is another than that of the job's start" in panic
+    assert f"--freeze_a 1: {name} at site-1 is another than that of the job's start" in told.failure
 
 
 def other_a(*clients):
     """These clients have drawn another A than the job's seed gives."""
 
-    def change(client, task, _round, answer):
+    def change(client, task, _round, reply):
         if client in clients and task == codec.INITIALIZE:
-            name = next(n for n in answer.arrays if ".lora_A." in n)
-            answer.arrays[name] = answer.arrays[name] * np.float32(1.5)
-        return answer
+            name = next(n for n in reply.arrays if ".lora_A." in n)
+            reply.arrays[name] = reply.arrays[name] * np.float32(1.5)
+        return reply
 
     return change
 
@@ -114,51 +112,48 @@ def test_a_client_with_another_frozen_part_than_most_is_left_out_and_named(lpfl_
 )
 def test_too_few_clients_with_the_frozen_part_of_most_end_the_job(lpfl_job, changed, min_clients):
     told, folder = lpfl_job(freeze_a=1, change=other_a(*changed), min_clients=min_clients)
-    panic = told.failure
-    assert panic.startswith("--freeze_a 1: ")
-    assert f" at {changed[0]} is another than that of the job's start" in panic
+    assert told.failure.startswith("--freeze_a 1: ")
+    assert f" at {changed[0]} is another than that of the job's start" in told.failure
     assert not folder.exists()
 
 
 def test_where_no_frozen_part_is_that_of_most_the_job_ends(lpfl_job):
-    def each_another(client, task, round_number, answer):
+    def each_another(client, task, round_number, reply):
         for _ in range(int(client[-1])):
-            answer = other_a(client)(client, task, round_number, answer)
-        return answer
+            reply = other_a(client)(client, task, round_number, reply)
+        return reply
 
     told, _ = lpfl_job(freeze_a=1, change=each_another)
-    panic = told.failure
-    assert panic.startswith("--freeze_a 1: ")
+    assert told.failure.startswith("--freeze_a 1: ")
 
 
-def test_a_run_does_not_go_on_with_another_frozen_part(lpfl_job, tmp_path):
+def test_a_run_is_not_resumed_with_another_frozen_part(lpfl_job, tmp_path):
     """As a new version of torch may draw it: B was trained for the one that the run was begun with."""
-    kept = tmp_path / "kept"
-    lpfl_job("stopped", rounds=4, freeze_a=1, change=no_answers_from(3), checkpoint=kept)
+    checkpoint = tmp_path / "checkpoint"
+    lpfl_job("stopped", rounds=4, freeze_a=1, change=no_replies_from(3), checkpoint=checkpoint)
     everywhere = other_a("site-1", "site-2", "site-3")
-    told, _ = lpfl_job("on", rounds=4, freeze_a=1, change=everywhere, checkpoint=kept)
-    panic = told.failure
-    assert panic.startswith("--freeze_a 1: ")
-    assert " at site-1 is another than that of the job's start" in panic
+    told, _ = lpfl_job("on", rounds=4, freeze_a=1, change=everywhere, checkpoint=checkpoint)
+    assert told.failure.startswith("--freeze_a 1: ")
+    assert " at site-1 is another than that of the job's start" in told.failure
 
 
 # ---- from where it was stopped ----
 
 
-def no_answers_from(round_number):
+def no_replies_from(round_number):
     """The server is stopped in this round."""
-    return lambda client, task, n, answer: None if n >= round_number else answer
+    return lambda client, task, n, reply: None if n >= round_number else reply
 
 
 @pytest.mark.parametrize("options", [{}, {"freeze_a": 1}, {"tuning": "full", "soft_labels": "off"}])
 @pytest.mark.parametrize("stopped_in", [1, 3])
-def test_a_run_goes_on_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options, stopped_in):
+def test_a_run_is_resumed_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options, stopped_in):
     _, whole = lpfl_job("whole", rounds=4, **options)
     stopped, _ = lpfl_job(
-        "stopped", rounds=4, change=no_answers_from(stopped_in), checkpoint=tmp_path / "kept", **options
+        "stopped", rounds=4, change=no_replies_from(stopped_in), checkpoint=tmp_path / "checkpoint", **options
     )
     assert stopped.failure
-    told, folder = lpfl_job("on", rounds=4, checkpoint=tmp_path / "kept", **options)
+    told, folder = lpfl_job("on", rounds=4, checkpoint=tmp_path / "checkpoint", **options)
     assert told.failure == ""
     rounds = [n for task, n, _ in told.tasks if task == codec.FIT]
     assert rounds == list(range(stopped_in, 5))
@@ -188,9 +183,9 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options
 
 
 def test_a_client_without_its_soft_labels_says_so_and_labels_anew(lpfl_job, tmp_path, caplog):
-    lpfl_job("stopped", rounds=4, change=no_answers_from(4), checkpoint=tmp_path / "kept")
-    shutil.rmtree(tmp_path / "kept" / "clients")
-    told, folder = lpfl_job("on", rounds=4, checkpoint=tmp_path / "kept")
+    lpfl_job("stopped", rounds=4, change=no_replies_from(4), checkpoint=tmp_path / "checkpoint")
+    shutil.rmtree(tmp_path / "checkpoint" / "clients")
+    told, folder = lpfl_job("on", rounds=4, checkpoint=tmp_path / "checkpoint")
     assert told.failure == ""
     assert "goes on after round 3, and this client has no soft labels of that run" in caplog.text
     before, first = (r["metrics"]["soft_labelled"] for r in read_summary(folder)["rounds"][3:5])
