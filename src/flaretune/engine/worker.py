@@ -56,7 +56,7 @@ class Worker:
         started = time.monotonic()
         releases, (_, after_round) = self._noises(message), read(codec.read_run, message)
         if releases:
-            releases.check(read(codec.read_num_rounds, message) - after_round)
+            releases.check(self._method.releases(read(codec.read_num_rounds, message), after_round))
         self._client = None  # of an earlier initialization that the server did not wait for: not two models at a time
         self._client = self._open(message, takes_over=False)
         result = self._client.initialize()

@@ -337,6 +337,10 @@ class Method(ABC):
         """The server's options with paths that are there made absolute, since a job runs in another folder."""
         return config
 
+    def releases(self, num_rounds: int, after_round: int) -> int:
+        """Noised results that a client sends in a job of so many rounds, which goes on after a round."""
+        return num_rounds - after_round
+
     def check_settings(self, settings: Mapping[str, Any]) -> None:  # noqa: B027
         """Check what a client says that its settings are, beyond what all methods have.
 

@@ -10,6 +10,7 @@ from flaretune.engine import codec
 from flaretune.methods.registry import find_method, load_classifier
 from flaretune.methods.verbalizer.artifact import load_verbalizer
 from flaretune.methods.verbalizer.config import VerbalizerConfig
+from flaretune.privacy.accountant import DELTA, epsilon
 from flaretune.tasks.spec import load_task
 from tests.engine.in_process import run_job
 from tests.learnable import write_reviews
@@ -197,3 +198,12 @@ def test_with_noise_one_release_is_sent_and_nothing_else_of_the_texts(job):
         assert not np.any(fits[client, 2].arrays["counts"])
     assert np.all(np.isfinite(last_head(told)["weights"]))
     assert read_summary(folder)["privacy"]["epsilon"] > 0
+
+
+@pytest.mark.parametrize(("allowed", "runs"), [(1.01, True), (0.99, False)])
+def test_a_client_that_allows_one_release_takes_part(job, allowed, runs):
+    limit = allowed * epsilon(4.0, DELTA, 1)
+    told, _ = job(dp_noise=4.0, dp_epsilon=limit)
+    assert (told.failure == "") is runs
+    assert sorted(told.client_failures) == ([] if runs else CLIENTS)
+    assert all("--dp_epsilon" in sentence for sentence in told.client_failures.values())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flaretune.methods.base import Client, ClientContext, Method, Numbers, Strategy
-from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
+from flaretune.methods.verbalizer.config import SUMS_ROUND, VerbalizerConfig, VerbalizerServerConfig
 
 if TYPE_CHECKING:
     from flaretune.methods.classifier import Classifier
@@ -45,6 +45,9 @@ class Verbalizer(Method):
         from flaretune.methods.verbalizer.classifier import open_saved
 
         return open_saved(artifact, path, model_name, dtype, device)
+
+    def releases(self, num_rounds: int, after_round: int) -> int:
+        return int(after_round < SUMS_ROUND)  # the sums are the one noised result
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         from flaretune.methods.verbalizer.settings import check_settings

@@ -22,7 +22,7 @@ from flaretune.methods.base import (
 )
 from flaretune.methods.client_data import load_data, settings_of
 from flaretune.methods.message import unreadable
-from flaretune.methods.verbalizer.config import ROUNDS, VerbalizerConfig
+from flaretune.methods.verbalizer.config import ROUNDS, SUMS_ROUND, VerbalizerConfig
 from flaretune.methods.verbalizer.head import Head, head_of, label_word_head
 from flaretune.methods.verbalizer.private import clipped, release_sums
 from flaretune.methods.verbalizer.ridge import TEMPERATURES, leave_one_out, losses
@@ -138,7 +138,7 @@ class VerbalizerClient(Client):
         """One of the three small messages (see `methods.verbalizer`)."""
         started = time.monotonic()
         evaluation = self._evaluation(self._start) if request.evaluate else None
-        steps = {1: self._word_statistics, 2: self._gram_sums, ROUNDS: self._losses}
+        steps = {1: self._word_statistics, SUMS_ROUND: self._gram_sums, ROUNDS: self._losses}
         try:
             arrays = steps[request.round](request.arrays, request.numbers)
         except (KeyError, IndexError, ValueError, TypeError) as error:
@@ -163,7 +163,7 @@ class VerbalizerClient(Client):
 
         Words are then those that are most probable of any text, and shrinkage follows from the noise.
         """
-        if request.round != 2:
+        if request.round != SUMS_ROUND:
             return {name: np.zeros_like(values) for name, values in result.arrays.items()}, {"n_train": 0}, 0
         most = self._config.k_shot * self._spec.n_classes
         return release_sums(releases, result.arrays, most), {"n_train": 0}, 0

@@ -11,6 +11,7 @@ from flaretune.config.options import option
 from flaretune.config.server import ServerConfig
 
 ROUNDS = 3  # which words, with which weights, how much shrinkage
+SUMS_ROUND = 2  # in which the weights come from sums
 
 
 class VerbalizerConfig(ClientConfig):
