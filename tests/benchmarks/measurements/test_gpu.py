@@ -9,7 +9,7 @@ import gpu
 import pytest
 import torch
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 SCRIPT = REPOSITORY / "benchmarks" / "gpu.py"
 BLOCKED = ("nvflare", "datasets", "cma")
 
@@ -19,7 +19,7 @@ def run(*argv: str) -> subprocess.CompletedProcess:
     code = (
         "import runpy, sys\n"
         f"sys.modules.update(dict.fromkeys({BLOCKED}))\n"
-        f"sys.path.insert(0, {str(REPOSITORY / 'src')!r})\n"
+        f"sys.path[:0] = {[str(SCRIPT.parent), str(REPOSITORY / 'src')]}\n"  # as where the script is run
         f"sys.argv = {[str(SCRIPT), *argv]!r}\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )

@@ -53,7 +53,7 @@ class VerbalizerStrategy(Strategy):
         told = self.settings["verbalizer"]
         self._n_templates, self._n_classes = len(told["templates"]), len(self.settings["task"]["label_values"])
         self._step = 0
-        self._clients_of_last: list[str] = []
+        self._shrinkage: float | None = None  # λ of the head
         self._leave_one_out = not any(result.evaluation.n_validation for result in results.values())
         self._labels = label_word_head(told["label_ids"], self._n_classes)
         self._candidates, self._texts = most_named([r.settings["candidates"] for r in results.values()])
@@ -211,7 +211,8 @@ class VerbalizerStrategy(Strategy):
             return False  # no label words, and nothing learned yet
         texts = [self._texts.get(token, "") for token in head.words[:, 1].tolist()]
         templates = self.settings["verbalizer"]["templates"]
-        artifact = VerbalizerArtifact(head, texts, templates, **told_parts(self.settings), result=dict(result))
+        chosen = {} if self._shrinkage is None else {"shrinkage": self._shrinkage}
+        artifact = VerbalizerArtifact(head, texts, templates, **told_parts(self.settings), result={**result, **chosen})
         save_verbalizer(artifact, path)
         return True
 
