@@ -11,7 +11,10 @@ from flaretune.models.word_log_probs import WordLogProbs, with_template
 from tests.models_for_tests import FAMILIES, save_tiny_model
 from tests.tasks_for_tests import review_task
 
-TEXTS = [{"sentence": s} for s in ("a moving and funny film", "dull", "the plot is slow and far too long , what a mess", "a bad day")]
+TEXTS = [
+    {"sentence": s}
+    for s in ("a moving and funny film", "dull", "the plot is slow and far too long , what a mess", "a bad day")
+]
 TEMPLATES = {
     "masked": ("{sentence} . It was {mask} .", "{mask} : {sentence}"),
     "causal": ("{sentence} It was", "a story : {sentence} It was a"),
@@ -27,14 +30,16 @@ def test_they_are_those_of_the_model_whatever_else_is_in_the_batch(family, tmp_p
     ids = np.array([20, 5, 11])
     asks = WordLogProbs(pretrained, spec, TEMPLATES[kind], batch_size=3)
     found = asks(TEXTS, ids)
-    assert found.dtype == np.float32 and found.shape == (4, 2, 3)
+    assert (found.dtype, found.shape) == (np.float32, (4, 2, 3))
     assert asks.example_forwards == 8
 
     auto = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
     plain = auto.from_pretrained(folder, dtype=torch.float32).eval()
     mode = "cat" if kind == "masked" else "prefix"
     for t, template in enumerate(TEMPLATES[kind]):
-        encoder = Encoder(pretrained.tokenizer, with_template(spec, kind, template), kind, mode, 0, pretrained.max_length)
+        encoder = Encoder(
+            pretrained.tokenizer, with_template(spec, kind, template), kind, mode, 0, pretrained.max_length
+        )
         for i, text in enumerate(TEXTS):
             encoded = encoder.encode(text)
             with torch.no_grad():
