@@ -42,7 +42,7 @@ def checked(method, folder, **options):
     """A reader of fit replies that a strategy looks at too, as the engine does."""
     strategy = method.strategy(method.server_config())
     strategy.start({"a": an_initialize_result(method, **options)}, None, folder)
-    return lambda received: strategy.check(codec.read_fit_reply(received, COUNTS))
+    return lambda received: strategy.check(codec.read_fit_reply(received, COUNTS), "")
 
 
 def read_distribution(received):

@@ -210,14 +210,17 @@ def check_few_shots(settings: Mapping[str, Any], **sizes: int) -> None:
 
 def fit_message(common: Mapping[str, Any], request: FitRequest) -> Message:
     about = {"round": request.round, "evaluate": request.evaluate, "numbers": dict(request.numbers)}
-    return message(request.arrays, {**common, **about})
+    step = {"step": request.step} if request.step else {}
+    return message(request.arrays, {**common, **about, **step})
 
 
 @reader
 def read_fit_request(received: Message) -> FitRequest:
     said = read_fields(received)
     arrays = {name: read_array(received.arrays, name, np.shape(values)) for name, values in received.arrays.items()}
-    return FitRequest(read_natural(said, "round"), arrays, _read_numbers(said), read_flag(said, "evaluate"))
+    if not isinstance(step := said.get("step", ""), str):
+        raise ValueError(f"'step' is {shown(step)}, expected a name")
+    return FitRequest(read_natural(said, "round"), arrays, _read_numbers(said), read_flag(said, "evaluate"), step)
 
 
 def fit_reply(result: FitResult) -> Message:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,26 @@ from flaretune.methods.base import FitRequest, FitResult, InitializeResult, Meth
 from flaretune.methods.message import Message
 from flaretune.privacy.accountant import account, sentence
 from flaretune.tasks import calibration
-from flaretune.tasks.evaluation import Counters, Evaluation, limit_evaluations, peak_memory_mb
+from flaretune.tasks.evaluation import Counters, Evaluation, add_counters, limit_evaluations, peak_memory_mb
 
 log = logging.getLogger("flaretune.server")
+
+
+@dataclass
+class Work:
+    """What the steps of a round came to.
+
+    Attributes:
+        first: results of the first step, by client.
+        counters: what all steps cost, by client.
+        excluded: clients without a usable reply to one of them, and why.
+        clipped: clients whose updates were clipped.
+    """
+
+    first: Mapping[str, FitResult] = field(default_factory=dict)
+    counters: Mapping[str, Counters] = field(default_factory=dict)
+    excluded: dict[str, str] = field(default_factory=dict)
+    clipped: list[str] = field(default_factory=list)
 
 
 class Job:
@@ -95,13 +113,10 @@ class Job:
         for round_number in range(record.round + 1, self._rounds + 1):
             started = time.monotonic()
             self._cohort.let_in(round_number, self._read_initialize, strategy.objection)
-            results = self._fit(round_number, evaluate=not evaluated)
-            if not evaluated:
-                self._finish(record, {client: result.evaluation for client, result in results.items()})
+            work = self._work(round_number, evaluated=None if evaluated else record)
             evaluated = False
-            clipped = strategy.aggregate(round_number, results)
-            record = self._record(round_number, results, _counters(results), started)
-            self._note_clipped(record, clipped)
+            record = self._record(round_number, work, work.counters, started)
+            self._note_clipped(record, work.clipped)
             arrays, state = strategy.state()
             prior = None if self._prior is None else self._prior.tolist()
             self._run.save(record, self._folder, arrays, state, prior=prior, dtypes=self._cohort.dtypes)
@@ -152,8 +167,11 @@ class Job:
             self._prior = self._strategy.prior
             if self._strategy.starts_as_initialized:  # what an earlier run has left has its own prior, or none
                 self._prior = self._calibrate([result.mass for result in initialized.values()])
-            evaluated = self._strategy.starts_as_initialized and self._prior is None
-            return self._record(0, {}, _counters(initialized), self._started), evaluated
+            work = self._work(0)
+            evaluated = self._strategy.starts_as_initialized and self._prior is None and not work.counters
+            record = self._record(0, work, add_counters(_counters(initialized), work.counters), self._started)
+            self._note_clipped(record, work.clipped)
+            return record, evaluated
         with self._run.taking_up():
             state = earlier.state
             self._prior = None if state["prior"] is None else np.array(state["prior"])
@@ -181,41 +199,50 @@ class Job:
 
     # ---- a round ----
 
-    def _fit(self, round_number: int, evaluate: bool) -> dict[str, FitResult]:
-        arrays, numbers = self._strategy.configure(round_number)
-        message = codec.fit_message(self._common(), FitRequest(round_number, arrays, numbers, evaluate))
+    def _work(self, round_number: int, evaluated: RoundRecord | None = None) -> Work:
+        """Take a round's steps; in the first, the result of the round before is evaluated, if its record is given."""
+        work = Work()
+        for step in self._strategy.steps(round_number):
+            results = self._fit(round_number, step, evaluate=evaluated is not None)
+            if evaluated:
+                self._finish(evaluated, {client: result.evaluation for client, result in results.items()})
+                evaluated = None
+            work.first = work.first or results
+            work.counters = add_counters(work.counters, _counters(results))
+            work.excluded |= self._cohort.excluded
+            work.clipped += self._strategy.aggregate(round_number, step, results)
+        return work
+
+    def _fit(self, round_number: int, step: str, evaluate: bool) -> dict[str, FitResult]:
+        arrays, numbers = self._strategy.configure(round_number, step)
+        message = codec.fit_message(self._common(), FitRequest(round_number, arrays, numbers, evaluate, step))
         counts = self._counts if evaluate else None
         return self._cohort.send(
             codec.FIT,
             round_number,
             message,
-            lambda reply: self._strategy.check(codec.read_fit_reply(reply, counts)),
+            lambda reply: self._strategy.check(codec.read_fit_reply(reply, counts), step),
         )
 
-    def _record(
-        self,
-        round_number: int,
-        results: Mapping[str, FitResult],
-        counters: Mapping[str, Counters],
-        started: float,
-    ) -> RoundRecord:
-        """What is known of a round before its result is evaluated; of round 0, queries are none of the method's."""
+    def _record(self, round_number: int, work: Work, counters: Mapping[str, Counters], started: float) -> RoundRecord:
+        """What is known of a round before its result is evaluated; what initializing costs is none of its queries."""
         seconds, spent = time.monotonic() - started, self._spent(counters)
         private = spent["epsilon"] is not None
         down, up = self._transport.take_bytes()
-        numbers, by_client = self._strategy.metrics(results, private)
+        numbers, by_client = self._strategy.metrics(work.first, private)
+        excluded = {**self._cohort.excluded, **work.excluded}
         return RoundRecord(
             round=round_number,
             seconds=round(seconds, 2),
             overhead_seconds=None if private else round(seconds - max(c.seconds for c in counters.values()), 2),
-            clients=list(counters),
+            clients=[client for client in counters if client not in excluded],
             bytes_down=round(down / len(counters), 1),
             bytes_up=round(up / len(counters), 1),
-            queries=sum(c.queries for c in counters.values()) if results else 0,
-            example_forwards=sum(c.example_forwards for c in counters.values()) if results else 0,
+            queries=sum(c.queries for c in work.counters.values()),
+            example_forwards=sum(c.example_forwards for c in work.counters.values()),
             memory_mb=max(c.memory_mb for c in counters.values()),
             server_memory_mb=peak_memory_mb(),
-            excluded=dict(self._cohort.excluded),
+            excluded=excluded,
             metrics=dict(numbers),
             client_metrics={name: dict(values) for name, values in by_client.items()},
             **spent,
@@ -228,7 +255,7 @@ class Job:
         return {"releases": releases, "epsilon": told["epsilon"]} if told else {"releases": 0, "epsilon": None}
 
     def _note_clipped(self, record: RoundRecord, clients: list[str]) -> None:
-        record.clipped = clients
+        record.clipped = clients = list(dict.fromkeys(clients))
         if clients:
             log.warning(
                 "round %d: the update of %s is far beyond those of the others: it is clipped (--aggregation %s)",

@@ -69,19 +69,21 @@ class InitializeResult:
 
 @dataclass(frozen=True, eq=False)
 class FitRequest:
-    """What a client starts a round from.
+    """What a client starts a round, or a step of it, from.
 
     Attributes:
-        round: the first is 1.
+        round: the first is 1; 0 where the start itself takes steps.
         arrays: of the method, by name.
         numbers: of the method, by name.
         evaluate: whether what is sent is to be evaluated first.
+        step: one of `Strategy.steps`.
     """
 
     round: int
     arrays: Arrays
     numbers: Numbers
     evaluate: bool
+    step: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,12 +227,19 @@ class Strategy(ABC):
         """Why a client that is ready late cannot join; "" if it can. Settings have been compared already."""
         return ""
 
-    @abstractmethod
-    def configure(self, round_number: int) -> tuple[Arrays, Numbers]:
-        """What the clients start a round from: `FitRequest.arrays` and `FitRequest.numbers`."""
+    def steps(self, round_number: int) -> Sequence[str]:
+        """Names of the messages to and fro that a round takes, round 0 being what the job starts from: one, and none.
+
+        Each is configured, checked and aggregated by itself.
+        """
+        return ("",) if round_number else ()
 
     @abstractmethod
-    def check(self, result: FitResult) -> FitResult:
+    def configure(self, round_number: int, step: str) -> tuple[Arrays, Numbers]:
+        """What the clients start a step from: `FitRequest.arrays` and `FitRequest.numbers`."""
+
+    @abstractmethod
+    def check(self, result: FitResult, step: str) -> FitResult:
         """A client's result, once it is known to be such as a client of this job can send.
 
         Raises:
@@ -238,8 +247,8 @@ class Strategy(ABC):
         """
 
     @abstractmethod
-    def aggregate(self, round_number: int, results: Mapping[str, FitResult]) -> list[str]:
-        """End a round with the clients' results, in the order of the clients.
+    def aggregate(self, round_number: int, step: str, results: Mapping[str, FitResult]) -> list[str]:
+        """End a step with the clients' results, in the order of the clients.
 
         Returns:
             The clients whose updates were clipped.
@@ -266,7 +275,7 @@ class Strategy(ABC):
         """What the record of a round says of the method, and, by name, of each client.
 
         Args:
-            results: by client; empty for round 0.
+            results: by client, of the round's first step; empty for round 0.
             private: whether clients do not tell of their data.
         """
         return {}, {}

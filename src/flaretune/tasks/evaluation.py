@@ -44,6 +44,22 @@ class Counters:
     releases: int = 0
 
 
+def add_counters(*parts: Mapping[str, Counters]) -> dict[str, Counters]:
+    """What several results of each client cost together; of memory and releases, which are of all so far, the most."""
+    added: dict[str, Counters] = {}
+    for part in parts:
+        for client, new in part.items():
+            old = added.get(client, Counters(0, 0, 0.0, 0.0))
+            added[client] = Counters(
+                old.queries + new.queries,
+                old.example_forwards + new.example_forwards,
+                old.seconds + new.seconds,
+                max(old.memory_mb, new.memory_mb),
+                max(old.releases, new.releases),
+            )
+    return added
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Counts of a client's evaluation, which add up over clients.

@@ -31,7 +31,7 @@ def a_result(**arrays) -> FitResult:
 
 
 def test_a_result_is_taken_as_float64(started):
-    arrays = started().check(a_result(mean=np.full(5, 0.25, np.float32))).arrays
+    arrays = started().check(a_result(mean=np.full(5, 0.25, np.float32)), "").arrays
     assert {name: values.dtype for name, values in arrays.items()} == dict.fromkeys(arrays, np.float64)
     assert (arrays["mean"].tolist(), arrays["fitness"].tolist()) == ([0.25] * 5, [0.5])
     assert arrays["sigma_square_sum"].tolist() == [8.0]
@@ -59,13 +59,13 @@ def test_arrays_that_are_refused(started, name, value, message):
     else:
         result.arrays[name] = value
     with pytest.raises(ValueError, match=message):
-        started().check(result)
+        started().check(result, "")
 
 
 def test_the_number_of_queries_follows_from_the_settings(started):
-    assert started().check(a_result()).counters == COUNTERS
+    assert started().check(a_result(), "").counters == COUNTERS
     with pytest.raises(ValueError, match="'example_forwards' is 1312, and 2624 follows from the settings"):
-        started(perturb=1).check(a_result())
+        started(perturb=1).check(a_result(), "")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_number_of_queries_follows_from_the_settings(started):
 )
 def test_other_numbers_of_queries_are_refused(started, changes, message):
     with pytest.raises(ValueError, match=message):
-        started().check(replace(a_result(), counters=replace(COUNTERS, **changes)))
+        started().check(replace(a_result(), counters=replace(COUNTERS, **changes)), "")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_other_numbers_of_queries_are_refused(started, changes, message):
 )
 def test_numbers_of_texts_that_cannot_be_are_refused(started, n_train, message):
     with pytest.raises(ValueError, match=message):
-        started().check(replace(a_result(), numbers={"n_train": n_train}))
+        started().check(replace(a_result(), numbers={"n_train": n_train}), "")
 
 
 @pytest.mark.parametrize(("farthest", "refused"), [(0.1, False), (0.1001, True), (-0.1001, True)])
@@ -98,4 +98,4 @@ def test_a_mean_beyond_the_bound_is_refused(started, farthest, refused):
     """And one on it is not, though float32, in which it travels, has no 0.1."""
     result = a_result(mean=np.full(5, farthest, dtype=np.float32))
     with pytest.raises(ValueError, match=r"beyond --bound 0\.1") if refused else nullcontext():
-        started(bound=0.1).check(result)
+        started(bound=0.1).check(result, "")

@@ -30,7 +30,7 @@ def a_result(**numbers) -> FitResult:
 
 def test_a_result_is_taken_as_it_came(started):
     result = a_result()
-    got = started().check(result)
+    got = started().check(result, "")
     assert (got.numbers, got.counters) == (result.numbers, COUNTERS)
     assert {name: values.dtype for name, values in got.arrays.items()} == {A: np.float32, B: np.float32}
     for name, values in adapter_arrays().items():
@@ -40,7 +40,7 @@ def test_a_result_is_taken_as_it_came(started):
 def test_the_correct_soft_labels_of_a_real_pool_are_not_known(started):
     result = a_result()
     del result.numbers["soft_labels_correct"]
-    assert "soft_labels_correct" not in started().check(result).numbers
+    assert "soft_labels_correct" not in started().check(result, "").numbers
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_arrays_that_are_refused(started, name, value, message):
     else:
         result.arrays[name] = value
     with pytest.raises(ValueError, match=message):
-        started().check(result)
+        started().check(result, "")
 
 
 @pytest.mark.parametrize("big", [3.5e38, -1e300])
@@ -72,7 +72,7 @@ def test_numbers_that_float32_cannot_hold_are_refused(started, big):
     result = a_result()
     result.arrays[A] = np.full((2, 5), big, dtype=np.float64)
     with pytest.raises(ValueError, match=r"lora_A\.weight' holds values that are not finite in float32"):
-        started().check(result)
+        started().check(result, "")
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_numbers_that_float32_cannot_hold_are_refused(started, big):
 )
 def test_numbers_that_are_refused(started, numbers, message):
     with pytest.raises(ValueError, match=message):
-        started().check(a_result(**numbers))
+        started().check(a_result(**numbers), "")
 
 
 def test_more_labelled_texts_than_k_for_each_class_are_refused(started):
     strategy = started(k_shot=4)
-    assert strategy.check(a_result()).numbers["labelled"] == 8
+    assert strategy.check(a_result(), "").numbers["labelled"] == 8
     with pytest.raises(ValueError, match="'labelled' tells of 9 texts, and --k_shot gives a client 8 at the most"):
-        strategy.check(replace(a_result(), numbers={**a_result().numbers, "labelled": 9}))
+        strategy.check(replace(a_result(), numbers={**a_result().numbers, "labelled": 9}), "")

@@ -51,14 +51,14 @@ def client(labels, seed, validation=(), alike=False, config=CONFIG):
 
 
 def learn(tmp_path, *clients):
-    """The three rounds; the head. By the mean, since the default holds clients of very many texts to the others."""
+    """The three steps; the head. By the mean, since the default holds clients of very many texts to the others."""
     method = find_method("verbalizer")
     strategy = method.strategy(method.server_config(aggregation="mean"))
     strategy.start({f"c{i}": c.initialize() for i, c in enumerate(clients)}, None, tmp_path)
-    for n in (1, 2, 3):
-        arrays, numbers = strategy.configure(n)
-        results = {f"c{i}": strategy.check(c.fit(FitRequest(n, arrays, numbers, False))) for i, c in enumerate(clients)}
-        strategy.aggregate(n, results)
+    for step in strategy.steps(1):
+        request = FitRequest(1, *strategy.configure(1, step), evaluate=False, step=step)
+        results = {f"c{i}": strategy.check(c.fit(request), step) for i, c in enumerate(clients)}
+        strategy.aggregate(1, step, results)
     return strategy.evaluated_arrays()
 
 

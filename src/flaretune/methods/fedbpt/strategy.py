@@ -53,12 +53,12 @@ class FedBPTStrategy(Strategy):
                 self._update(round_number, clients, *(resumed.arrays[name] for name in _names(round_number)))
         return {}
 
-    def configure(self, round_number: int) -> tuple[Arrays, Numbers]:
+    def configure(self, round_number: int, step: str) -> tuple[Arrays, Numbers]:
         limit = self._search.norm_limit
         numbers = {} if limit is None else {"norm_limit": float(limit)}
         return wire.pack(self._search.distribution, self.config.covariance), numbers
 
-    def check(self, result: FitResult) -> FitResult:
+    def check(self, result: FitResult, step: str) -> FitResult:
         o = self._options
         shapes = {"mean": (o.intrinsic_dim,), "fitness": (1,), "sigma_square_sum": (1,)}
         arrays = {name: values.astype(np.float64) for name, values in read_arrays(result.arrays, shapes).items()}
@@ -89,7 +89,7 @@ class FedBPTStrategy(Strategy):
             if (said := getattr(result.counters, name)) != expected:
                 raise ValueError(f"{name!r} is {said}, and {expected} follows from the settings")
 
-    def aggregate(self, round_number: int, results: Mapping[str, FitResult]) -> list[str]:
+    def aggregate(self, round_number: int, step: str, results: Mapping[str, FitResult]) -> list[str]:
         means = np.array([r.arrays["mean"] for r in results.values()])  # (M, d)
         fitness, square_sums = (
             np.array([r.arrays[name][0] for r in results.values()]) for name in ("fitness", "sigma_square_sum")

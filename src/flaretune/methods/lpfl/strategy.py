@@ -62,10 +62,10 @@ class LPFLStrategy(Strategy):
                 )
         return ""
 
-    def configure(self, round_number: int) -> tuple[Arrays, Numbers]:
+    def configure(self, round_number: int, step: str) -> tuple[Arrays, Numbers]:
         return self._arrays, {}
 
-    def check(self, result: FitResult) -> FitResult:
+    def check(self, result: FitResult, step: str) -> FitResult:
         numbers = result.numbers
         if extra := sorted(set(numbers) - NUMBERS):
             raise ValueError(f"{extra[0]!r} is none of the numbers that are sent")
@@ -81,7 +81,7 @@ class LPFLStrategy(Strategy):
         arrays = {name: _as_float32(name, values) for name, values in read_arrays(result.arrays, self._shapes).items()}
         return FitResult(arrays, dict(numbers), result.counters, result.evaluation)
 
-    def aggregate(self, round_number: int, results: Mapping[str, FitResult]) -> list[str]:
+    def aggregate(self, round_number: int, step: str, results: Mapping[str, FitResult]) -> list[str]:
         updates, texts = [r.arrays for r in results.values()], [_n_texts(r) for r in results.values()]
         self._arrays, is_limited = federated_average(self.rule, self._arrays, updates, texts)
         return [client for client, limited in zip(results, is_limited, strict=True) if limited]

@@ -1,8 +1,9 @@
 """A learned verbalizer: every text is asked about once, and the classes are told by a ridge regression.
 
-φ(x) are log-probabilities of words at the answer position of one or several templates. In three small messages the
-clients' sums choose the words, solve the regression as if all texts were in one place, and choose its shrinkage. In
-numpy, without torch on the server. Related: DecT (arXiv 2212.08408), PALP (2212.10873), Fed3R (2406.01116).
+φ(x) are log-probabilities of words at the answer position of one or several templates. In one round of three small
+messages the clients' sums choose the words, solve the regression as if all texts were in one place, and choose its
+shrinkage. In numpy, without torch on the server. Related: DecT (arXiv 2212.08408), PALP (2212.10873), Fed3R
+(2406.01116).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flaretune.methods.base import Client, ClientContext, Method, Numbers, Strategy
-from flaretune.methods.verbalizer.config import SUMS_ROUND, VerbalizerConfig, VerbalizerServerConfig
+from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
 
 if TYPE_CHECKING:
     from flaretune.methods.classifier import Classifier
@@ -45,9 +46,6 @@ class Verbalizer(Method):
         from flaretune.methods.verbalizer.classifier import open_saved
 
         return open_saved(artifact, path, model_name, dtype, device)
-
-    def releases(self, num_rounds: int, after_round: int) -> int:
-        return int(after_round < SUMS_ROUND)  # the sums are the one noised result
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         from flaretune.methods.verbalizer.settings import check_settings

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flaretune.errors import UserError
 from flaretune.methods.base import (
     Arrays,
     Client,
@@ -22,12 +21,12 @@ from flaretune.methods.base import (
 )
 from flaretune.methods.client_data import load_data, settings_of
 from flaretune.methods.message import unreadable
-from flaretune.methods.verbalizer.config import ROUNDS, SUMS_ROUND, VerbalizerConfig
-from flaretune.methods.verbalizer.head import Head, head_of, label_word_head
-from flaretune.methods.verbalizer.private import clipped, release_sums
-from flaretune.methods.verbalizer.ridge import TEMPERATURES, leave_one_out, losses
+from flaretune.methods.verbalizer.config import VerbalizerConfig
+from flaretune.methods.verbalizer.features import AsksForWords, Labelled, WordFeatures
+from flaretune.methods.verbalizer.head import SUMS, Head, head_of, label_word_head
+from flaretune.methods.verbalizer.head_steps import HeadSteps
+from flaretune.methods.verbalizer.private import release_sums
 from flaretune.methods.verbalizer.settings import Vocabulary
-from flaretune.methods.verbalizer.statistics import gram_sums, word_statistics
 from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
 from flaretune.tasks.spec import Kind, TaskSpec
 
@@ -38,15 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("flaretune.client")
 
 
-class AsksForWords(Protocol):
-    """The model, seen from here (`models.word_log_probs.WordLogProbs` is one)."""
-
-    example_forwards: int
-
-    def __call__(self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray) -> np.ndarray:
-        """Log-probabilities of chosen words: N texts, ids (V,) → float32 (N, T, V) for T templates."""
-
-
 @dataclass(frozen=True)
 class ModelFacts:
     """What a client tells of its model: see `client_data.settings_of` and `InitializeResult.dtype`."""
@@ -54,21 +44,6 @@ class ModelFacts:
     kind: Kind
     hidden_size: int
     dtype: str
-
-
-@dataclass(eq=False)
-class Labelled:
-    """Texts, class ids, int64 (N,), and what the model has said of them.
-
-    Attributes:
-        ids: token ids of the log-probabilities that are kept, int64 (V,).
-        log_probs: float32 (N, T, V); None before the pass.
-    """
-
-    texts: Sequence[Mapping[str, str]]
-    labels: np.ndarray
-    ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    log_probs: np.ndarray | None = None
 
 
 class VerbalizerClient(Client):
@@ -99,14 +74,19 @@ class VerbalizerClient(Client):
     ):
         self._config, self._spec, self._facts, self._templates = config, spec, facts, list(templates)
         self._vocabulary, self._model = vocabulary, model
-        self._train, self._validation = (
-            Labelled(train.texts, train.labels),
-            Labelled(validation.texts, validation.labels),
-        )
-        self._test = None if test is None else Labelled(test.texts, test.labels)
+        self._train, self._validation = (Labelled(data.texts, data.labels) for data in (train, validation))
+        self._test = None if test is None else Labelled(test.texts, test.labels, counts=False)
         self._start = label_word_head(vocabulary.label_ids, spec.n_classes)
+        self._features = WordFeatures(model, vocabulary.candidates, len(templates))
+        self._steps = HeadSteps(
+            self._features.log_probs,
+            self._train,
+            self._validation,
+            spec.n_classes,
+            len(templates),
+            private=bool(config.dp_noise),
+        )
         self._forwards_told = 0  # of the passes over labelled texts but the test data
-        self._forwards = model.example_forwards
 
     def calibrate(self, prior: np.ndarray | None) -> None:
         """Nothing to do: `--calibrate` is refused, since a head has its own bias."""
@@ -138,13 +118,7 @@ class VerbalizerClient(Client):
         """One of the three small messages (see `methods.verbalizer`)."""
         started = time.monotonic()
         evaluation = self._evaluation(self._start) if request.evaluate else None
-        steps = {1: self._word_statistics, SUMS_ROUND: self._gram_sums, ROUNDS: self._losses}
-        try:
-            arrays = steps[request.round](request.arrays, request.numbers)
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise unreadable(ValueError(f"{type(error).__name__}: {error}")) from error
+        arrays = self._steps.reply(request.step, request.arrays, request.numbers)
         counters = Counters(len(self._templates), self._new_forwards(), time.monotonic() - started)
         return FitResult(arrays, {"n_train": len(self._train.labels)}, counters, evaluation)
 
@@ -159,67 +133,17 @@ class VerbalizerClient(Client):
         return EvaluateResult(evaluation, Counters(1, forwards, time.monotonic() - started))
 
     def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
-        """The noised sums of round 2, and nothing of the texts in the other rounds.
+        """The noised sums, and nothing of the texts in the other steps.
 
         Words are then those that are most probable of any text, and shrinkage follows from the noise.
         """
-        if request.round != SUMS_ROUND:
+        if request.step != SUMS:
             return {name: np.zeros_like(values) for name, values in result.arrays.items()}, {"n_train": 0}, 0
         most = self._config.k_shot * self._spec.n_classes
         return release_sums(releases, result.arrays, most), {"n_train": 0}, 0
 
-    # ---- the three rounds ----
-
-    def _word_statistics(self, arrays: Arrays, numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        tokens = arrays["candidates"].astype(np.int64)  # (V,)
-        pairs = [(template, token) for template in range(len(self._templates)) for token in tokens]
-        features = self._log_probs(self._train, np.array(pairs, dtype=np.int64).reshape(-1, 2))
-        return word_statistics(features, self._train.labels, self._spec.n_classes).arrays()
-
-    def _gram_sums(self, arrays: Arrays, numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        features = self._features(self._train, arrays)
-        if self._config.dp_noise:
-            features = clipped(features)
-        return gram_sums(features, self._train.labels, self._spec.n_classes).arrays()
-
-    def _losses(self, arrays: Arrays, numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        data = self._train if numbers["leave_one_out"] else self._validation
-        weights, biases = arrays["weights"], arrays["biases"]  # (L, F, C), (L, C)
-        if self._config.dp_noise or not len(data.labels):  # with noise, nothing but the sums is told
-            return {"losses": np.zeros((len(weights), len(TEMPERATURES))), "n": np.zeros(1)}
-        features = self._features(data, arrays)
-        if numbers["leave_one_out"]:
-            solved = (arrays[name] for name in ("mean", "basis", "spectrum", "shrinkages"))
-            scores = leave_one_out(features, data.labels, *solved, weights, biases, numbers["n_train"])
-        else:
-            scores = features @ weights + biases[:, None]  # (L, N, C)
-        return {"losses": losses(scores, data.labels), "n": np.array([float(len(data.labels))])}
-
-    def _features(self, data: Labelled, arrays: Arrays) -> np.ndarray:
-        """Log-probabilities of the server's words, centred and scaled as it says, float64 (N, F)."""
-        values = self._log_probs(data, arrays["words"].astype(np.int64)).astype(np.float64)
-        return (values - arrays["center"]) / arrays["scale"]
-
-    # ---- what the model says ----
-
-    def _log_probs(self, data: Labelled, words: np.ndarray) -> np.ndarray:
-        """Log-probabilities of words, int64 (F, 2) as in `Head.words`, float32 (N, F).
-
-        The model is asked once; again only for words that no candidate of this client was, which happens where another
-        client's numbers differ a little.
-        """
-        if not len(data.labels) or not len(words):
-            return np.zeros((len(data.labels), len(words)), dtype=np.float32)
-        missing = np.setdiff1d(words[:, 1], data.ids)
-        if data.log_probs is None or len(missing):
-            wanted = np.union1d(np.union1d(data.ids, self._vocabulary.candidates), missing)
-            data.log_probs, data.ids = self._model(data.texts, wanted), wanted
-            if data is not self._test:
-                self._forwards += len(data.labels) * len(self._templates)
-        return data.log_probs[:, words[:, 0], np.searchsorted(data.ids, words[:, 1])]
-
     def _new_forwards(self) -> int:
-        new, self._forwards_told = self._forwards - self._forwards_told, self._forwards
+        new, self._forwards_told = self._features.forwards - self._forwards_told, self._features.forwards
         return new
 
     def _evaluation(self, head: Head) -> Evaluation:
@@ -231,7 +155,7 @@ class VerbalizerClient(Client):
     def _evaluate_on(self, head: Head, data: Labelled) -> tuple[np.ndarray, float]:
         if not len(data.labels):
             return count_correct(self._spec, np.zeros((0, self._spec.n_classes)), data.labels), 0.0
-        logits = head.logits(self._log_probs(data, head.words))
+        logits = head.logits(self._features.log_probs(data, head.words))
         return count_correct(self._spec, logits, data.labels), cross_entropy_sum(logits, data.labels)
 
 

@@ -10,9 +10,6 @@ from flaretune.config.groups import MODEL, SERVER
 from flaretune.config.options import option
 from flaretune.config.server import ServerConfig
 
-ROUNDS = 3  # which words, with which weights, how much shrinkage
-SUMS_ROUND = 2  # in which the weights come from sums
-
 
 class VerbalizerConfig(ClientConfig):
     """What a client of a verbalizer job is told."""
@@ -50,6 +47,4 @@ class VerbalizerConfig(ClientConfig):
 class VerbalizerServerConfig(ServerConfig):
     """What the server of a verbalizer job is told."""
 
-    num_rounds: Literal[3] = option(
-        ROUNDS, "always 3: which words, with which weights, how much shrinkage", group=SERVER
-    )
+    num_rounds: Literal[1] = option(1, "always 1: each text is asked about once", group=SERVER)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Steps of making one: which words, with which weights, how much shrinkage.
+HEAD_STEPS = WORDS, SUMS, LOSSES = "words", "sums", "losses"
+
 
 @dataclass(frozen=True, eq=False)
 class Head:
