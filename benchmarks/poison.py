@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_all(method: Method, asked: Mapping[str, Any]) -> int:
     """Make the runs that are not in the file yet, one by one, and print the table."""
-    preset = read_preset(method, "demo")
+    preset = read_preset(method, {"fedbpt": "words"}.get(method.name, "demo"))
     per_client = {name: number * asked["sites"] for name, number in TEXTS_OF_A_CLIENT[method.name].items()}
     options = {**preset, **per_client, "calibrate": "none", "eval_clients": "first", "dtype": "bfloat16", **asked}
     rounds, attack = asked["rounds"] or preset["num_rounds"], asked["attack"] or ATTACKS[method.name]

@@ -34,4 +34,6 @@ def random_adapter(model: Path, spec: TaskSpec, **options) -> AdapterArtifact:
     task = {"name": spec.name, **{key: value for key, value in task_table(spec).items() if key != "source"}}
     described = {"name": str(model), "kind": tuned.pretrained.kind, "hidden_size": tuned.hidden_size}
     agreed = {name: value for name, value in values.items() if name not in LOCAL}
-    return AdapterArtifact(arrays, tuned.adapter_config, task, agreed, described, {"round": 2})
+    return AdapterArtifact(
+        arrays, tuned.adapter_config, task=task, options=agreed, model=described, result={"round": 2}
+    )

@@ -46,7 +46,7 @@ def load(
     jobs = []
     for number in clients:
         # a text a class for every client, and as many to compare prompts on
-        common = {"preset": "demo", "num_rounds": rounds, "n_clients": number, "min_clients": number, "k_shot": number}
+        common = {"preset": "words", "num_rounds": rounds, "n_clients": number, "min_clients": number, "k_shot": number}
         for dim in dims:
             run = run_fedbpt({**common, **LIGHT, "intrinsic_dim": dim, **(options or {})})
             jobs.append({"clients": number, "intrinsic_dim": dim, **_numbers(run, number)})

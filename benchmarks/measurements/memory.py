@@ -35,7 +35,7 @@ def memory(clients: Sequence[int] = (1, 4, 10), options: Mapping[str, Any] | Non
     """
     if min(clients) < 1:
         raise UserError(f"--clients {min(clients)}: must be at least 1")
-    common = {"preset": "demo", "num_rounds": ROUNDS, "min_clients": 1, **(options or {})}
+    common = {"preset": "words", "num_rounds": ROUNDS, "min_clients": 1, **(options or {})}
     found: dict[str, dict[str, Any]] = {way: {} for way in WAYS}
     for number in clients:
         for way, own in WAYS.items():

@@ -37,11 +37,11 @@ def round_seconds(options: Mapping[str, Any] | None = None) -> dict[str, Any]:
         UserError: the job failed.
     """
     asked = {"num_rounds": ROUNDS, **(options or {})}
-    run = run_fedbpt({"preset": "demo", **asked})
+    run = run_fedbpt({"preset": "words", **asked})
     rounds = run.summary["rounds"][1:]
     total = median(r["seconds"] for r in rounds)
     overhead = median(r["overhead_seconds"] for r in rounds)
-    resolved = {**read_preset(find_method("fedbpt"), "demo"), **asked}
+    resolved = {**read_preset(find_method("fedbpt"), "words"), **asked}
     config = FedBPTConfig(
         intrinsic_dim=resolved["intrinsic_dim"],
         local_iter=resolved["local_iter"],

@@ -15,6 +15,11 @@ from tests.benchmarks.made_up_comparison import PLAN, SEED_1, SEED_3, write_plan
 from tests.jobs_for_tests import REPOSITORY
 
 
+def of_plans(method):
+    """The preset that plans start from: the demo's, and of FedBPT the one with two label words."""
+    return read_preset(method, "words" if method.name == "fedbpt" else "demo")
+
+
 def test_every_row_has_its_first_seed_before_any_has_its_second(tmp_path):
     plan = compare.read_plan(write_plan(tmp_path))
     assert [run.folder for run in plan.runs] == SEED_3 + SEED_1
@@ -107,7 +112,7 @@ def test_the_plan_of_a_task_of_one_s_own_is_that_of_the_demos_but_for_the_task(m
     task = str(REPOSITORY / "jobs" / "tutorial" / "product_reviews.toml")
     for run in plan.runs:
         method = METHODS[run.method]
-        demo = read_preset(method, "demo")
+        demo = of_plans(method)
         assert demo.pop("task_name") == "movie_reviews"
         del demo["seed"], demo["name"]
         if run.method == "fedbpt":
@@ -138,11 +143,7 @@ def test_the_rows_of_the_search_study_ask_half_as_many_candidates_as_the_demo():
         on_texts = 2 if o["perturb"] else 1
         assert o["local_popsize"] * o["local_iter"] * o["num_rounds"] * on_texts == 240, run.title
     first, *others = [run for run in plan.runs if run.seed == plan.values["seeds"][0] and run.split == "IID"]
-    demo = {
-        name: value
-        for name, value in read_preset(METHODS["fedbpt"], "demo").items()
-        if name not in ("seed", "model_name")
-    }
+    demo = {name: value for name, value in of_plans(METHODS["fedbpt"]).items() if name not in ("seed", "model_name")}
     demo.pop("name")
     demo["num_rounds"] //= 2
     assert {name: first.resolved[name] for name in demo} == demo
@@ -163,9 +164,7 @@ def test_what_other_plans_start_from_are_the_demos(file, rows):
     plan = compare.read_plan(compare.SHIPPED_PLAN.with_name(file))
     assert len(set(plan.values["seeds"])) >= 3
     for row, method in rows.items():
-        demo = {
-            k: v for k, v in read_preset(METHODS[method], "demo").items() if k not in ("seed", "model_name", "name")
-        }
+        demo = {k: v for k, v in of_plans(METHODS[method]).items() if k not in ("seed", "model_name", "name")}
         if file == "privacy.toml":  # few numbers to put noise on, and no prior, which would be told without
             demo |= {"lora_rank": 1, "freeze_a": 1} if method == "lpfl" else {"calibrate": "none"}
         for run in plan.runs:

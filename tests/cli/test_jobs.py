@@ -30,7 +30,7 @@ def _no_job(monkeypatch, tmp_path):
 
 
 def test_each_method_has_its_own_presets_and_script():
-    assert presets(FEDBPT) == ["demo", "paper"]
+    assert presets(FEDBPT) == ["demo", "paper", "words"]
     assert presets(LPFL) == ["demo"]
     assert (FEDBPT.job_script, LPFL.job_script) == ("fedbpt_job.py", "lpfl_job.py")
 
@@ -71,7 +71,7 @@ def test_flags_override_a_preset():
 @pytest.mark.parametrize(
     ("method", "name", "message"),
     [
-        (FEDBPT, "domo", "--preset domo: there is no such preset; there are demo, paper, or give a .toml file"),
+        (FEDBPT, "domo", "--preset domo: there is no such preset; there are demo, paper, words, or give a .toml file"),
         (LPFL, "paper", "--preset paper: there is no such preset; there are demo, or give a .toml file"),
         (LPFL, "./nowhere.toml", "--preset ./nowhere.toml: there is no such preset"),
     ],

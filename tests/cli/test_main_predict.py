@@ -38,7 +38,7 @@ def save(folder: Path, model: Path, spec: TaskSpec) -> str:
     point = np.random.default_rng(0).standard_normal(6).astype(np.float32)
     file = folder / f"{spec.name}.safetensors"
     described = {"name": str(model), "kind": "causal", "hidden_size": 32}
-    save_prompt(PromptArtifact(point, task, OPTIONS, described, {}), file)
+    save_prompt(PromptArtifact(point, task=task, options=OPTIONS, model=described, result={}), file)
     return str(file)
 
 

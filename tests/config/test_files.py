@@ -41,7 +41,7 @@ def test_a_byte_order_mark_and_an_empty_file_are_fine(write):
     ("text", "message"),
     [
         ("intrinsic_dmi = 500", r"there is no option 'intrinsic_dmi'; did you mean 'intrinsic_dim'\?"),
-        ("zzz = 1", "there is no option 'zzz'; there are alpha, alpha_dir, .*task_name$"),
+        ("zzz = 1", "there is no option 'zzz'; there are alpha, alpha_dir, .*verbalizer$"),
         ("num_rounds = 5", "there is no option 'num_rounds'"),
         ('k_shot = "16"', "k_shot = '16': must be a whole number"),
         ("k_shot = 16.0", "k_shot = 16.0: must be a whole number"),

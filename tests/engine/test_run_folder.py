@@ -66,7 +66,7 @@ def test_the_prompt_kept_is_the_best_by_validation_accuracy_and_test_data_has_no
     def saver(point):
         def save(result):
             s = settings()
-            artifact = PromptArtifact(point, s["task"], s["options"], s["model"], result)
+            artifact = PromptArtifact(point, task=s["task"], options=s["options"], model=s["model"], result=result)
             save_prompt(artifact, tmp_path / "flaretune" / "best_prompt.safetensors")
             return True
 

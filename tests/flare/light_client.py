@@ -37,7 +37,7 @@ class Nearness:
 
 
 def open_client(config: FedBPTConfig, context: ClientContext) -> FedBPTClient:
-    """In place of `methods.fedbpt.client.open_client`."""
+    """In place of `methods.fedbpt.open.open_client`."""
     data = Labelled(LABELS, LABELS)
     return FedBPTClient(
         config,

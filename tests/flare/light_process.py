@@ -15,7 +15,7 @@ from light_client import misbehave, open_client  # which lies beside it in the j
 
 from flaretune.engine import codec, worker
 from flaretune.flare.client_script import main
-from flaretune.methods.fedbpt import client
+from flaretune.methods.fedbpt import open as open_module
 from flaretune.methods.message import Message
 
 SLOW_HAS_BEGUN = "slow_has_begun"  # a file
@@ -50,6 +50,6 @@ class LightWorker(worker.Worker):
 
 
 if __name__ == "__main__":
-    client.open_client = open_client
+    open_module.open_client = open_client
     worker.Worker = LightWorker
     main("fedbpt")

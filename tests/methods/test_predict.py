@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flaretune.data.load import load_file
 from flaretune.errors import UserError
+from flaretune.methods.artifact_parts import told_parts
 from flaretune.methods.base import ClientContext
 from flaretune.methods.classifier import score
 from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
-from flaretune.methods.fedbpt.client import open_client
 from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.fedbpt.open import open_client
 from flaretune.methods.registry import load_classifier
 from flaretune.seeding import derive_seed
 from tests.learnable import write_reviews
@@ -36,7 +38,7 @@ def save_found_prompt(folder: Path, model: Path, data: Path, **options) -> tuple
     settings = clients[0].initialize().settings
     point = np.random.default_rng(1).standard_normal(DIM).astype(np.float32)
     file = folder / "best_prompt.safetensors"
-    save_prompt(PromptArtifact(point, settings["task"], settings["options"], settings["model"], {}), file)
+    save_prompt(PromptArtifact(point, **told_parts(settings), result={}), file)
     return file, clients
 
 
@@ -151,6 +153,6 @@ def test_options_that_do_not_fit_are_refused_before_the_model_is_loaded(tmp_path
     file, _ = save_found_prompt(tmp_path, llama, data)
     artifact = load_prompt(file)
     options = {k: v for k, v in {**artifact.options, **changes}.items() if v is not None}
-    save_prompt(PromptArtifact(artifact.point, artifact.task, options, artifact.model, {}), file)
+    save_prompt(replace(artifact, options=options, result={}), file)
     with pytest.raises(UserError, match=message):
         load_classifier(file, model_name="/absent/model")

@@ -229,7 +229,7 @@ class Job:
         seconds, spent = time.monotonic() - started, self._spent(counters)
         private = spent["epsilon"] is not None
         down, up = self._transport.take_bytes()
-        numbers, by_client = self._strategy.metrics(work.first, private)
+        numbers, by_client = self._strategy.metrics(work.first if round_number else {}, private)
         excluded = {**self._cohort.excluded, **work.excluded}
         return RoundRecord(
             round=round_number,

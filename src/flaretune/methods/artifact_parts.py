@@ -2,20 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from flaretune.config.options import build
 from flaretune.errors import UserError, shown
-from flaretune.tasks.spec import Kind
+from flaretune.files import atomic_write
+from flaretune.tasks.saved import read_task
+from flaretune.tasks.spec import Kind, TaskSpec
 
 Settings = TypeVar("Settings")
+Made = TypeVar("Made")
 
 PARTS = ("task", "options", "model", "result")  # each a dict of plain JSON values
+LEARNED_PARTS = ("templates", "word_texts")  # of a learned verbalizer, lists of texts
 _MODEL = {"name": str, "kind": str, "hidden_size": int}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SavedParts:
+    """What every result says of itself; plain JSON values.
+
+    Attributes:
+        task: the task, as `tasks.spec.task_table` gives it, with its name and without its data source.
+        options: the clients' options that they agreed on.
+        model: name, kind and hidden size of the model it was found with.
+        result: round, validation and test accuracy, and what else is worth keeping.
+    """
+
+    kept_in: ClassVar[str]  # what messages call it, such as "prompt file"
+
+    task: dict[str, Any]
+    options: dict[str, Any]
+    model: dict[str, Any]
+    result: dict[str, Any]
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task, with a source that stands for none.
+
+        Raises:
+            UserError: its parts do not fit together.
+        """
+        return read_task(self.task, self.kept_in)
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A kind of result that is one safetensors file: arrays and, as readable metadata, all they belong to.
+
+    Attributes:
+        what: it is called.
+        format: what its metadata say of that.
+        best: the name under which a job leaves it.
+        digest: begins the checksum with its arrays, by name.
+    """
+
+    what: str
+    format: str
+    best: str
+    digest: Callable[[Mapping[str, np.ndarray]], Any]
+
+    def write(self, path: Path, arrays: Mapping[str, np.ndarray], parts: Mapping[str, Any]) -> None:
+        """Write the file, whole or not at all; parts are JSON values by name, in the order of the checksum."""
+        arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+        texts = {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in parts.items()}
+        metadata = {"format": self.format, "sha256": checksum(self.digest(arrays), texts), **texts}
+        atomic_write(path, save(arrays, metadata))
+
+    def read(self, path: str | Path, make: Callable[[dict[str, np.ndarray], dict[str, Any]], Made]) -> Made:
+        """What `make` makes of arrays and parts, after checking that the file is what was written.
+
+        Args:
+            path: of the file.
+            make: checks them too; ValueError, TypeError and KeyError stand for a file of another version.
+
+        Raises:
+            UserError: it is not there, is no such file, or was damaged or edited.
+        """
+        if not Path(path).is_file():
+            raise UserError(f"{self.what} file {path} does not exist; a job leaves it as {self.best}")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            # not only SafetensorError: number formats that numpy lacks end in errors of several kinds
+            raise UserError(
+                f"{path} is damaged or no {self.what} file ({error}); give one that a job has left"
+            ) from error
+        if metadata.get("format") != self.format:
+            raise UserError(f"{path} is no {self.what}: its format is {metadata.get('format')!r}, not {self.format!r}")
+        texts = {name: metadata.get(name, "") for name in (*LEARNED_PARTS, *PARTS) if name in metadata or name in PARTS}
+        if metadata.get("sha256") != checksum(self.digest(arrays), texts):
+            raise UserError(
+                f"{path} was damaged or edited: its contents do not have the sha256 noted in it; copy it anew"
+            )
+        try:
+            parts = {name: json.loads(text) for name, text in texts.items()}
+            if wrong := [part for part in PARTS if not isinstance(parts[part], dict)]:
+                raise TypeError(f"{wrong[0]} is no table")
+            made = make(arrays, parts)
+            check_model(parts["model"])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path} was written by another version of flaretune ({error!r}); use that one") from error
+        return made
 
 
 def told_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +180,20 @@ def check_opened(name: str, kind: Kind, hidden_size: int, wanted: Mapping[str, A
                 f"--model_name {name}: its {key.replace('_', ' ')} is {value}, but the {what} was found with "
                 f"{wanted['name']}, where it is {wanted[key]}; give that model"
             )
+
+
+def array_digest(arrays: Mapping[str, np.ndarray], digest: Any = None) -> Any:
+    """The beginning of a checksum: arrays by name, with their types and shapes.
+
+    Args:
+        arrays: in any order.
+        digest: a hashlib object that has been given others; None for a new one.
+    """
+    digest = digest or hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest
 
 
 def checksum(digest: Any, texts: Mapping[str, str]) -> str:

@@ -59,18 +59,21 @@ def share_label_words(model: nn.Module, label_ids: np.ndarray) -> None:
     model.set_output_embeddings(SharedLabelHead(head, rows))
 
 
-def narrow_to_label_words(model: nn.Module, label_ids: np.ndarray, zero_bias: bool) -> None:
-    """Replace the model's output embedding, in place, by its rows of the label words.
+def narrow_to_label_words(
+    model: nn.Module, label_ids: np.ndarray, zero_bias: bool, head: nn.Module | None = None
+) -> None:
+    """Replace the model's output embedding, in place, by its rows of the label words, or of any others.
 
     Args:
         model: a masked or causal language model of the transformers library.
         label_ids: token ids of the label words, int, shape (C,).
         zero_bias: set the head's bias to zero, as BBT means to for masked models (arXiv 2201.03514, §4.1).
+        head: the whole output embedding, where the model's was narrowed before; None for the model's own.
 
     Raises:
         UserError: the model has no output embedding to take the rows from.
     """
-    head = _output_embedding(model)
+    head = head or _output_embedding(model)
     rows = torch.as_tensor(label_ids, device=head.weight.device)
     bias = getattr(head, "bias", None)
     if bias is None or zero_bias:

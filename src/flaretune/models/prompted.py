@@ -68,6 +68,15 @@ class PromptedModel:
     def _replaceable(self) -> np.ndarray:
         return replaceable_ids(self.pretrained.tokenizer)
 
+    def use_words(self, head: torch.nn.Module, token_ids: np.ndarray) -> None:
+        """Give the logits of other words from now on; of a model that was prompted with `words`.
+
+        Args:
+            head: the whole output embedding, as the model had it before it was narrowed.
+            token_ids: int, shape (V,).
+        """
+        narrow_to_label_words(self.pretrained.model, token_ids, zero_bias=False, head=head)
+
     def register_plain(self, examples: Examples) -> TextSet:
         """Encode examples without any prompt and register them with the plain black box."""
         return self.plain_black_box.register([self.plain_encoder.encode(t) for t in examples.texts], reuse=False)
@@ -102,17 +111,26 @@ def open_prompted_model(
 
 
 def prompt_model(
-    pretrained: Pretrained, spec: TaskSpec, settings: PromptSettings, batch_size: int = 0, cache_mb: int = 0
+    pretrained: Pretrained,
+    spec: TaskSpec,
+    settings: PromptSettings,
+    batch_size: int = 0,
+    cache_mb: int = 0,
+    words: np.ndarray | None = None,
 ) -> PromptedModel:
-    """Make a black box for a task of a loaded model, whose head is replaced; see `open_prompted_model`."""
+    """Make a black box for a task of a loaded model, whose head is replaced; see `open_prompted_model`.
+
+    Args:
+        words: token ids that it gives the logits of, int (V,), in place of the task's label words.
+    """
     tokenizer, model = pretrained.tokenizer, pretrained.model
     narrow_to_label_words(
         model,
-        label_word_ids(tokenizer, spec, pretrained.kind),
+        label_word_ids(tokenizer, spec, pretrained.kind) if words is None else words,
         zero_bias=pretrained.kind == "masked" and bool(settings.zero_lm_bias),
     )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    classes = word_classes(spec.wording(pretrained.kind))
+    classes = word_classes(spec.wording(pretrained.kind)) if words is None else None
     if pretrained.kind == "masked":
         mode, plain_mode = settings.cat_or_add, "cat"
         lm, plain_lm = MaskedLM(model, mode, pad_id, classes), MaskedLM(model, plain_mode, pad_id, classes)

@@ -82,7 +82,7 @@ def test_memory_runs_every_way_that_there_is(monkeypatch):
     result = bench_memory.memory([1, 4])
     ways = [(o["n_clients"], o.get("share_model", 0), o.get("threads", 0)) for o in asked]
     assert ways == [(1, 0, 0), (1, 1, 0), (4, 0, 0), (4, 1, 0), (4, 1, 2)]
-    assert all(o["preset"] == "demo" and o["num_rounds"] == result["rounds"] for o in asked)
+    assert all(o["preset"] == "words" and o["num_rounds"] == result["rounds"] for o in asked)
     assert result["local"]["4"]["peak_mb"] == 4000
     assert result["shared"]["4"]["peak_mb"] == 1000
     assert result["shared"]["4"]["client_mb"] == 200

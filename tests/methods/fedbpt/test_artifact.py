@@ -147,7 +147,7 @@ def test_an_unreadable_file_is_refused(file, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("flaretune.methods.fedbpt.artifact.safe_open", refuse)
+    monkeypatch.setattr("flaretune.methods.artifact_parts.safe_open", refuse)
     with pytest.raises(UserError, match="Permission denied"):
         load_prompt(file)
 
@@ -157,7 +157,7 @@ def test_an_unreadable_file_is_refused(file, monkeypatch):
 )
 def test_what_is_no_safetensors_file_is_refused(tmp_path, raw):
     (tmp_path / "other").write_bytes(raw)
-    with pytest.raises(UserError, match="is damaged or no prompt file"):
+    with pytest.raises(UserError, match=r"is damaged or no prompt file|is no prompt"):
         load_prompt(tmp_path / "other")
 
 
@@ -167,7 +167,7 @@ def test_another_safetensors_file_is_refused(tmp_path):
         {"point": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "__metadata__": {"format": "pt"}},
     ):
         (tmp_path / "model.safetensors").write_bytes(put_together(header, b"\0" * 4))
-        with pytest.raises(UserError, match=r"is not a prompt of FedBPT: its format is (None|'pt'), not 'flaretune-"):
+        with pytest.raises(UserError, match=r"is no prompt: its format is (None|'pt'), not 'flaretune-"):
             load_prompt(tmp_path / "model.safetensors")
 
 
@@ -176,7 +176,7 @@ def test_metadata_that_is_missing_is_noticed(file, name):
     header, data = take_apart(file.read_bytes())
     del header["__metadata__"][name]
     file.write_bytes(put_together(header, data))
-    with pytest.raises(UserError, match=r"damaged or edited|is not a prompt"):
+    with pytest.raises(UserError, match=r"damaged or edited|is no prompt"):
         load_prompt(file)
 
 

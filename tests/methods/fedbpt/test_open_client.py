@@ -12,10 +12,10 @@ from flaretune.config.client_flags import read_client_config
 from flaretune.config.flags import to_argv
 from flaretune.errors import UserError
 from flaretune.methods.base import ClientContext, FitRequest
-from flaretune.methods.fedbpt import client as fedbpt_client
-from flaretune.methods.fedbpt.client import open_client
+from flaretune.methods.fedbpt import open as fedbpt_open
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution, pack
+from flaretune.methods.fedbpt.open import open_client
 from tests.jobs_for_tests import REPOSITORY
 from tests.learnable import write_reviews
 
@@ -130,7 +130,7 @@ def test_the_model_server_s_token_is_read_at_the_client(reference, folders, tmp_
         asked.append((token, more))
         raise ConnectionRefusedError
 
-    monkeypatch.setattr(fedbpt_client, "open_remote_model", connect)
+    monkeypatch.setattr(fedbpt_open, "open_remote_model", connect)
     with pytest.raises(ConnectionRefusedError):
         opened(got)
     assert asked == [("s3cret", {"answer_seconds": 7})]

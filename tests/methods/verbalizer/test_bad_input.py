@@ -16,7 +16,7 @@ from flaretune.tasks.spec import load_task, parse_task, task_table
 
 SPEC = load_task("sst2")
 N_CANDIDATES = 20
-CONFIG = VerbalizerConfig(n_words=6, n_candidates=N_CANDIDATES, k_shot=30)
+CONFIG = VerbalizerConfig(n_words=6, k_shot=30)
 
 
 class MadeUpModel:
@@ -98,7 +98,7 @@ def test_no_labelled_text_anywhere_is_a_sentence(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"n_words": 30, "n_candidates": 20}, "words are chosen from the candidates"),
+        ({"n_words": 2001}, "n_words"),
         ({"calibrate": "batch"}, "has its own weights and bias"),
         ({"n_words": 0}, "n_words"),
     ],

@@ -45,7 +45,7 @@ def job(folders, tmp_path):
     """Run a job in this process; returns what was said, and the folder of its results."""
 
     def run(name="results", change=lambda _client, _task, _round, reply: reply, server=None, anew=False, **options):
-        small = {"n_words": 8, "n_candidates": 60, "k_shot": 9, "dtype": "float32", "eval_clients": "all"}
+        small = {"n_words": 8, "k_shot": 9, "dtype": "float32", "eval_clients": "all"}
         configs = dict.fromkeys(CLIENTS, VerbalizerConfig(**{**folders, **small, **options}))
         told = run_job(find_method("verbalizer"), configs, tmp_path / name, change=change, anew=anew, **(server or {}))
         return told, tmp_path / name

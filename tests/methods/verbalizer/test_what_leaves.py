@@ -13,9 +13,7 @@ from tests.privacy.table import rows
 @pytest.mark.parametrize("noise", [0.0, 2.0])
 def test_a_message_has_the_fields_of_the_table_and_no_others(noise, roberta, tmp_path):
     data = write_reviews(tmp_path / "data", n_train=60, n_test=10)
-    config = VerbalizerConfig(
-        model_name=str(roberta), dataset=str(data), n_words=4, n_candidates=20, k_shot=8, dp_noise=noise
-    )
+    config = VerbalizerConfig(model_name=str(roberta), dataset=str(data), n_words=4, k_shot=8, dp_noise=noise)
     told = run_job(find_method("verbalizer"), dict.fromkeys(["site-1", "site-2"], config), tmp_path / "results")
     assert told.failure == ""
     for _, task, _, message in told.replies:

@@ -33,7 +33,7 @@ class FedBPT(Method):
         return FedBPTStrategy(config)
 
     def client(self, config: FedBPTConfig, context: ClientContext) -> Client:
-        from flaretune.methods.fedbpt.client import open_client
+        from flaretune.methods.fedbpt.open import open_client
 
         return open_client(config, context)
 
@@ -46,6 +46,12 @@ class FedBPT(Method):
         from flaretune.methods.fedbpt.classifier import open_saved
 
         return open_saved(artifact, path, model_name, dtype, device)
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        if settings["options"]["verbalizer"] == "learned":
+            from flaretune.methods.verbalizer.settings import check_settings
+
+            check_settings(settings)
 
     def round_texts(self, metrics: Numbers, private: bool) -> list[str]:
         fitness = metrics.get("fitness")

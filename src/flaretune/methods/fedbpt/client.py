@@ -6,39 +6,31 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flaretune.config.options import as_dict, build
-from flaretune.errors import UserError
 from flaretune.methods.base import (
     Arrays,
     Client,
-    ClientContext,
     EvaluateResult,
     FitRequest,
     FitResult,
     InitializeResult,
 )
-from flaretune.methods.client_data import load_data, settings_of
+from flaretune.methods.client_data import settings_of
 from flaretune.methods.fedbpt import distribution as wire
 from flaretune.methods.fedbpt.cma_es import within
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.local_search import limit_norm, local_search
 from flaretune.methods.fedbpt.objective import fitness_ratio, loss
 from flaretune.methods.message import read_array, read_arrays, unreadable
-from flaretune.model_server.client import open_remote_model
-from flaretune.model_server.token import token_of_environment
-from flaretune.models.prompt_settings import ModelFacts, PromptSettings
+from flaretune.models.prompt_settings import ModelFacts
 from flaretune.seeding import derive_seed
 from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
 
 if TYPE_CHECKING:
-    from flaretune.model_server.client import RemotePromptedModel
-    from flaretune.models.prompted import PromptedModel
     from flaretune.privacy.release import Releases
     from flaretune.tasks.spec import TaskSpec
 
@@ -187,7 +179,7 @@ class FedBPTClient(Client):
         def on(data: Labelled) -> Callable[[np.ndarray], np.ndarray]:
             return lambda points: loss(
                 c.loss_type,
-                self._black_box.label_logits(points, data.texts) + self._offset,
+                self._logits(points, data),
                 data.labels,
                 self.spec.metric,
                 self.spec.positive_class,
@@ -199,6 +191,10 @@ class FedBPTClient(Client):
         seed = derive_seed(c.seed, "perturb", round_number, self._name)
         perturbed = on(Labelled(self._perturbed(seed), self._train.labels))
         return lambda points: fitness_ratio(plain(points), perturbed(points))
+
+    def _logits(self, points: np.ndarray, data: Labelled) -> np.ndarray:
+        """Scores of the classes behind the prompts of search points, float (λ, d) → (λ, N, C)."""
+        return self._black_box.label_logits(points, data.texts) + self._offset
 
     def _mass(self, point: np.ndarray) -> np.ndarray:
         """Summed probabilities of the classes over this client's texts but the test data, float64 (C,)."""
@@ -215,70 +211,5 @@ class FedBPTClient(Client):
         """Counts of the metric and summed cross entropy."""
         if len(data.labels) == 0:
             return count_correct(self.spec, np.zeros((0, self.spec.n_classes)), data.labels), 0.0
-        logits = self._black_box.label_logits(point[None], data.texts)[0] + self._offset
+        logits = self._logits(point[None], data)[0]
         return count_correct(self.spec, logits, data.labels), cross_entropy_sum(logits, data.labels)
-
-
-def open_client(config: FedBPTConfig, context: ClientContext) -> FedBPTClient:
-    """Load data, and the model or find the model server that has it.
-
-    Raises:
-        UserError: whatever the user can correct.
-    """
-    spec, data = load_data(config, context)
-    prompted = _open_model(config, spec)
-    return FedBPTClient(
-        config,
-        context.name,
-        spec,
-        prompted.facts,
-        prompted.black_box,
-        Labelled(prompted.register(data.train), data.train.labels),
-        Labelled(prompted.register(data.validation), data.validation.labels),
-        None if data.test is None else Labelled(prompted.register(data.test), data.test.labels),
-        partial(prompted.register_perturbed, data.train, config.perturb_rate),
-        lambda: prompted.zero_shot_logits(data.test),
-    )
-
-
-def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemotePromptedModel:
-    """The model in this process, or that of a server, where this process needs neither torch nor weights."""
-    settings = build(PromptSettings, as_dict(config))
-    if config.model_server != "local":
-        return open_remote_model(
-            config.model_server,
-            _token(config),
-            spec,
-            config.model_name,
-            config.dtype,
-            settings,
-            answer_seconds=config.model_server_timeout,
-        )
-    # torch and transformers take seconds to import: only now that NVFlare knows this process
-    from flaretune.models.prompted import open_prompted_model
-
-    return open_prompted_model(
-        spec,
-        config.model_name,
-        settings,
-        dtype=config.dtype,
-        device=config.device,
-        batch_size=config.batch_size,
-        cache_mb=config.cache_mb,
-    )
-
-
-def _token(config: FedBPTConfig) -> str:
-    """The model server's token, which is read at the client and is no part of the job.
-
-    Raises:
-        UserError: what the reference names is not there.
-    """
-    if not config.model_server_token:
-        return token_of_environment()
-    from nvflare.fuel.utils.secret_utils import resolve_secret_refs
-
-    try:
-        return resolve_secret_refs(config.model_server_token)
-    except ValueError as error:
-        raise UserError(f"--model_server_token: {error}") from error

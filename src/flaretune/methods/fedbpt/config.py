@@ -12,6 +12,7 @@ from flaretune.config.groups import MODEL, PROMPT, SEARCH, SERVER
 from flaretune.config.model import CACHE_MB, MODEL_SERVER_TIMEOUT
 from flaretune.config.options import option
 from flaretune.config.server import ServerConfig
+from flaretune.methods.verbalizer.config import N_WORDS
 
 
 def norm_limits(max_norm: str) -> tuple[float, float] | None:
@@ -57,6 +58,14 @@ class FedBPTConfig(ClientConfig):
         group=MODEL,
     )
     cache_mb: int = CACHE_MB
+
+    verbalizer: Literal["words", "learned"] = option(
+        "words",
+        "classes by the task's label words, as published, or by weights of many words, made anew for each prompt",
+        group=MODEL,
+        main=True,
+    )
+    n_words: int = N_WORDS
 
     n_prompt_tokens: int = option(50, "length of the prompt in tokens (n)", group=PROMPT, main=True, at_least=1)
     cat_or_add: Literal["add", "cat"] = option(
@@ -121,6 +130,8 @@ class FedBPTConfig(ClientConfig):
                 "--device and --batch_size are the model server's where --model_server names one: give them to "
                 "`python -m flaretune serve`"
             )
+        if self.verbalizer == "learned":
+            yield from self._clashes_of_learned()
         if self.loss_type == "perf" and self.perturb:
             yield (
                 "--loss_type perf --perturb 1: the ratio of two accuracies would reward the wrong prompt; "
@@ -130,6 +141,16 @@ class FedBPTConfig(ClientConfig):
             norm_limits(self.max_norm)
         except ValueError:
             yield f"--max_norm {self.max_norm}: must be two numbers above 0, FIRST:LAST such as 15:20, or left out"
+
+    def _clashes_of_learned(self) -> Iterator[str]:
+        for flag, given, why in (
+            ("--calibrate", self.calibrate != "none", "it has its own weights and bias; leave it out"),
+            ("--perturb", bool(self.perturb), "what it is asked once is not asked of perturbed texts; leave it out"),
+            ("--dp_noise", bool(self.dp_noise), "sums would be sent every round; take the method verbalizer, or words"),
+            ("--model_server", self.model_server != "local", "it needs the model in the client's own process"),
+        ):
+            if given:
+                yield f"{flag} does not go with --verbalizer learned: {why}"
 
     @property
     def popsize(self) -> int:
@@ -144,5 +165,4 @@ class FedBPTServerConfig(ServerConfig):
         "diagonal",
         "part of the covariance that is sent to the clients: all (d²/2 numbers, as published), its diagonal, or none",
         group=SERVER,
-        main=True,
     )

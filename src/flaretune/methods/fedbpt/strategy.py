@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,13 @@ from flaretune.methods.fedbpt.limited_results import RoundResults, limit_results
 from flaretune.methods.fedbpt.objective import FITNESS_RANGE
 from flaretune.methods.fedbpt.server_search import ServerSearch
 from flaretune.methods.message import read_arrays, read_natural
+from flaretune.methods.verbalizer.artifact import LearnedHead
+from flaretune.methods.verbalizer.head import HEAD_STEPS, LOSSES, SUMS, head_arrays
+from flaretune.methods.verbalizer.head_fit import HeadFit
+from flaretune.methods.verbalizer.head_start import start_head_fit
 from flaretune.tasks.evaluation import HUGE
 
+SEARCH = ""  # the step of a round that is the method's own
 FLOAT32_ERROR = 1e-6  # relative, of a mean as it travels
 
 
@@ -45,20 +51,38 @@ class FedBPTStrategy(Strategy):
             norm_limit_upper=norm_limit_upper,
             equal_weights=bool(o.dp_noise),  # clients then do not tell their fitness
         )
+        self._head: HeadFit | None = None
+        if o.verbalizer == "learned":
+            self._head, self._texts = start_head_fit(results, self.rule, o.n_words, prompt=True)
         # of all rounds: the clients that took part, and what they sent
         self._clients: list[list[str]] = []
         self._results: dict[str, np.ndarray] = {}
         if resumed:
             for round_number, clients in enumerate(resumed.state["clients"], start=1):
                 self._update(round_number, clients, *(resumed.arrays[name] for name in _names(round_number)))
+            if self._head:
+                self._head.restore(resumed.arrays)
+                self._texts |= {int(token): text for token, text in resumed.state["texts"].items()}
         return {}
 
+    def steps(self, round_number: int) -> Sequence[str]:
+        """A search; with a learned verbalizer, then a head for where it has led to, and one for the start."""
+        if not self._head:
+            return super().steps(round_number)
+        return (SEARCH, SUMS, LOSSES) if round_number else HEAD_STEPS
+
     def configure(self, round_number: int, step: str) -> tuple[Arrays, Numbers]:
+        if step != SEARCH:
+            arrays, numbers = self._head.configure(step)
+            return {**arrays, "mean": self._mean()}, numbers
         limit = self._search.norm_limit
         numbers = {} if limit is None else {"norm_limit": float(limit)}
-        return wire.pack(self._search.distribution, self.config.covariance), numbers
+        return {**wire.pack(self._search.distribution, self.config.covariance), **self._sent_head()}, numbers
 
     def check(self, result: FitResult, step: str) -> FitResult:
+        if step != SEARCH:
+            self._check_head_work(result)
+            return replace(result, arrays=self._head.check(step, result.arrays))
         o = self._options
         shapes = {"mean": (o.intrinsic_dim,), "fitness": (1,), "sigma_square_sum": (1,)}
         arrays = {name: values.astype(np.float64) for name, values in read_arrays(result.arrays, shapes).items()}
@@ -74,15 +98,30 @@ class FedBPTStrategy(Strategy):
         farthest = float(np.abs(arrays["mean"]).max())
         if 0 < o.bound * (1 + FLOAT32_ERROR) < farthest:
             raise ValueError(f"'mean' has a number of size {farthest:g}, beyond --bound {o.bound:g}")
-        return FitResult(arrays, result.numbers, result.counters, result.evaluation)
+        return replace(result, arrays=arrays)
+
+    def _check_n_train(self, result: FitResult) -> int:
+        n_train, most = read_natural(result.numbers, "n_train"), self._most
+        if n_train > most:
+            raise ValueError(f"'n_train' tells of {n_train} texts, and --k_shot gives a client {most} at the most")
+        return n_train
+
+    @property
+    def _most(self) -> int:
+        """Texts that a client can have, of a kind."""
+        return self._options.k_shot * len(self.settings["task"]["label_values"])
+
+    def _check_head_work(self, result: FitResult) -> None:
+        """Check that a client claims no more than a pass over its texts behind each template and the prompt."""
+        self._check_n_train(result)
+        passes = len(self.settings["verbalizer"]["templates"]) + 1
+        for name, most in (("queries", passes), ("example_forwards", 2 * self._most * passes)):
+            if (said := getattr(result.counters, name)) > most:
+                raise ValueError(f"{name!r} is {said}, and {most} is the most that follows from the settings")
 
     def _check_work(self, result: FitResult) -> None:
         """Check that a client has done what its options say: I generations of λ candidates, and their mean."""
-        o = self._options
-        n_train = read_natural(result.numbers, "n_train")
-        most = o.k_shot * len(self.settings["task"]["label_values"])
-        if n_train > most:
-            raise ValueError(f"'n_train' tells of {n_train} texts, and --k_shot gives a client {most} at the most")
+        o, n_train = self._options, self._check_n_train(result)
         queries = o.local_iter * o.popsize + 1
         forwards = queries * n_train * (2 if o.perturb else 1)
         for name, expected in (("queries", queries), ("example_forwards", forwards)):
@@ -90,6 +129,8 @@ class FedBPTStrategy(Strategy):
                 raise ValueError(f"{name!r} is {said}, and {expected} follows from the settings")
 
     def aggregate(self, round_number: int, step: str, results: Mapping[str, FitResult]) -> list[str]:
+        if step != SEARCH:
+            return self._head.aggregate(step, results)
         means = np.array([r.arrays["mean"] for r in results.values()])  # (M, d)
         fitness, square_sums = (
             np.array([r.arrays[name][0] for r in results.values()]) for name in ("fitness", "sigma_square_sum")
@@ -126,20 +167,36 @@ class FedBPTStrategy(Strategy):
         return [client for client, limited in zip(clients, is_limited, strict=True) if limited]
 
     def evaluated_arrays(self) -> Arrays:
-        return {"mean": self._search.distribution.mean.astype(np.float32)}
+        return {"mean": self._mean(), **self._sent_head()}
+
+    def _mean(self) -> np.ndarray:
+        return self._search.distribution.mean.astype(np.float32)
+
+    def _sent_head(self) -> dict[str, np.ndarray]:
+        return head_arrays(self._head.head) if self._head else {}
 
     def save(self, path: Path, result: Mapping[str, Any]) -> bool:
-        z = self._search.distribution.mean
-        save_prompt(PromptArtifact(z, **told_parts(self.settings), result=dict(result)), path)
+        learned, chosen = None, {}
+        if self._head:
+            head, templates = self._head.head, self.settings["verbalizer"]["templates"]
+            learned = LearnedHead(head, [self._texts.get(token, "") for token in head.words[:, 1].tolist()], templates)
+            chosen = {"shrinkage": self._head.shrinkage}
+        parts = {**told_parts(self.settings), "result": {**result, **chosen}}
+        save_prompt(PromptArtifact(point=self._mean(), learned=learned, **parts), path)
         return True
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        return self._results, {"clients": self._clients}
+        state = {"clients": self._clients}
+        if not self._head:
+            return self._results, state
+        texts = {str(t): self._texts.get(t, "") for t in self._head.words["words"][:, 1].tolist()}
+        return {**self._results, **self._head.state()}, {**state, "texts": texts}
 
     def metrics(self, results: Mapping[str, FitResult], private: bool) -> tuple[Numbers, Mapping[str, Numbers]]:
         by_client = {} if private else {client: float(r.arrays["fitness"][0]) for client, r in results.items()}
         fitness = {"fitness": float(np.mean(list(by_client.values())))} if by_client else {}
-        return {**fitness, "sigma": self._search.distribution.sigma}, {"fitness": by_client}
+        words = {"words": len(self._head.head.words)} if self._head else {}
+        return {**fitness, **words, "sigma": self._search.distribution.sigma}, {"fitness": by_client}
 
 
 def _names(round_number: int) -> list[str]:

@@ -15,9 +15,7 @@ from safetensors.numpy import save
 
 from flaretune.errors import UserError, shown
 from flaretune.files import atomic_folder
-from flaretune.methods.artifact_parts import PARTS, check_model, checksum
-from flaretune.tasks.saved import read_task
-from flaretune.tasks.spec import TaskSpec
+from flaretune.methods.artifact_parts import PARTS, SavedParts, check_model, checksum
 
 FORMAT = "flaretune-lpfl-adapter-1"
 DESCRIPTION = "flaretune.json"
@@ -27,7 +25,7 @@ _MODEL_NAME = "base_model_name_or_path"  # in PEFT's file
 
 
 @dataclass(frozen=True, eq=False)
-class AdapterArtifact:
+class AdapterArtifact(SavedParts):
     """What was trained, and all that is needed to use it.
 
     Attributes:
@@ -35,27 +33,12 @@ class AdapterArtifact:
             trained, the model's parameters by its own names.
         adapter_config: contents of PEFT's adapter_config.json, but for the model's name; None where every parameter
             was trained.
-        task: the task, as `tasks.spec.task_table` gives it, with its name and without its data source.
-        options: the clients' options that they agreed on.
-        model: name, kind and hidden size of the model it was trained on.
-        result: round, development and test accuracy, and what else is worth keeping; plain JSON values.
     """
+
+    kept_in = "adapter folder"
 
     arrays: dict[str, np.ndarray]
     adapter_config: dict[str, Any] | None
-    task: dict[str, Any]
-    options: dict[str, Any]
-    model: dict[str, Any]
-    result: dict[str, Any]
-
-    @property
-    def spec(self) -> TaskSpec:
-        """The task, with a source that stands for none.
-
-        Raises:
-            UserError: its parts do not fit together.
-        """
-        return read_task(self.task, "adapter folder")
 
 
 def save_adapter(artifact: AdapterArtifact, folder: Path) -> None:

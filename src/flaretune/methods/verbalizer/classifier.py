@@ -11,7 +11,7 @@ import numpy as np
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.methods.artifact_parts import check_opened
-from flaretune.methods.verbalizer.artifact import VerbalizerArtifact
+from flaretune.methods.verbalizer.artifact import LearnedHead, VerbalizerArtifact
 from flaretune.methods.verbalizer.head import Head, label_word_head
 from flaretune.methods.verbalizer.open import OpenedWords, open_words
 from flaretune.models.progress import Progress, in_silence
@@ -61,12 +61,21 @@ def open_saved(
     """
     words = open_words(artifact.spec, model_name, dtype, device)
     check_opened(model_name, words.kind, words.hidden_size, artifact.model, "verbalizer")
-    if list(words.templates) != list(artifact.templates):
+    check_head(artifact.learned, words, path)
+    return VerbalizerClassifier(words, artifact.learned.head)
+
+
+def check_head(learned: LearnedHead, words: OpenedWords, path: Path) -> None:
+    """Whether a model that was opened for the task can be asked for a head's words.
+
+    Raises:
+        UserError: it cannot; says why.
+    """
+    if list(words.templates) != list(learned.templates):
         raise UserError(f"{path}: its templates are not its task's; use the version of flaretune that wrote it")
-    n_words = words.pretrained.model.get_output_embeddings().weight.shape[0]
-    if len(artifact.head.words) and artifact.head.words[:, 1].max() >= n_words:
+    n_words, head = words.pretrained.model.get_output_embeddings().weight.shape[0], learned.head
+    if len(head.words) and head.words[:, 1].max() >= n_words:
         raise UserError(
-            f"--model_name {model_name}: it has {n_words} words, and {path} needs more; give the model that it was "
-            "found with"
+            f"--model_name {words.pretrained.name}: it has {n_words} words, and {path} needs more; give the model that "
+            "it was found with"
         )
-    return VerbalizerClassifier(words, artifact.head)

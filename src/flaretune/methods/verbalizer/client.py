@@ -94,23 +94,16 @@ class VerbalizerClient(Client):
     def initialize(self) -> InitializeResult:
         started = time.monotonic()
         evaluation = self._evaluation(self._start)
-        v = self._vocabulary
-        settings = settings_of(
-            self._config,
-            self._spec,
-            self._facts.kind,
-            self._facts.hidden_size,
-            initial={"neutral": list(v.neutral.shape)},
-            verbalizer={"templates": self._templates, "label_ids": v.label_ids},
-            candidates=[[int(token), text] for token, text in zip(v.candidates, v.texts, strict=True)],
-        )
+        facts, v = self._facts, self._vocabulary
         return InitializeResult(
-            settings=settings,
+            settings=settings_of(
+                self._config, self._spec, facts.kind, facts.hidden_size, **v.settings(self._templates)
+            ),
             n_train=len(self._train.labels),
             zero_shot=evaluation.test if v.label_ids else None,
             evaluation=evaluation,
             counters=Counters(len(self._templates), self._model.example_forwards, time.monotonic() - started),
-            dtype=self._facts.dtype,
+            dtype=facts.dtype,
             arrays={"neutral": v.neutral},
         )
 
@@ -175,7 +168,7 @@ def open_client(config: VerbalizerConfig, context: ClientContext) -> VerbalizerC
         spec,
         ModelFacts(words.kind, words.hidden_size, words.dtype),
         words.templates,
-        words.vocabulary(config.n_candidates),
+        words.vocabulary(),
         words.log_probs,
         data.train,
         data.validation,

@@ -9,6 +9,15 @@ from flaretune.config.client import ClientConfig
 from flaretune.config.groups import MODEL, SERVER
 from flaretune.config.options import option
 from flaretune.config.server import ServerConfig
+from flaretune.methods.verbalizer.settings import N_CANDIDATES
+
+N_WORDS = option(
+    64,
+    "words whose log-probabilities a learned verbalizer tells the classes by, for each of the task's templates",
+    group=MODEL,
+    at_least=1,
+    at_most=N_CANDIDATES,
+)
 
 
 class VerbalizerConfig(ClientConfig):
@@ -16,27 +25,10 @@ class VerbalizerConfig(ClientConfig):
 
     method: ClassVar[str] = "Verbalizer"
 
-    n_words: int = option(
-        64,
-        "words whose log-probabilities the classes are told by, for each of the task's templates",
-        group=MODEL,
-        main=True,
-        at_least=1,
-    )
-    n_candidates: int = option(
-        2000,
-        "words that these are chosen from: the most probable ones, and the task's label words",
-        group=MODEL,
-        at_least=2,
-    )
+    n_words: int = N_WORDS
 
     def clashes(self) -> Iterator[str]:
         yield from super().clashes()
-        if self.n_words > self.n_candidates:
-            yield (
-                f"--n_words {self.n_words} --n_candidates {self.n_candidates}: words are chosen from the candidates; "
-                "give at least as many of these"
-            )
         if self.calibrate != "none":
             yield (
                 f"--calibrate {self.calibrate}: a learned verbalizer has its own weights and bias, so that there is no "

@@ -55,6 +55,20 @@ def head_of(arrays: Mapping[str, np.ndarray]) -> Head:
     return Head(words.astype(np.int64), weights.astype(np.float64), bias.astype(np.float64), float(temperature))
 
 
+def head_arrays(head: Head) -> dict[str, np.ndarray]:
+    """Its arrays under names that leave room for others beside them."""
+    return {f"head.{name}": values for name, values in head.arrays().items()}
+
+
+def sent_head(arrays: Mapping[str, np.ndarray]) -> Head:
+    """The head among the arrays of a message, as `head_arrays` gave it.
+
+    Raises:
+        ValueError: see `head_of`.
+    """
+    return head_of({name[5:]: values for name, values in arrays.items() if name.startswith("head.")})
+
+
 def label_word_head(label_ids: Sequence[Sequence[int]], n_classes: int) -> Head:
     """The model and the first template alone: a class's score is the mean log-probability of its label words.
 

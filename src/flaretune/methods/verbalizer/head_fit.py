@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from flaretune.aggregation.base import AggregationRule
 from flaretune.aggregation.limits import FACTOR
 from flaretune.methods.base import Arrays, FitResult, Numbers
 from flaretune.methods.message import MOST, read_arrays
-from flaretune.methods.verbalizer.head import LOSSES, SUMS, WORDS, Head, head_of
+from flaretune.methods.verbalizer.head import LOSSES, SUMS, WORDS, Head, head_arrays, sent_head
 from flaretune.methods.verbalizer.private import LONGEST
 from flaretune.methods.verbalizer.ridge import (
     LEAST_VARIANCE,
@@ -52,6 +51,7 @@ class HeadSettings:
         most: texts that a client can have, of a kind.
         leave_one_out: whether there are no validation texts to choose shrinkage by.
         noise: standard deviation of that in each client's sums; 0 for none.
+        prompt: whether the words of the first template are asked for behind a searched prompt too, as template T.
     """
 
     candidates: np.ndarray
@@ -62,6 +62,7 @@ class HeadSettings:
     most: int
     leave_one_out: bool
     noise: float = 0.0
+    prompt: bool = False
 
 
 class HeadFit:
@@ -142,7 +143,7 @@ class HeadFit:
         """Arrays that `restore` goes on from."""
         arrays = dict(self.words)
         if self.head is not None:
-            arrays |= {f"head.{name}": values for name, values in self.head.arrays().items()}
+            arrays |= head_arrays(self.head)
             arrays["shrinkage"] = np.array([self.shrinkage])
         return arrays
 
@@ -150,7 +151,7 @@ class HeadFit:
         """Go on from the arrays that `state` gave, among others."""
         self.words = {name: arrays[name] for name in ("words", "center", "scale") if name in arrays}
         if "head.words" in arrays:
-            self.head = head_of({name[5:]: values for name, values in arrays.items() if name.startswith("head.")})
+            self.head = sent_head(arrays)
             self.shrinkage = float(arrays["shrinkage"][0])
 
     # ---- limits ----
@@ -188,6 +189,11 @@ class HeadFit:
             variance = statistics.squares[chosen] / n - np.square(center)
         words = np.stack([chosen // n_candidates, s.candidates[chosen % n_candidates]], axis=-1)
         self.words = {"words": words, "center": center, "scale": np.sqrt(np.maximum(variance, LEAST_VARIANCE))}
+        if s.prompt:  # of the same words behind the first template: only how strongly they are shrunk depends on these
+            first = words[:, 0] == 0
+            more = {name: values[first].copy() for name, values in self.words.items()}
+            more["words"][:, 0] = self.n_templates
+            self.words = {name: np.concatenate([values, more[name]]) for name, values in self.words.items()}
 
     def _solve(self, sums: GramSums, noise: float) -> None:
         """The heads of the grid; `noise` is the standard deviation of that in `sums`."""
@@ -208,15 +214,3 @@ class HeadFit:
             bias = self._ridge.biases[shrinkage] - self.words["center"] @ weights
         self.shrinkage = float(self._ridge.shrinkages[shrinkage])
         self.head = Head(self.words["words"], weights, bias, tau)
-
-
-def candidates_of(named: Sequence[Sequence[Any]], neutral: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """What a client's model says of candidates behind neutral texts, float32 (T, V); its mean for words it has not.
-
-    Args:
-        named: the client's candidates, pairs of a token id and its text.
-        neutral: of each of them, float32 (T, number of them).
-        wanted: token ids, int64 (V,).
-    """
-    place, mean = {token: i for i, (token, _) in enumerate(named)}, neutral.mean(axis=1)
-    return np.stack([neutral[:, place[t]] if t in place else mean for t in wanted.tolist()], axis=1)

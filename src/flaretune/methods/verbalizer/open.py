@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flaretune.data.tokens import text_ids
-from flaretune.methods.verbalizer.settings import Vocabulary
+from flaretune.methods.verbalizer.settings import N_CANDIDATES, Vocabulary
 from flaretune.models.black_box import default_batch_size
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.verbalizer import label_word_ids, word_classes
@@ -54,7 +54,7 @@ class OpenedWords:
         classes = np.arange(len(ids)) if classes is None else classes
         return [ids[classes == class_id].tolist() for class_id in range(self.spec.n_classes)]
 
-    def vocabulary(self, n_candidates: int) -> Vocabulary:
+    def vocabulary(self) -> Vocabulary:
         """Label words and candidates: at least the label words, at most all words that stand for text."""
         tokenizer, label_ids = self.pretrained.tokenizer, self.label_ids()
         neutral_texts = [dict.fromkeys(self.spec.text_columns, text) for text in NEUTRAL]
@@ -62,7 +62,7 @@ class OpenedWords:
         every = np.union1d(text_ids(tokenizer), labels)
         said = self.log_probs(neutral_texts, every).astype(np.float64).mean(axis=0)  # (T, V)
         order = every[np.lexsort((every, -said.mean(axis=0)))]
-        candidates = np.concatenate([labels, order[~np.isin(order, labels)]])[: max(n_candidates, len(labels))]
+        candidates = np.concatenate([labels, order[~np.isin(order, labels)]])[: max(N_CANDIDATES, len(labels))]
         neutral = said[:, np.searchsorted(every, candidates)].astype(np.float32)
         return Vocabulary(label_ids, candidates, [tokenizer.decode([token]) for token in candidates], neutral)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+N_CANDIDATES = 2000  # words that a head's are chosen from, those of the classes among them
 LONGEST_TEXT = 200  # of a word, in characters
 LARGEST_ID = 2**24  # ids below are whole numbers in float32 too
 
@@ -27,6 +28,14 @@ class Vocabulary:
     candidates: np.ndarray
     texts: list[str]
     neutral: np.ndarray
+
+    def settings(self, templates: Sequence[str]) -> dict[str, Any]:
+        """What a client tells of itself, as `check_settings` reads it."""
+        return {
+            "initial": {"neutral": list(self.neutral.shape)},
+            "verbalizer": {"templates": list(templates), "label_ids": self.label_ids},
+            "candidates": [[int(token), text] for token, text in zip(self.candidates, self.texts, strict=True)],
+        }
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -50,8 +59,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     ids = [token for token, _ in candidates]
     if not ids or len(set(ids)) < len(ids) or set(tokens) - set(ids):
         raise ValueError("its candidates are none, twice the same, or without its label words")
-    if len(ids) > max(settings["options"]["n_candidates"], len(tokens)):
-        raise ValueError(f"it names {len(ids)} candidates, more than --n_candidates")
+    if len(ids) > max(N_CANDIDATES, len(tokens)):
+        raise ValueError(f"it names {len(ids)} candidates, more than {N_CANDIDATES}")
     if settings["initial"] != {"neutral": [len(templates), len(ids)]}:
         raise ValueError("what it starts from is not of its templates and candidates")
 

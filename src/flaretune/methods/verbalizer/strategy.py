@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from flaretune.config.options import build
 from flaretune.methods.artifact_parts import told_parts
 from flaretune.methods.base import Arrays, FitResult, InitializeResult, Numbers, Resumed, Strategy
 from flaretune.methods.message import read_natural
-from flaretune.methods.verbalizer.artifact import VerbalizerArtifact, save_verbalizer
+from flaretune.methods.verbalizer.artifact import LearnedHead, VerbalizerArtifact, save_verbalizer
 from flaretune.methods.verbalizer.config import VerbalizerConfig
-from flaretune.methods.verbalizer.head import HEAD_STEPS, label_word_head
-from flaretune.methods.verbalizer.head_fit import HeadFit, HeadSettings, candidates_of
+from flaretune.methods.verbalizer.head import HEAD_STEPS
+from flaretune.methods.verbalizer.head_start import start_head, start_head_fit
 from flaretune.methods.verbalizer.private import deviation
 
 PASSES = len(HEAD_STEPS)  # over a client's texts at the most: a process that was started anew makes its own
@@ -29,23 +26,10 @@ class VerbalizerStrategy(Strategy):
         first = next(iter(results.values()))
         self.settings = first.settings
         o = self._options = build(VerbalizerConfig, self.settings["options"])
-        told, n_classes = self.settings["verbalizer"], len(self.settings["task"]["label_values"])
-        self._n_templates, self._most = len(told["templates"]), o.k_shot * n_classes
-        self._labels = label_word_head(told["label_ids"], n_classes)
-        candidates, self._texts = most_named([r.settings["candidates"] for r in results.values()])
-        self._fit = HeadFit(
-            HeadSettings(
-                candidates,
-                candidates_of(first.settings["candidates"], first.arrays["neutral"], candidates),
-                frozenset(self._labels.words[:, 1].tolist()),
-                o.n_words,
-                n_classes,
-                self._most,
-                leave_one_out=not any(result.evaluation.n_validation for result in results.values()),
-                noise=deviation(o.dp_noise, o.dp_clip, self._most),
-            ),
-            self.rule,
-        )
+        self._n_templates = len(self.settings["verbalizer"]["templates"])
+        self._most = o.k_shot * len(self.settings["task"]["label_values"])
+        noise = deviation(o.dp_noise, o.dp_clip, self._most)
+        self._fit, self._texts = start_head_fit(results, self.rule, o.n_words, noise)
         if resumed:
             self._texts |= {int(token): text for token, text in resumed.state["texts"].items()}
             self._fit.restore(resumed.arrays)
@@ -76,14 +60,15 @@ class VerbalizerStrategy(Strategy):
         return {} if self._fit.head is None else self._fit.head.arrays()
 
     def save(self, path: Path, result: Mapping[str, Any]) -> bool:
-        head = self._fit.head or self._labels
+        head = self._fit.head or start_head(self.settings)
         if not len(head.words):
             return False  # no label words, and nothing learned yet
         texts = [self._texts.get(token, "") for token in head.words[:, 1].tolist()]
         templates = self.settings["verbalizer"]["templates"]
         chosen = {} if self._fit.shrinkage is None else {"shrinkage": self._fit.shrinkage}
-        artifact = VerbalizerArtifact(head, texts, templates, **told_parts(self.settings), result={**result, **chosen})
-        save_verbalizer(artifact, path)
+        learned = LearnedHead(head, texts, templates)
+        parts = {**told_parts(self.settings), "result": {**result, **chosen}}
+        save_verbalizer(VerbalizerArtifact(learned=learned, **parts), path)
         return True
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
@@ -93,22 +78,3 @@ class VerbalizerStrategy(Strategy):
     def metrics(self, results: Mapping[str, FitResult], private: bool) -> tuple[Numbers, Mapping[str, Numbers]]:
         head = self._fit.head
         return {} if head is None else {"words": len(head.words), "temperature": head.temperature}, {}
-
-
-def most_named(named: Sequence[Sequence[Sequence[Any]]]) -> tuple[np.ndarray, dict[int, str]]:
-    """As many candidates as the first client names, those that most clients name; and the texts of all.
-
-    Args:
-        named: of each client, pairs of a token id and its text.
-
-    Returns:
-        Token ids, int64, in the order of how many clients name them and then of the first naming; texts by id.
-    """
-    texts: dict[int, str] = {}
-    times: Counter[int] = Counter()
-    for pairs in named:
-        for token, text in pairs:
-            texts.setdefault(token, text)
-            times[token] += 1
-    order = sorted(texts, key=lambda token: -times[token])  # stable
-    return np.array(order[: len(named[0])], dtype=np.int64), texts
