@@ -81,6 +81,7 @@ class RunFolder:
             metric_title=find_metric(self.settings["task"]["metric"]).title,
             model=self.settings["model"],
             clients=self._clients,
+            **self._method.start_entries(self.settings.get("options", {}), self._rounds[0].accuracy),
             **self.privacy(),
             **more,
         )

@@ -361,6 +361,10 @@ class Method(ABC):
         """What the progress line of a round says of `Strategy.metrics`."""
         return []
 
+    def start_entries(self, options: Mapping[str, Any], accuracy: float | None) -> dict[str, Any]:
+        """What summary.json says of where the job starts, given the clients' options and the test metric of round 0."""
+        return {}
+
     def report_rows(self, summary: Mapping[str, Any]) -> dict[str, str]:
         """What the report at the end of a job says of the method: heading and text."""
         return {}

@@ -66,7 +66,10 @@ def test_every_round_searches_and_then_makes_a_head(job, model):
     search, head = [(codec.FIT, ""), (codec.FIT, "sums"), (codec.FIT, "losses")], [(codec.FIT, "words")]
     said = [(task, message.fields.get("step", "")) for task, _, message in told.tasks]
     assert said == [(codec.INITIALIZE, ""), *head, *search[1:], *search * ROUNDS, (codec.EVALUATE, "")]
-    rounds = read_summary(folder)["rounds"]
+    summary = read_summary(folder)
+    rounds = summary["rounds"]
+    assert summary["verbalizer_accuracy"] == rounds[0]["accuracy"]
+    assert summary["example_forwards"] == sum(r["example_forwards"] for r in rounds)
     # 18 labelled texts for training and 18 for validation in all, behind one template and the prompt; 3 clients with
     # 3 texts that say nothing
     assert rounds[0]["example_forwards"] == 2 * (18 + 18) + 9

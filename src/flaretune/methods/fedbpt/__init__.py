@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from flaretune.methods.classifier import Classifier
     from flaretune.methods.fedbpt.artifact import PromptArtifact
 
+ASK_ONCE = "verbalizer_accuracy"  # in summary.json
+
 
 class FedBPT(Method):
     """FedBPT, as everything else sees it."""
@@ -53,6 +55,9 @@ class FedBPT(Method):
 
             check_settings(settings)
 
+    def start_entries(self, options: Mapping[str, Any], accuracy: float | None) -> dict[str, Any]:
+        return {ASK_ONCE: accuracy} if options.get("verbalizer") == "learned" else {}
+
     def round_texts(self, metrics: Numbers, private: bool) -> list[str]:
         fitness = metrics.get("fitness")
         return [
@@ -62,4 +67,7 @@ class FedBPT(Method):
 
     def report_rows(self, summary: Mapping[str, Any]) -> dict[str, str]:
         forwards = "" if "privacy" in summary else f", {summary['example_forwards']:,} example-forwards"
-        return {"queries": f"{summary['queries']:,} candidates{forwards}"}
+        rows = {"queries": f"{summary['queries']:,} candidates{forwards}"}
+        if summary.get(ASK_ONCE) is not None:
+            rows = {"before the search": f"{summary[ASK_ONCE]:.3f} (round 0: each text asked about once)", **rows}
+        return rows
