@@ -2,6 +2,7 @@
 
     python benchmarks/poison.py --method fedbpt --output benchmarks/poison.json
     python benchmarks/poison.py --method lpfl --output benchmarks/poison.json
+    python benchmarks/poison.py --method verbalizer --output benchmarks/poison.json
 
 Runs whole jobs in one process, without NVFlare, every client with a model of its own: every combination of aggregation,
 number of poisoning clients and seed. Options of the method's clients (--k_shot, --model_name, …) change the demo's.
@@ -10,8 +11,10 @@ Finished runs are kept in the JSON file, so that the command goes on where it wa
 Poisoning clients, the last ones, work as the others do and then lie. FedBPT: the best fitness that a loss can have, a
 sum of squared step sizes --strength times as large, and a mean --strength times as far away: in one random direction,
 the same in all rounds and for all of them (--attack away), or opposite to where they went (reverse). LP-FL: --strength
-times as many texts, and the update likewise turned or reversed. With --strength 1.9 they stay below what `clipped`
-takes for a lie. About the validation texts, by which the round is chosen, they say the truth.
+times as many texts, and the update likewise turned or reversed. Learned verbalizer: features --strength times as long,
+of texts whose classes are exchanged; its clients share one model, which is asked once for all runs. With --strength
+1.9 they stay below what `clipped` takes for a lie. About the validation texts, by which the round is chosen, they say
+the truth.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from asked_once import AskedOnce
 from compare_plan import of_today
 from measurements.machine import circumstances
 
@@ -53,11 +57,17 @@ from flaretune.methods.base import Method
 from flaretune.methods.fedbpt.objective import FITNESS_RANGE
 from flaretune.methods.message import Message
 from flaretune.methods.registry import METHODS
+from flaretune.methods.verbalizer.head import SUMS
 from flaretune.seeding import derive_seed
 
 # In place of the demo's, which has fewer clients: as many texts of each.
-TEXTS_OF_A_CLIENT = {"fedbpt": {"k_shot": 16}, "lpfl": {"k_shot": 2, "unlabelled": 64}}
-ATTACKS = {"fedbpt": "away", "lpfl": "reverse"}
+TEXTS_OF_A_CLIENT = {
+    "fedbpt": {"k_shot": 16},
+    "lpfl": {"k_shot": 2, "unlabelled": 64},
+    "verbalizer": {"k_shot": 16},
+}
+ATTACKS = {"fedbpt": "away", "lpfl": "reverse", "verbalizer": "reverse"}
+BASES = {"fedbpt": "words"}  # presets that options start from; else the demo's
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,12 +101,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_all(method: Method, asked: Mapping[str, Any]) -> int:
     """Make the runs that are not in the file yet, one by one, and print the table."""
-    preset = read_preset(method, {"fedbpt": "words"}.get(method.name, "demo"))
+    preset = read_preset(method, BASES.get(method.name, "demo"))
     per_client = {name: number * asked["sites"] for name, number in TEXTS_OF_A_CLIENT[method.name].items()}
     options = {**preset, **per_client, "calibrate": "none", "eval_clients": "first", "dtype": "bfloat16", **asked}
-    rounds, attack = asked["rounds"] or preset["num_rounds"], asked["attack"] or ATTACKS[method.name]
+    rounds, attack = asked["rounds"] or preset.get("num_rounds", 1), asked["attack"] or ATTACKS[method.name]
     file = asked["output"]
     check_output(file)
+    if method.name == "verbalizer":
+        method = AskedOnce()
     kept = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {"runs": []}
     for seed in asked["seeds"]:
         config = build(method.client_config, {**options, "seed": seed})
@@ -187,7 +199,16 @@ def lpfl_lie(liar: Liar, config: ClientConfig, task: Message, reply: Message) ->
     return replace(reply, arrays={**reply.arrays, **moved}, fields={**reply.fields, "numbers": told})
 
 
-LIES: dict[str, Lie] = {"fedbpt": fedbpt_lie, "lpfl": lpfl_lie}
+def verbalizer_lie(liar: Liar, config: ClientConfig, task: Message, reply: Message) -> Message:
+    """In the step of the sums; `--attack` makes no difference, since classes have one way to be exchanged."""
+    if task.fields["step"] != SUMS:
+        return reply
+    cross = liar.numbers(reply.arrays["cross"][:, ::-1])
+    counts, gram = reply.arrays["counts"][::-1].copy(), liar.numbers(liar.numbers(reply.arrays["gram"]))
+    return replace(reply, arrays={**reply.arrays, "counts": counts, "cross": cross, "gram": gram})
+
+
+LIES: dict[str, Lie] = {"fedbpt": fedbpt_lie, "lpfl": lpfl_lie, "verbalizer": verbalizer_lie}
 
 
 def one_run(method: Method, config: ClientConfig, n_clients: int, server: ServerConfig, liar: Liar) -> dict[str, Any]:

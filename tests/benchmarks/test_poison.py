@@ -48,13 +48,14 @@ def test_help_has_the_options_of_the_method_s_clients(capsys, asked, own):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fedbpt", "lpfl"])
-def test_both_methods_and_going_on(tmp_path, capsys, method):
+@pytest.mark.parametrize("method", ["fedbpt", "lpfl", "verbalizer"])
+def test_all_methods_and_going_on(tmp_path, capsys, method):
     model, data = str(save_tiny_model("roberta", tmp_path / "model")), str(write_reviews(tmp_path / "data", 90, 20))
     file = tmp_path / "poison.json"
     own = {
         "fedbpt": ["--n_prompt_tokens", "3", "--intrinsic_dim", "6", "--local_iter", "2", "--cat_or_add", "add"],
         "lpfl": ["--unlabelled", "10", "--lora_rank", "2", "--local_steps", "2"],
+        "verbalizer": ["--n_words", "8"],
     }
     command = ["--method", method, "--sites", "5", "--attackers", "0", "1", "--rounds", "1", "--json", str(file)]
     command += ["--task_name", "sst2", "--model_name", model, "--dataset", data, "--k_shot", "10", "--dtype", "float32"]
