@@ -204,7 +204,7 @@ def sound(found):
         elif isinstance(part, tuple | list):
             parts += part
         elif isinstance(part, InitializeResult):  # its settings: see `test_settings_of_a_client`
-            parts += [part.n_train, part.zero_shot, part.evaluation, part.counters, part.mass, part.arrays]
+            parts += [part.n_train, part.zero_shot, part.evaluation, part.counters, part.log_probs, part.arrays]
         elif hasattr(part, "__dataclass_fields__"):
             parts += [getattr(part, name) for name in part.__dataclass_fields__]
         else:
