@@ -25,6 +25,7 @@ WHAT = {
     "round": "where the seconds of a simulated round go",
     "wire": "bytes of a client's messages, by covariance form",
     "memory": "memory and time of many clients, with a model in each and with one for all",
+    "calibration": "accuracy without training by the mean that makes the prior of --calibrate batch",
     "load": "what server and NVFlare take for many clients that do little",
 }
 
@@ -78,6 +79,13 @@ def add_measurements(commands: Any) -> None:
     command.add_argument(
         "--clients", type=int, nargs="+", default=[1, 4, 10], metavar="N", help="numbers of clients (default: 1 4 10)"
     )
+    command = add("calibration", _calibration)
+    command.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK[=DATASET]",
+        help="names or files of tasks, each with another source of its texts if need be (default: the fetched reviews)",
+    )
     command = add("load", _load)
     command.add_argument(
         "--clients",
@@ -126,6 +134,12 @@ def _memory(args: argparse.Namespace) -> None:
     from measurements.memory import memory, memory_table
 
     _tell(args, memory(args.clients), memory_table)
+
+
+def _calibration(args: argparse.Namespace) -> None:
+    from measurements.calibration import TASKS, calibration, calibration_table
+
+    _tell(args, calibration(args.tasks or TASKS), calibration_table)
 
 
 def _load(args: argparse.Namespace) -> None:

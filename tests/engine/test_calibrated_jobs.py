@@ -71,7 +71,8 @@ def test_the_prior_is_that_of_all_clients_texts_with_the_initial_prompt(job):
     first, *later = priors(told)
     assert first is None  # nobody knows it yet
     found = [p for c in CLIENTS for p, _ in initial_probabilities(config, c, "train", "validation")]
-    expected = np.concatenate(found).mean(axis=0)
+    geometric = np.prod(np.concatenate(found) ** (1 / sum(len(p) for p in found)), axis=0)
+    expected = geometric / geometric.sum()
     assert len(later) == 3
     for prior in later:
         np.testing.assert_allclose(prior, expected, rtol=1e-5)

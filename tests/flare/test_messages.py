@@ -10,6 +10,7 @@ from flaretune.engine.worker import Worker
 from flaretune.methods.base import EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt.distribution import Distribution, pack, unpack
 from flaretune.methods.message import Message
+from flaretune.tasks.calibration import LogProbSums
 from tests.engine.made_up_results import (
     CLIENTS,
     COMMON,
@@ -58,13 +59,24 @@ def test_initialize_both_ways(method):
     task = through_nvflare(codec.initialize_message(COMMON, 7))
     assert (codec.read_clients(task), codec.read_num_rounds(task), codec.read_run(task)) == (CLIENTS, 7, ("", 0))
     assert codec.read_prior(task) is None
-    sent = replace(an_initialize_result(method, seed=7), dtype="bfloat16", mass=np.array([12.25, 19.75]))
+    log_probs = LogProbSums(np.array([-12.25, -19.75]), 16)
+    sent = replace(an_initialize_result(method, seed=7), dtype="bfloat16", log_probs=log_probs)
     got = initialized(sent, method)
     assert (got.settings, got.n_train, got.counters, got.dtype) == (sent.settings, 8, COUNTERS, "bfloat16")
     assert got.zero_shot.tolist() == [51, 100]
-    assert got.mass.tolist() == [12.25, 19.75]
+    assert (got.log_probs.sums.tolist(), got.log_probs.n_texts) == ([-12.25, -19.75], 16)
     assert_evaluation(got.evaluation)
     assert_same(got.arrays, sent.arrays)
+
+
+@pytest.mark.parametrize(
+    ("sums", "n_texts"),
+    [([-12.25, 0.5], 16), ([-12.25, -400.0], 16), ([-1.0, -1.0], 16), ([-12.25, -19.75], 0), ([np.nan, -9.0], 16)],
+)
+def test_log_probabilities_that_no_texts_have_are_refused(sums, n_texts):
+    sent = replace(an_initialize_result(), log_probs=LogProbSums(np.array(sums), n_texts))
+    with pytest.raises(ValueError, match="log_prob_sums"):
+        initialized(sent, FEDBPT)
 
 
 def test_a_run_and_a_prior_arrive():
@@ -77,7 +89,7 @@ def test_a_run_and_a_prior_arrive():
 def test_a_client_without_test_data_says_nothing_of_it():
     sent = replace(an_initialize_result(), zero_shot=None, evaluation=replace(EVALUATION, test=None))
     got = initialized(sent, FEDBPT)
-    assert (got.zero_shot, got.dtype, got.mass) == (None, None, None)
+    assert (got.zero_shot, got.dtype, got.log_probs) == (None, None, None)
     assert_evaluation(got.evaluation, test=None)
 
 

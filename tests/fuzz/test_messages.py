@@ -1,6 +1,7 @@
 """What a client may tell the server, and a server its clients: every reader of messages, with what does not belong."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from flaretune.methods.base import EvaluateResult, FitRequest, FitResult, Initia
 from flaretune.methods.fedbpt.distribution import Distribution, pack, unpack
 from flaretune.methods.message import Message
 from flaretune.model_server.protocol import Query, named, query_message, read_logits, read_query
+from flaretune.tasks.calibration import LogProbSums
 from flaretune.tasks.metrics.registry import METRICS
 from tests.engine.made_up_results import (
     COUNTERS,
@@ -58,7 +60,7 @@ READERS = {
     "run": (INITIALIZE, lambda _: codec.read_run),
     "rounds": (INITIALIZE, lambda _: codec.read_num_rounds),
     "initialize reply": (
-        codec.initialize_reply(an_initialize_result()),
+        codec.initialize_reply(replace(an_initialize_result(), log_probs=LogProbSums(np.array([-6.0, -9.0]), 8))),
         lambda _: lambda received: codec.read_initialize_reply(received, FEDBPT),
     ),
     "LP-FL initialize reply": (
@@ -204,7 +206,7 @@ def sound(found):
         elif isinstance(part, tuple | list):
             parts += part
         elif isinstance(part, InitializeResult):  # its settings: see `test_settings_of_a_client`
-            parts += [part.n_train, part.zero_shot, part.evaluation, part.counters, part.mass, part.arrays]
+            parts += [part.n_train, part.zero_shot, part.evaluation, part.counters, part.log_probs, part.arrays]
         elif hasattr(part, "__dataclass_fields__"):
             parts += [getattr(part, name) for name in part.__dataclass_fields__]
         else:

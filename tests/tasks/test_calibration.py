@@ -8,11 +8,47 @@ from flaretune.methods.artifact_parts import saved_prior
 from flaretune.tasks import calibration
 
 
-def test_the_prior_is_the_mean_probability_over_the_texts_of_all_clients():
+def test_the_prior_is_the_geometric_mean_of_the_probabilities_over_the_texts_of_all_clients():
     thirds, quarters = np.log([[2.0, 1.0]]), np.log([[3.0, 1.0], [1.0, 3.0]])
-    masses = [calibration.mass(thirds), calibration.mass(quarters + 1000.0)]
-    np.testing.assert_allclose(masses, [[2 / 3, 1 / 3], [1.0, 1.0]])
-    np.testing.assert_allclose(calibration.prior(masses), [(2 / 3 + 1) / 3, (1 / 3 + 1) / 3])
+    clients = [calibration.log_prob_sums(thirds), calibration.log_prob_sums(quarters + 1000.0)]
+    assert [client.n_texts for client in clients] == [1, 2]
+    np.testing.assert_allclose(np.exp(clients[0].sums), [2 / 3, 1 / 3])
+    np.testing.assert_allclose(np.exp(clients[1].sums), [3 / 16, 3 / 16])
+    odds = (2 * 3 * (1 / 3)) ** (1 / 3)  # of the first class in the three texts
+    np.testing.assert_allclose(calibration.prior(clients, [1, 1]), [odds / (1 + odds), 1 / (1 + odds)])
+    odds = (2**4 * 3 * (1 / 3)) ** (1 / 6)  # the first client's text counts as four
+    np.testing.assert_allclose(calibration.prior(clients, [4, 1]), [odds / (1 + odds), 1 / (1 + odds)])
+
+
+def test_with_two_classes_the_mean_of_the_log_odds_is_subtracted():
+    logits = np.random.default_rng(5).normal([3.0, 0.0], 2.0, (50, 2))
+    offset = calibration.offset(calibration.prior([calibration.log_prob_sums(logits)], [1]))
+    log_odds = logits[:, 0] - logits[:, 1]
+    np.testing.assert_allclose(offset[0] - offset[1], -log_odds.mean())
+
+
+def test_no_text_outweighs_all_others():
+    told = calibration.log_prob_sums(np.array([[0.0, -1000.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(told.sums, np.log([0.5, 0.5 * 1e-6]))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 10.0, 1000.0])
+def test_what_texts_can_have_is_plausible(scale):
+    logits = np.random.default_rng(7).standard_normal((1000, 4)) * scale
+    assert calibration.log_prob_sums(logits).is_plausible()
+
+
+@pytest.mark.parametrize(
+    ("sums", "n_texts"),
+    [
+        ([-1.0, -1.0], 0),  # of no text
+        ([-2.0, 0.1], 2),  # a probability above 1
+        ([-1.0, -1.0], 2),  # geometric means of 0.61 and 0.61
+        ([-28.0, -0.1], 2),  # a mean below log 1e-6
+    ],
+)
+def test_what_no_texts_can_have_is_not(sums, n_texts):
+    assert not calibration.LogProbSums(np.array(sums), n_texts).is_plausible()
 
 
 def test_calibrated_probabilities_are_those_divided_by_the_prior():

@@ -73,8 +73,8 @@ class ClientConfig(ModelConfig):
 
     calibrate: Literal["none", "batch"] = option(
         "none",
-        "batch: divide the model's preference for some label words out, their mean probabilities over the clients' "
-        "texts before anything is learned (batch calibration)",
+        "batch: divide the model's preference for some label words out, the geometric mean of their probabilities over "
+        "the clients' texts before anything is learned (batch calibration)",
         group=MODEL,
     )
 

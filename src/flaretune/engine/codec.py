@@ -28,11 +28,11 @@ from flaretune.methods.message import (
     read_counts,
     read_fields,
     read_flag,
-    read_mass,
     read_natural,
     read_number,
     reader,
 )
+from flaretune.tasks.calibration import LogProbSums
 from flaretune.tasks.evaluation import HUGE, Counters, Evaluation
 from flaretune.tasks.metrics.base import Metric
 from flaretune.tasks.metrics.registry import find_metric
@@ -41,7 +41,7 @@ from flaretune.tasks.saved import read_task
 TASKS = INITIALIZE, FIT, EVALUATE = "initialize", "fit", "evaluate"
 MOST_MEMORY_MB = 2**24  # of a process, in MiB: 16 TiB
 _EVALUATION = ("validation", "validation_loss", "test")
-_INITIALIZE = (*_EVALUATION, "zero_shot", "mass")
+_INITIALIZE = (*_EVALUATION, "zero_shot", "log_prob_sums")
 
 
 # ---- what stands in every task ----
@@ -91,7 +91,12 @@ def read_run(received: Message) -> tuple[str, int]:
 def read_prior(received: Message) -> np.ndarray | None:
     """The classes' prior, float64 (C,); None where nothing is calibrated."""
     said = read_fields(received)
-    return read_mass({"mass": said["prior"]}, len(said["prior"])) if "prior" in said else None
+    if "prior" not in said:
+        return None
+    prior = read_array(said, "prior", (len(said["prior"]),)).astype(np.float64)
+    if np.any(prior < 0) or not 0 < prior.sum() <= MOST:
+        raise ValueError("'prior' holds no probabilities of classes")
+    return prior
 
 
 # ---- initialize ----
@@ -111,9 +116,10 @@ def initialize_reply(result: InitializeResult) -> Message:
     arrays = {**result.arrays, **_evaluation_arrays(result.evaluation)}
     if result.zero_shot is not None:
         arrays["zero_shot"] = result.zero_shot
-    if result.mass is not None:
-        arrays["mass"] = result.mass
     said = {"settings": result.settings, "n_train": result.n_train, **_counter_fields(result.counters)}
+    if result.log_probs is not None:
+        arrays["log_prob_sums"] = result.log_probs.sums
+        said["n_texts"] = result.log_probs.n_texts
     return message(arrays, said if result.dtype is None else {**said, "dtype": result.dtype})
 
 
@@ -132,14 +138,25 @@ def read_initialize_reply(received: Message, method: Method) -> InitializeResult
     counts = counts_of(settings)
     zero_shot = counts.read(arrays, "zero_shot") if "zero_shot" in arrays else None
     evaluation = _read_evaluation(arrays, counts)
-    mass = read_mass(arrays, len(settings["task"]["label_values"])) if "mass" in arrays else None
+    log_probs = _read_log_probs(said, arrays, len(settings["task"]["label_values"]))
     n_train = read_natural(said, "n_train")
     check_few_shots(settings, n_train=n_train, validation_loss=evaluation.n_validation)
     dtype = said.get("dtype")
     if dtype not in (None, *NUMBER_FORMATS):
         raise ValueError(f"'dtype' is {shown(dtype)}, expected one of {', '.join(NUMBER_FORMATS)}")
     initial = read_initial(settings, {n: a for n, a in arrays.items() if n not in _INITIALIZE})
-    return InitializeResult(settings, n_train, zero_shot, evaluation, _read_counters(said), mass, dtype, initial)
+    return InitializeResult(settings, n_train, zero_shot, evaluation, _read_counters(said), log_probs, dtype, initial)
+
+
+def _read_log_probs(said: Mapping[str, Any], arrays: Mapping[str, Any], n_classes: int) -> LogProbSums | None:
+    """What the prior is made from; None of a client that does not tell it."""
+    if "log_prob_sums" not in arrays:
+        return None
+    sums = read_array(arrays, "log_prob_sums", (n_classes,)).astype(np.float64)
+    told = LogProbSums(sums, read_natural(said, "n_texts"))
+    if not told.is_plausible():
+        raise ValueError(f"array 'log_prob_sums' holds no log-probabilities of {told.n_texts} texts")
+    return told
 
 
 def read_initial(settings: Mapping[str, Any], arrays: Arrays) -> dict[str, np.ndarray]:

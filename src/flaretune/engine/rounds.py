@@ -166,7 +166,7 @@ class Job:
         if earlier is None:
             self._prior = self._strategy.prior
             if self._strategy.starts_as_initialized:  # what an earlier run has left has its own prior, or none
-                self._prior = self._calibrate([result.mass for result in initialized.values()])
+                self._prior = self._calibrate([result.log_probs for result in initialized.values()])
             work = self._work(0)
             evaluated = self._strategy.starts_as_initialized and self._prior is None and not work.counters
             record = self._record(0, work, add_counters(_counters(initialized), work.counters), self._started)
@@ -180,15 +180,14 @@ class Job:
                 self._tell(record)
             return RoundRecord(**state["record"]), False
 
-    def _calibrate(self, masses: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    def _calibrate(self, clients: Sequence[calibration.LogProbSums | None]) -> np.ndarray | None:
         """The prior that the model has over all texts of the clients, if they have told theirs."""
-        told = [mass for mass in masses if mass is not None]
+        told = [sums for sums in clients if sums is not None]
         if not told:
             return None
-        sizes = np.array([mass.sum() for mass in told])  # numbers of texts
-        factors = self._rule.limit_sizes(sizes, down_to=FACTOR)
-        prior = calibration.prior([mass * by for mass, by in zip(told, factors, strict=True)])
-        log.info("the model's mean probabilities of the classes: %s", ", ".join(f"{p:.3f}" for p in prior))
+        sizes = np.array([sums.n_texts for sums in told], dtype=np.float64)
+        prior = calibration.prior(told, self._rule.limit_sizes(sizes, down_to=FACTOR))
+        log.info("the model's prior over the classes: %s", ", ".join(f"{p:.3f}" for p in prior))
         return prior
 
     def _common(self) -> dict[str, Any]:

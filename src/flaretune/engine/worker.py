@@ -118,7 +118,7 @@ class Worker:
             zero_shot=result.zero_shot if self._test_is_public else None,
             evaluation=private_evaluation(result.evaluation, self._test_is_public),
             counters=private_counters(releases.count),
-            mass=None,
+            log_probs=None,
             dtype=result.dtype,
             arrays=result.arrays,  # drawn from the job's seed
         )

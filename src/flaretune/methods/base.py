@@ -17,6 +17,7 @@ import numpy as np
 from flaretune.aggregation.registry import find_rule
 from flaretune.config.client import ClientConfig
 from flaretune.config.server import ServerConfig
+from flaretune.tasks.calibration import LogProbSums
 from flaretune.tasks.evaluation import Counters, Evaluation
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class InitializeResult:
         zero_shot: test counts of the model and the template alone; None at a client that does not evaluate.
         evaluation: of where the job starts.
         counters: what this cost.
-        mass: summed probabilities of the classes over its texts, float64 (C,), for `tasks.calibration`; None without.
+        log_probs: of the classes over its texts, from which the prior is made; None without `--calibrate`.
         dtype: what its model computes in; None if it does not tell.
         arrays: what the method starts from, of the shapes in ``settings["initial"]``.
     """
@@ -62,7 +63,7 @@ class InitializeResult:
     zero_shot: np.ndarray | None
     evaluation: Evaluation
     counters: Counters
-    mass: np.ndarray | None = None
+    log_probs: LogProbSums | None = None
     dtype: str | None = None
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 

@@ -102,14 +102,6 @@ def read_counts(arrays: Mapping[str, Any], name: str, n_counts: int) -> np.ndarr
     return values.astype(np.int64)
 
 
-def read_mass(arrays: Mapping[str, Any], n_classes: int) -> np.ndarray:
-    """Summed probabilities of the classes, float64, shape (C,)."""
-    values = read_array(arrays, "mass", (n_classes,)).astype(np.float64)
-    if np.any(values < 0) or not 0 < values.sum() <= MOST:
-        raise ValueError("array 'mass' holds no probabilities of classes")
-    return values
-
-
 def read_number(fields: Mapping[str, Any], name: str, at_least: float = -HUGE, at_most: float = HUGE) -> float:
     """A finite number within limits."""
     value = fields.get(name)

@@ -106,7 +106,7 @@ class FedBPTClient(Client):
             zero_shot=zero_shot,
             evaluation=evaluated.evaluation,
             counters=evaluated.counters,
-            mass=self._mass(start) if self._config.calibrate == "batch" else None,
+            log_probs=self._log_probs(start) if self._config.calibrate == "batch" else None,
             dtype=self._facts.dtype,
         )
 
@@ -196,10 +196,11 @@ class FedBPTClient(Client):
         """Scores of the classes behind the prompts of search points, float (λ, d) → (λ, N, C)."""
         return self._black_box.label_logits(points, data.texts) + self._offset
 
-    def _mass(self, point: np.ndarray) -> np.ndarray:
-        """Summed probabilities of the classes over this client's texts but the test data, float64 (C,)."""
+    def _log_probs(self, point: np.ndarray) -> calibration.LogProbSums:
+        """Of the classes over this client's texts but the test data, with a search point's prompt, float (d,)."""
         texts = [data.texts for data in (self._train, self._validation) if len(data.labels)]
-        return sum(calibration.mass(self._black_box.label_logits(point[None], some)[0]) for some in texts)
+        logits = [self._black_box.label_logits(point[None], some)[0] for some in texts]
+        return calibration.log_prob_sums(np.concatenate(logits))
 
     def _evaluation(self, point: np.ndarray) -> Evaluation:
         """Counts of a search point's prompt, float (d,), on validation and test data."""

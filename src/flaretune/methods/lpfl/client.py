@@ -116,7 +116,7 @@ class LPFLClient(Client):
             zero_shot=evaluated.evaluation.test,
             evaluation=evaluated.evaluation,
             counters=evaluated.counters,
-            mass=self._mass() if self._config.calibrate == "batch" else None,
+            log_probs=self._log_probs() if self._config.calibrate == "batch" else None,
             dtype=tuned.dtype,
             arrays=tuned.initial,
         )
@@ -215,9 +215,9 @@ class LPFLClient(Client):
             np.ones(len(train.labels) + len(soft)),
         )
 
-    def _mass(self) -> np.ndarray:
-        """Summed probabilities of the classes over this client's texts but the test data, float64 (C,)."""
-        return calibration.mass(
+    def _log_probs(self) -> calibration.LogProbSums:
+        """Of the classes over this client's texts but the test data."""
+        return calibration.log_prob_sums(
             self._model.answers([*self._texts.train.texts, *self._texts.validation.texts, *self._texts.pool])
         )
 
