@@ -15,7 +15,7 @@ from nvflare.fuel.utils import fobs
 from flaretune.engine import codec
 from flaretune.flare.environment import variable
 from flaretune.flare.transport import to_model
-from flaretune.methods.base import FitRequest, FitResult
+from flaretune.methods.exchanged import FitRequest, FitResult
 from flaretune.methods.fedbpt.distribution import CovarianceForm, Distribution, pack
 from flaretune.seeding import derive_seed
 from flaretune.tasks.evaluation import Counters, Evaluation

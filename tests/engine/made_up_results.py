@@ -8,7 +8,8 @@ import numpy as np
 
 from flaretune.config.options import defaults
 from flaretune.engine import codec
-from flaretune.methods.base import InitializeResult, Method
+from flaretune.methods.base import Method
+from flaretune.methods.exchanged import InitializeResult
 from flaretune.methods.registry import find_method
 from flaretune.tasks.evaluation import Counters, Evaluation
 from flaretune.tasks.spec import load_task, task_table

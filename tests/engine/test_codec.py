@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flaretune.engine import codec
-from flaretune.methods.base import EvaluateResult, FitRequest, FitResult
+from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult
 from tests.engine.made_up_results import (
     COMMON,
     COUNTERS,

@@ -11,7 +11,7 @@ import pytest
 from flaretune.engine import codec, worker
 from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
-from flaretune.methods.base import FitRequest
+from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.fedbpt.distribution import Distribution, pack
 from flaretune.methods.registry import find_method
 from flaretune.privacy.accountant import epsilon

@@ -7,7 +7,7 @@ import pytest
 
 from flaretune.engine import codec
 from flaretune.engine.worker import Worker
-from flaretune.methods.base import EvaluateResult, FitRequest, FitResult, InitializeResult
+from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt.distribution import Distribution, pack, unpack
 from flaretune.methods.message import Message
 from flaretune.tasks.calibration import LogProbSums

@@ -10,7 +10,7 @@ from flaretune.config.options import defaults
 from flaretune.engine import codec
 from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
-from flaretune.methods.base import EvaluateResult, FitRequest, FitResult, InitializeResult
+from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt.distribution import Distribution, pack, unpack
 from flaretune.methods.message import Message
 from flaretune.model_server.protocol import Query, named, query_message, read_logits, read_query

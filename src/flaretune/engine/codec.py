@@ -18,7 +18,8 @@ from flaretune.config.model import NUMBER_FORMATS
 from flaretune.config.options import check_values
 from flaretune.errors import shown
 from flaretune.methods.artifact_parts import check_model
-from flaretune.methods.base import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult, Method
+from flaretune.methods.base import Method
+from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.message import (
     MOST,
     Message,

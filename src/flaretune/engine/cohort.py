@@ -13,7 +13,7 @@ from flaretune.engine import codec
 from flaretune.engine.errors import JobFailed
 from flaretune.engine.progress import Progress
 from flaretune.engine.transport import Transport
-from flaretune.methods.base import InitializeResult
+from flaretune.methods.exchanged import InitializeResult
 from flaretune.methods.message import Message
 
 log = logging.getLogger("flaretune.server")

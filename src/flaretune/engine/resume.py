@@ -14,7 +14,8 @@ from flaretune.engine.checkpoint import Checkpoint, check_settings, load_checkpo
 from flaretune.engine.records import RoundRecord
 from flaretune.engine.run_folder import RunFolder
 from flaretune.errors import UserError
-from flaretune.methods.base import Arrays, Resumed
+from flaretune.methods.base import Resumed
+from flaretune.methods.exchanged import Arrays
 
 log = logging.getLogger("flaretune.server")
 

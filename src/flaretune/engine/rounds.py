@@ -28,7 +28,8 @@ from flaretune.engine.resume import ResumableRun
 from flaretune.engine.run_folder import RunFolder
 from flaretune.engine.transport import Transport
 from flaretune.errors import UserError
-from flaretune.methods.base import FitRequest, FitResult, InitializeResult, Method
+from flaretune.methods.base import Method
+from flaretune.methods.exchanged import FitRequest, FitResult, InitializeResult
 from flaretune.methods.message import Message
 from flaretune.privacy.accountant import account, sentence
 from flaretune.tasks import calibration

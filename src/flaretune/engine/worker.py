@@ -12,7 +12,8 @@ from flaretune.config.client import ClientConfig
 from flaretune.config.options import as_dict, build
 from flaretune.engine import codec
 from flaretune.errors import UserError
-from flaretune.methods.base import Client, ClientContext, EvaluateResult, FitResult, InitializeResult, Method
+from flaretune.methods.base import Client, ClientContext, Method
+from flaretune.methods.exchanged import EvaluateResult, FitResult, InitializeResult
 from flaretune.methods.message import Message, unreadable
 from flaretune.privacy.counters import private_counters, private_evaluation
 from flaretune.privacy.release import PrivacySettings, Releases

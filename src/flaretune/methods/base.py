@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,8 +17,7 @@ import numpy as np
 from flaretune.aggregation.registry import find_rule
 from flaretune.config.client import ClientConfig
 from flaretune.config.server import ServerConfig
-from flaretune.tasks.calibration import LogProbSums
-from flaretune.tasks.evaluation import Counters, Evaluation
+from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult, Numbers
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -34,82 +33,6 @@ if TYPE_CHECKING:
 
         @property
         def spec(self) -> TaskSpec: ...
-
-
-Arrays = Mapping[str, np.ndarray]
-Numbers = Mapping[str, int | float]
-
-
-# ---- what clients and server exchange ----
-
-
-@dataclass(frozen=True, eq=False)
-class InitializeResult:
-    """A client that is ready.
-
-    Attributes:
-        settings: what all clients must agree on, and what the artifact needs; plain JSON values.
-        n_train: labelled examples that the client trains on.
-        zero_shot: test counts of the model and the template alone; None at a client that does not evaluate.
-        evaluation: of where the job starts.
-        counters: what this cost.
-        log_probs: of the classes over its texts, from which the prior is made; None without `--calibrate`.
-        dtype: what its model computes in; None if it does not tell.
-        arrays: what the method starts from, of the shapes in ``settings["initial"]``.
-    """
-
-    settings: dict[str, Any]
-    n_train: int
-    zero_shot: np.ndarray | None
-    evaluation: Evaluation
-    counters: Counters
-    log_probs: LogProbSums | None = None
-    dtype: str | None = None
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class FitRequest:
-    """What a client starts a round, or a step of it, from.
-
-    Attributes:
-        round: the first is 1; 0 where the start itself takes steps.
-        arrays: of the method, by name.
-        numbers: of the method, by name.
-        evaluate: whether what is sent is to be evaluated first.
-        step: one of `Strategy.steps`.
-    """
-
-    round: int
-    arrays: Arrays
-    numbers: Numbers
-    evaluate: bool
-    step: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class FitResult:
-    """What a client's round came to.
-
-    Attributes:
-        arrays: of the method, by name.
-        numbers: of the method, by name; what does not apply is left out.
-        counters: what it cost.
-        evaluation: of what the server sent; None if it was not asked for.
-    """
-
-    arrays: dict[str, np.ndarray]
-    numbers: dict[str, int | float]
-    counters: Counters
-    evaluation: Evaluation | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluateResult:
-    """A client's evaluation of what the server sent."""
-
-    evaluation: Evaluation
-    counters: Counters
 
 
 # ---- the client's side ----

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flaretune.methods.base import FitRequest
+from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.fedbpt.client import FedBPTClient, Labelled
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution, pack

@@ -11,7 +11,8 @@ import pytest
 from flaretune.config.client_flags import read_client_config
 from flaretune.config.flags import to_argv
 from flaretune.errors import UserError
-from flaretune.methods.base import ClientContext, FitRequest
+from flaretune.methods.base import ClientContext
+from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.fedbpt import open as fedbpt_open
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution, pack

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flaretune.methods.base import FitResult
+from flaretune.methods.exchanged import FitResult
 from flaretune.methods.fedbpt.config import FedBPTServerConfig
 from tests.engine.made_up_results import COUNTERS, FEDBPT, an_initialize_result
 

@@ -9,7 +9,8 @@ import pytest
 from flaretune.engine import codec
 from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
-from flaretune.methods.base import ClientContext, FitRequest
+from flaretune.methods.base import ClientContext
+from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.lpfl.client import open_client
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.registry import find_method

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flaretune.methods.base import FitResult
+from flaretune.methods.exchanged import FitResult
 from flaretune.methods.lpfl.config import LPFLServerConfig
 from tests.engine.made_up_results import COUNTERS, LPFL, A, B, adapter_arrays, an_initialize_result
 

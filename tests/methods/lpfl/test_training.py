@@ -8,7 +8,8 @@ import torch
 
 from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
-from flaretune.methods.base import ClientContext, FitRequest
+from flaretune.methods.base import ClientContext
+from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.lpfl.client import ClientTexts, Labelled, LPFLClient, open_client
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates

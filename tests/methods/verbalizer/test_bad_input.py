@@ -5,7 +5,7 @@ import pytest
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.methods.base import FitRequest
+from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.registry import find_method
 from flaretune.methods.verbalizer.client import ModelFacts, VerbalizerClient
 from flaretune.methods.verbalizer.config import VerbalizerConfig

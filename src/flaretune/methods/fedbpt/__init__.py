@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flaretune.methods.base import Client, ClientContext, Method, Numbers, Strategy
+from flaretune.methods.base import Client, ClientContext, Method, Strategy
+from flaretune.methods.exchanged import Numbers
 from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 
 if TYPE_CHECKING:

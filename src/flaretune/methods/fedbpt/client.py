@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flaretune.methods.base import (
-    Arrays,
-    Client,
-    EvaluateResult,
-    FitRequest,
-    FitResult,
-    InitializeResult,
-)
+from flaretune.methods.base import Client
 from flaretune.methods.client_data import settings_of
+from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt import distribution as wire
 from flaretune.methods.fedbpt.cma_es import within
 from flaretune.methods.fedbpt.config import FedBPTConfig

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flaretune.methods.base import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.client_data import settings_of
+from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt.client import FedBPTClient
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.learned_features import LearnedFeatures, PromptedTexts

@@ -11,7 +11,8 @@ import numpy as np
 
 from flaretune.config.options import build
 from flaretune.methods.artifact_parts import told_parts
-from flaretune.methods.base import Arrays, FitResult, InitializeResult, Numbers, Resumed, Strategy
+from flaretune.methods.base import Resumed, Strategy
+from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.fedbpt import distribution as wire
 from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
 from flaretune.methods.fedbpt.config import FedBPTConfig, norm_limits

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flaretune.config.options import changed
-from flaretune.methods.base import Client, ClientContext, Method, Numbers, Strategy
+from flaretune.methods.base import Client, ClientContext, Method, Strategy
+from flaretune.methods.exchanged import Numbers
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 
 if TYPE_CHECKING:

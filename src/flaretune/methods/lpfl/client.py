@@ -15,16 +15,9 @@ from flaretune.config.options import as_dict, build
 from flaretune.data.encode import Encoded
 from flaretune.data.load import load_texts
 from flaretune.errors import UserError
-from flaretune.methods.base import (
-    Arrays,
-    Client,
-    ClientContext,
-    EvaluateResult,
-    FitRequest,
-    FitResult,
-    InitializeResult,
-)
+from flaretune.methods.base import Client, ClientContext
 from flaretune.methods.client_data import load_data, settings_of
+from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train

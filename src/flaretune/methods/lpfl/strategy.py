@@ -12,7 +12,8 @@ from flaretune.aggregation.average import federated_average
 from flaretune.aggregation.pieces import coordinate_median
 from flaretune.errors import UserError, shown
 from flaretune.methods.artifact_parts import told_parts
-from flaretune.methods.base import Arrays, FitResult, InitializeResult, Numbers, Resumed, Strategy
+from flaretune.methods.base import Resumed, Strategy
+from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
 from flaretune.methods.lpfl.start import adapter_to_go_on_from, most_common
 from flaretune.methods.message import read_arrays, read_natural, read_number

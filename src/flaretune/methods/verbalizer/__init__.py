@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flaretune.methods.base import Client, ClientContext, Method, Numbers, Strategy
+from flaretune.methods.base import Client, ClientContext, Method, Strategy
+from flaretune.methods.exchanged import Numbers
 from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
 
 if TYPE_CHECKING:

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flaretune.methods.base import (
-    Arrays,
-    Client,
-    ClientContext,
-    EvaluateResult,
-    FitRequest,
-    FitResult,
-    InitializeResult,
-)
+from flaretune.methods.base import Client, ClientContext
 from flaretune.methods.client_data import load_data, settings_of
+from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.message import unreadable
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.methods.verbalizer.features import AsksForWords, Labelled, WordFeatures

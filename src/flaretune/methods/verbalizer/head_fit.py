@@ -12,7 +12,7 @@ import numpy as np
 
 from flaretune.aggregation.base import AggregationRule
 from flaretune.aggregation.limits import FACTOR
-from flaretune.methods.base import Arrays, FitResult, Numbers
+from flaretune.methods.exchanged import Arrays, FitResult, Numbers
 from flaretune.methods.message import MOST, read_arrays
 from flaretune.methods.verbalizer.head import LOSSES, SUMS, WORDS, Head, head_arrays, sent_head
 from flaretune.methods.verbalizer.private import LONGEST

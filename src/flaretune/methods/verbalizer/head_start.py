@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flaretune.aggregation.base import AggregationRule
-from flaretune.methods.base import InitializeResult
+from flaretune.methods.exchanged import InitializeResult
 from flaretune.methods.verbalizer.head import Head, label_word_head
 from flaretune.methods.verbalizer.head_fit import HeadFit, HeadSettings
 

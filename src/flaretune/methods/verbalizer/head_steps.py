@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flaretune.errors import UserError
-from flaretune.methods.base import Arrays
+from flaretune.methods.exchanged import Arrays
 from flaretune.methods.message import unreadable
 from flaretune.methods.verbalizer.features import Labelled
 from flaretune.methods.verbalizer.head import LOSSES, SUMS, WORDS

@@ -8,7 +8,8 @@ from typing import Any
 
 from flaretune.config.options import build
 from flaretune.methods.artifact_parts import told_parts
-from flaretune.methods.base import Arrays, FitResult, InitializeResult, Numbers, Resumed, Strategy
+from flaretune.methods.base import Resumed, Strategy
+from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.message import read_natural
 from flaretune.methods.verbalizer.artifact import LearnedHead, VerbalizerArtifact, save_verbalizer
 from flaretune.methods.verbalizer.config import VerbalizerConfig
