@@ -38,7 +38,16 @@ MAY_IMPORT = {part: {*BASE, *FLOW[:place]} for place, part in enumerate(FLOW)} |
 }
 TRAINING_LIBRARIES = ("torch", "transformers", "peft")
 # Of methods/, what the server and a command line load; the rest works with a model.
-WITHOUT_TORCH = {"__init__.py", "base.py", "exchanged.py", "message.py", "registry.py", "config.py", "strategy.py", "artifact.py"}
+WITHOUT_TORCH = {
+    "__init__.py",
+    "base.py",
+    "exchanged.py",
+    "message.py",
+    "registry.py",
+    "config.py",
+    "strategy.py",
+    "artifact.py",
+}
 
 
 def imports() -> list[tuple[Path, str]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flaretune.engine import codec
+from flaretune.engine.checks import counts_of
 from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult
 from tests.engine.made_up_results import (
     COMMON,
@@ -21,7 +22,7 @@ from tests.engine.made_up_results import (
     settings_of,
 )
 
-COUNTS = codec.counts_of(settings_of(FEDBPT))
+COUNTS = counts_of(settings_of(FEDBPT))
 FOUND = {"mean": np.zeros(5, np.float32), "fitness": np.array([0.5]), "sigma_square_sum": np.array([8.0])}
 REQUEST = FitRequest(1, adapter_arrays(), {}, evaluate=True)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flaretune.engine import codec
+from flaretune.engine.checks import counts_of
 from flaretune.engine.worker import Worker
 from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt.distribution import Distribution, pack, unpack
@@ -28,7 +29,7 @@ from tests.flare.sending import serialised, through_nvflare
 
 pytestmark = pytest.mark.usefixtures("as_in_a_job")
 
-COUNTS = codec.counts_of(settings_of(FEDBPT))
+COUNTS = counts_of(settings_of(FEDBPT))
 
 
 def assert_same(got: dict[str, np.ndarray], sent: dict[str, np.ndarray]) -> None:

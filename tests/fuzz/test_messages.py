@@ -8,6 +8,7 @@ import pytest
 
 from flaretune.config.options import defaults
 from flaretune.engine import codec
+from flaretune.engine.checks import counts_of
 from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
 from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult, InitializeResult
@@ -31,7 +32,7 @@ from tests.fuzz.mutate import as_values, changed, strange_array
 
 pytestmark = pytest.mark.slow
 
-COUNTS = codec.counts_of(settings_of(FEDBPT))
+COUNTS = counts_of(settings_of(FEDBPT))
 COMMON = codec.task(["a", "b"], "0f", 1, np.array([0.25, 0.75]))
 POINT = pack(Distribution(np.zeros(5), 1.0, np.ones(5)), "diagonal")
 FOUND = {"mean": np.zeros(5, np.float32), "fitness": np.array([0.5]), "sigma_square_sum": np.array([8.0])}

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from flaretune.config.server import ServerConfig
 from flaretune.engine import codec
+from flaretune.engine.checks import check_few_shots
 from flaretune.engine.errors import JobFailed
 from flaretune.engine.progress import Progress
 from flaretune.engine.transport import Transport
@@ -167,7 +168,7 @@ class Cohort:
         if counters.releases > most:
             raise ValueError(f"'releases' is {counters.releases}, and it can have sent {most} noised results")
         if evaluation and self._reference:  # an initialize reply has been checked by its own settings
-            codec.check_few_shots(self._reference[1].settings, validation_loss=evaluation.n_validation)
+            check_few_shots(self._reference[1].settings, validation_loss=evaluation.n_validation)
 
 
 def natural_order(name: str) -> list:

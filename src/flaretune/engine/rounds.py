@@ -20,6 +20,7 @@ from flaretune.aggregation.limits import FACTOR
 from flaretune.config.options import as_dict
 from flaretune.config.server import ServerConfig
 from flaretune.engine import codec
+from flaretune.engine.checks import counts_of
 from flaretune.engine.cohort import Cohort
 from flaretune.engine.errors import JobFailed
 from flaretune.engine.progress import Progress
@@ -159,7 +160,7 @@ class Job:
     def _first_record(self, initialized: Mapping[str, InitializeResult]) -> tuple[RoundRecord, bool]:
         """The record of the round that the job starts after, and whether its result has been evaluated."""
         settings = next(iter(initialized.values())).settings
-        self._counts = codec.counts_of(settings)
+        self._counts = counts_of(settings)
         zero_shot = self._value([result.zero_shot for result in initialized.values()])
         server = as_dict(self._config)
         self._folder = RunFolder(self._path, self._method, settings, server, self._cohort.clients, zero_shot)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flaretune.engine import codec
+from flaretune.engine.checks import counts_of
 from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
 from flaretune.methods.base import ClientContext
@@ -214,7 +215,7 @@ def test_tasks_are_handled_and_only_what_is_trained_is_sent(folders, family, cha
     assert (trained.numbers["labelled"], trained.numbers["soft_labelled"]) == (start.n_train, 0)
     assert np.isfinite(trained.numbers["loss"])
 
-    counts = codec.counts_of(start.settings)
+    counts = counts_of(start.settings)
     again = process.fit(trained.arrays, 2, counts)
     assert again.evaluation.n_validation == start.evaluation.n_validation
     assert again.numbers["soft_labelled"] > 0
