@@ -29,26 +29,33 @@ def data(tmp_path_factory):
     return str(write_reviews(tmp_path_factory.mktemp("learned_job"), n_train=90, n_test=30))
 
 
-@pytest.fixture(params=["masked", "causal"])
-def model(request, roberta, llama):
-    return str({"masked": roberta, "causal": llama}[request.param])
+def run(model, data, folder, change=lambda _c, _t, _n, reply: reply, server=None, anew=False, **options):
+    """Run a job in this process; returns what was said, and the folder of its results."""
+    small = {"n_words": 8, "k_shot": 9, "dtype": "float32", "eval_clients": "all", "verbalizer": "learned"}
+    search = {"n_prompt_tokens": 3, "intrinsic_dim": 6, "local_iter": 2, "local_popsize": 4}
+    config = FedBPTConfig(model_name=str(model), dataset=data, **{**small, **search, **options})
+    more = {"num_rounds": ROUNDS, **(server or {})}
+    told = run_job(find_method("fedbpt"), dict.fromkeys(CLIENTS, config), folder, change=change, anew=anew, **more)
+    return told, folder
+
+
+@pytest.fixture(scope="module", params=["masked", "causal"])
+def done(request, roberta, llama, data, tmp_path_factory):
+    """A job on a model of each kind."""
+    model = {"masked": roberta, "causal": llama}[request.param]
+    return run(model, data, tmp_path_factory.mktemp("done"))
+
+
+@pytest.fixture(scope="module")
+def whole(roberta, data, tmp_path_factory):
+    """A job that others are compared with."""
+    return run(roberta, data, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture
-def job(data, tmp_path):
-    """Run a job in this process; returns what was said, and the folder of its results."""
-
-    def run(model_name, name="results", change=lambda _c, _t, _n, reply: reply, server=None, anew=False, **options):
-        small = {"n_words": 8, "k_shot": 9, "dtype": "float32", "eval_clients": "all", "verbalizer": "learned"}
-        search = {"n_prompt_tokens": 3, "intrinsic_dim": 6, "local_iter": 2, "local_popsize": 4}
-        config = FedBPTConfig(model_name=model_name, dataset=data, **{**small, **search, **options})
-        more = {"num_rounds": ROUNDS, **(server or {})}
-        told = run_job(
-            find_method("fedbpt"), dict.fromkeys(CLIENTS, config), tmp_path / name, change=change, anew=anew, **more
-        )
-        return told, tmp_path / name
-
-    return run
+def job(roberta, data, tmp_path):
+    """Run a job on a masked model."""
+    return lambda name="results", **more: run(roberta, data, tmp_path / name, **more)
 
 
 def read_summary(folder):
@@ -60,8 +67,8 @@ def last_arrays(told):
     return told.tasks[-1][2].arrays
 
 
-def test_every_round_searches_and_then_makes_a_head(job, model):
-    told, folder = job(model)
+def test_every_round_searches_and_then_makes_a_head(done):
+    told, folder = done
     assert (told.failure, told.client_failures) == ("", {})
     search, head = [(codec.FIT, ""), (codec.FIT, "sums"), (codec.FIT, "losses")], [(codec.FIT, "words")]
     said = [(task, message.fields.get("step", "")) for task, _, message in told.tasks]
@@ -79,8 +86,8 @@ def test_every_round_searches_and_then_makes_a_head(job, model):
     assert np.bincount(last_arrays(told)["head.words"][:, 0]).tolist() == [8, 8]
 
 
-def test_a_saved_result_gives_the_job_s_numbers(job, model, data):
-    _, folder = job(model)
+def test_a_saved_result_gives_the_job_s_numbers(done, data):
+    _, folder = done
     summary = read_summary(folder)
     classifier = load_classifier(folder / summary["artifact"], dtype="float32")
     test = load_split(load_task("sst2"), "test", data)
@@ -95,7 +102,7 @@ def test_a_saved_result_gives_the_job_s_numbers(job, model, data):
 
 def test_the_head_is_the_ridge_regression_of_all_texts_behind_the_prompt(job, roberta, data):
     """The textbook's normal equations, on the texts of all clients in one place."""
-    told, folder = job(str(roberta), server={"aggregation": "mean", "num_rounds": 1})
+    told, folder = job(server={"aggregation": "mean", "num_rounds": 1})
     *_, sums, _, _ = (message.arrays for _, _, message in told.tasks)
     saved = load_prompt(folder / "best_prompt.safetensors")
     head, spec = saved.learned.head, load_task("sst2")
@@ -116,44 +123,43 @@ def test_the_head_is_the_ridge_regression_of_all_texts_behind_the_prompt(job, ro
     np.testing.assert_allclose(head.logits(found) * head.temperature, scores, atol=1e-5)
 
 
-def test_a_client_started_anew_for_every_task_gives_the_same_result(job, roberta):
-    once, _ = job(str(roberta), "once")
-    anew, _ = job(str(roberta), "anew", anew=True)
+@pytest.mark.slow
+def test_a_client_started_anew_for_every_task_gives_the_same_result(job, whole):
+    anew, _ = job(anew=True)
     assert (anew.failure, anew.client_failures) == ("", {})
-    for name, values in last_arrays(once).items():
+    for name, values in last_arrays(whole[0]).items():
         np.testing.assert_allclose(last_arrays(anew)[name], values, atol=1e-6)
 
 
 @pytest.mark.parametrize("stopped_in", [1, 2])
-def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, roberta, tmp_path, stopped_in):
+def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, whole, tmp_path, stopped_in):
     kept = {"checkpoint": str(tmp_path / "checkpoints")}
-    whole, expected = job(str(roberta), "whole")
-    stopped, _ = job(str(roberta), "stopped", lambda c, t, n, reply: None if n >= stopped_in else reply, server=kept)
+    stopped, _ = job("stopped", change=lambda c, t, n, reply: None if n >= stopped_in else reply, server=kept)
     assert stopped.failure
-    told, folder = job(str(roberta), "on", server=kept)
+    told, folder = job("on", server=kept)
     assert told.failure == ""
-    for name, values in last_arrays(whole).items():
+    for name, values in last_arrays(whole[0]).items():
         np.testing.assert_allclose(last_arrays(told)[name], values, atol=1e-6)
-    expected, found = read_summary(expected), read_summary(folder)
+    expected, found = read_summary(whole[1]), read_summary(folder)
     assert [r["accuracy"] for r in found["rounds"]] == [r["accuracy"] for r in expected["rounds"]]
 
 
-def test_words_are_found_where_the_task_names_none(job, roberta, tmp_path):
+def test_words_are_found_where_the_task_names_none(job, tmp_path):
     file = tmp_path / "reviews.toml"
     file.write_text(TASK, encoding="utf-8")
-    told, folder = job(str(roberta), task_file=str(file))
+    told, folder = job(task_file=str(file))
     assert (told.failure, told.client_failures) == ("", {})
     assert read_summary(folder)["zero_shot_accuracy"] is None
     assert np.bincount(last_arrays(told)["head.words"][:, 0]).tolist() == [8, 8, 8]  # two templates, and the prompt
 
 
-def test_sums_that_cannot_be_are_left_out(job, roberta, caplog):
+def test_sums_that_cannot_be_are_left_out(job, caplog):
     def damage(client, task, round_number, reply):
         if client == "site-2" and "gram" in reply.arrays and round_number == 1:
             reply.arrays["gram"] = -reply.arrays["gram"]
         return reply
 
-    told, folder = job(str(roberta), change=damage, server={"min_clients": 2})
+    told, folder = job(change=damage, server={"min_clients": 2})
     assert told.failure == ""
     assert read_summary(folder)["rounds"][1]["clients"] == ["site-1", "site-3"]
     assert "the fit reply of site-2 is not used" in caplog.text
