@@ -457,8 +457,9 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
         mine = [run for run in runs if run["method"] == method]
         if mine:
             cells = [_cell([run["accuracy"] for run in mine if run["task"] == task]) for task in tasks]
+            counts = ("labels", "example_forwards")
             memory = f"{max(run['memory_mib'] for run in mine):,}"
-            rows.append([title, *cells, _range([r["labels"] for r in mine]), _forwards(mine), memory])
+            rows.append([title, *cells, *(_range([r[k] for r in mine]) for k in counts), memory])
     heads = ["", *tasks, "labels used", "example-forwards", "memory, MiB"]
     machines, dates = sorted({r["machine"] for r in runs}), max(r["date"] for r in runs)
     tests = ", ".join(f"{task} {_range([r['n_test'] for r in runs if r['task'] == task])}" for task in tasks)
@@ -480,10 +481,6 @@ def _cell(values: Sequence[float]) -> str:
 def _range(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _forwards(runs: Sequence[Mapping[str, Any]]) -> str:
-    return _range([run["example_forwards"] for run in runs])
 
 
 if __name__ == "__main__":
