@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +15,6 @@ from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.methods.verbalizer.features import AsksForWords
 from flaretune.methods.verbalizer.open import open_words
 from flaretune.methods.verbalizer.settings import Vocabulary
-from flaretune.tasks.spec import load_task
 
 
 class Remembering:
@@ -23,12 +23,16 @@ class Remembering:
     Args:
         model: is asked about texts that are new.
         candidates: token ids of all words that are ever wanted, int64, ascending.
+
+    Attributes:
+        example_forwards: of the texts that say nothing, which every client of a job asks about; what it asks about more
+            is counted by its features.
     """
 
     def __init__(self, model: AsksForWords, candidates: np.ndarray):
         self._model, self._candidates = model, candidates
         self._said: dict[tuple, np.ndarray] = {}  # text -> float32 (T, V)
-        self.example_forwards = 0
+        self.example_forwards = model.example_forwards
 
     def __call__(self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray) -> np.ndarray:
         keys = [tuple(sorted(text.items())) for text in texts]
@@ -41,18 +45,35 @@ class Remembering:
         return np.stack([self._said[key] for key in keys])[:, :, columns]
 
 
+@dataclass(frozen=True)
+class Opened:
+    """What all clients share."""
+
+    facts: ModelFacts
+    templates: Sequence[str]
+    vocabulary: Vocabulary
+    model: Remembering
+
+
 class AskedOnce(Verbalizer):
-    """A `Method` for many runs with the same task and model."""
+    """A `Method` for many runs with the same task and model.
+
+    Attributes:
+        opened: what they share; set by the first client.
+    """
 
     def __init__(self) -> None:
-        self._opened: tuple[ModelFacts, Sequence[str], Vocabulary, Remembering] | None = None
+        self.opened: Opened | None = None
 
     def client(self, config: VerbalizerConfig, context: ClientContext) -> Client:
         spec, data = load_data(config, context)
-        if self._opened is None:
-            words = open_words(load_task(config.task), config.model_name, config.dtype, config.device)
+        if self.opened is None:
+            words = open_words(spec, config.model_name, config.dtype, config.device)
             vocabulary = words.vocabulary()
             model = Remembering(words.log_probs, np.sort(vocabulary.candidates))
             facts = ModelFacts(words.kind, words.hidden_size, words.dtype)
-            self._opened = facts, words.templates, vocabulary, model
-        return VerbalizerClient(config, spec, *self._opened, data.train, data.validation, data.test)
+            self.opened = Opened(facts, words.templates, vocabulary, model)
+        o = self.opened
+        return VerbalizerClient(
+            config, spec, o.facts, o.templates, o.vocabulary, o.model, data.train, data.validation, data.test
+        )

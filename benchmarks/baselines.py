@@ -14,11 +14,11 @@ pip install scikit-learn==1.9.1 sentence-transformers==6.2.0 setfit==1.2.0 gt-al
 - setfit: the same MiniLM, library defaults (an epoch of all pairs, 16 in a batch, learning rate 2e-5); of the labelled
   texts the training ones only.
 - verbalizer: a whole job in one process, whose clients share one model and what it has said of a text. From the same
-  passes: zero_shot, the first template's label words, and calibrated, their mean probabilities over the training texts
-  divided out (`tasks.calibration`). Forwards are those of a job whose clients share nothing.
+  passes: zero_shot, the first template's label words, and calibrated, their mean log-probabilities over the training
+  texts subtracted (`tasks.calibration`). Forwards are those of a job whose clients share nothing.
 
-Texts of several columns are joined by a line break for MiniLM. Seconds are of this process on the processor, for what a
-run needs besides the test texts, embedding included.
+Texts of several columns are joined by a line break for MiniLM. Seconds, of the probe and SetFit, are of this process on
+the processor, for what a run needs besides the test texts, embedding included.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from asked_once import AskedOnce, Opened
 from compare_report import between_markers
 from markdown_table import markdown_table
 from measurements.machine import circumstances
@@ -54,13 +55,8 @@ from flaretune.engine.summary import write_json
 from flaretune.engine.transport import InProcessTransport
 from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
-from flaretune.methods.base import ClientContext
-from flaretune.methods.client_data import load_data
-from flaretune.methods.verbalizer import Verbalizer
-from flaretune.methods.verbalizer.client import ModelFacts, VerbalizerClient
 from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
 from flaretune.methods.verbalizer.head import label_word_head
-from flaretune.methods.verbalizer.settings import Vocabulary
 from flaretune.seeding import derive_seed
 from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import peak_memory_mb
@@ -182,7 +178,7 @@ def linear_probes(place: Place, seeds: Sequence[int], embed: Embed | None = None
             "labels": len(texts.train) + len(texts.validation),
             "settings": {"C": strength},
             "example_forwards": len(texts.train) + len(texts.validation),
-            "seconds": seconds,
+            "seconds": round(seconds, 1),
         }
 
 
@@ -219,92 +215,16 @@ def setfits(place: Place, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
                 "sampling_strategy": args.sampling_strategy,
             },
             "example_forwards": steps * args.embedding_batch_size * 2 + len(texts.train),  # both texts of a pair
-            "seconds": seconds,
+            "seconds": round(seconds, 1),
         }
 
 
 # ---- the learned verbalizer ----
 
 
-class Passes:
-    """What one model has said of texts, for clients that share it.
-
-    Args:
-        model_name: of the model.
-        spec: the task, all of whose templates are asked with.
-    """
-
-    def __init__(self, model_name: str, spec: TaskSpec):
-        from flaretune.methods.verbalizer.open import open_words
-
-        self.words = open_words(spec, model_name, "auto", "auto")
-        self.vocabularies: dict[int, Vocabulary] = {}
-        self._said: dict[tuple[str, ...], tuple[np.ndarray, float]] = {}  # log-probabilities (T, V), seconds
-        self._ids = np.zeros(0, dtype=np.int64)
-
-    def vocabulary(self, n_candidates: int) -> Vocabulary:
-        if n_candidates not in self.vocabularies:
-            self.vocabularies[n_candidates] = self.words.vocabulary(n_candidates)
-        return self.vocabularies[n_candidates]
-
-    def log_probs(self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray) -> np.ndarray:
-        """As `WordLogProbs`: float32 (N, T, V)."""
-        if len(np.setdiff1d(token_ids, self._ids)):
-            self._said, self._ids = {}, np.union1d(self._ids, token_ids)
-        new = list({key: text for text in texts if (key := tuple(text.values())) not in self._said}.items())
-        if new:
-            started = time.process_time()
-            said = self.words.log_probs([text for _, text in new], self._ids)
-            each = (time.process_time() - started) / len(new)
-            self._said.update({key: (row, each) for (key, _), row in zip(new, said, strict=True)})
-        rows = np.stack([self._said[tuple(text.values())][0] for text in texts])
-        return rows[:, :, np.searchsorted(self._ids, token_ids)]
-
-    def seconds(self, texts: Sequence[Mapping[str, str]]) -> float:
-        """Of the passes over these texts."""
-        return sum(self._said[tuple(text.values())][1] for text in texts)
-
-
-class _Client:
-    """The model as one client has it, which counts what it asks as if nobody else had asked."""
-
-    def __init__(self, passes: Passes, n_neutral: int):
-        self._passes, self._n_templates = passes, len(passes.words.templates)
-        self.example_forwards = n_neutral * self._n_templates
-
-    def __call__(self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray) -> np.ndarray:
-        self.example_forwards += len(texts) * self._n_templates
-        return self._passes.log_probs(texts, token_ids)
-
-
-class _Shared(Verbalizer):
-    """The method with one model for all clients."""
-
-    def __init__(self, passes: Passes):
-        self._passes = passes
-
-    def client(self, config: VerbalizerConfig, context: ClientContext) -> VerbalizerClient:
-        from flaretune.methods.verbalizer.open import NEUTRAL
-
-        spec, data = load_data(config, context)
-        words = self._passes.words
-        return VerbalizerClient(
-            config,
-            spec,
-            ModelFacts(words.kind, words.hidden_size, words.dtype),
-            words.templates,
-            self._passes.vocabulary(config.n_candidates),
-            _Client(self._passes, len(NEUTRAL)),
-            data.train,
-            data.validation,
-            data.test,
-        )
-
-
 def verbalizers(place: Place, seeds: Sequence[int], model_name: str) -> Iterator[dict[str, Any]]:
     """Three runs for each seed: zero_shot, calibrated and verbalizer."""
-    spec = place.spec
-    passes = Passes(model_name, spec)
+    spec, method = place.spec, AskedOnce()
     named = {"task_file" if place.task.endswith(".toml") else "task_name": place.task}
     for seed in seeds:
         config = VerbalizerConfig(
@@ -313,12 +233,13 @@ def verbalizers(place: Place, seeds: Sequence[int], model_name: str) -> Iterator
         texts = place.texts(seed)
         with tempfile.TemporaryDirectory(prefix="flaretune-baselines-") as name:
             folder = Path(name)
-            workers = {c: Worker(_Shared(passes), config, c, folder / "states", folder / "runs") for c in CLIENTS}
+            workers = {c: Worker(method, config, c, folder / "states", folder / "runs") for c in CLIENTS}
             server = VerbalizerServerConfig(min_clients=len(CLIENTS))
-            Job(_Shared(passes), server, InProcessTransport(workers), folder / "results", lambda _: None).run()
+            Job(method, server, InProcessTransport(workers), folder / "results", lambda _: None).run()
             summary = json.loads((folder / "results" / "summary.json").read_text(encoding="utf-8"))
         first, last = summary["rounds"][0], summary["rounds"][-1]
-        about = {"templates": list(passes.words.templates), "model": Path(model_name).name}
+        opened = method.opened
+        about = {"templates": list(opened.templates), "model": Path(model_name).name}
         n_train, n_validation = len(texts.train), len(texts.validation)
         yield {
             "method": "zero_shot",
@@ -328,29 +249,27 @@ def verbalizers(place: Place, seeds: Sequence[int], model_name: str) -> Iterator
             "labels": 0,
             "settings": {**about, "templates": about["templates"][:1]},
             "example_forwards": 0,
-            "seconds": 0.0,
         }
-        yield {**_calibrated(passes, spec, texts), "seed": seed, "settings": {**about, "of": about["templates"][0]}}
+        yield {**_calibrated(opened, spec, texts), "seed": seed, "settings": {**about, "of": about["templates"][0]}}
         yield {
             "method": "verbalizer",
             "seed": seed,
             "accuracy": last["accuracy"],
             "validation_accuracy": last["validation_accuracy"],
             "labels": n_train + n_validation,
-            "settings": {**about, "n_words": config.n_words, "n_candidates": config.n_candidates},
+            "settings": {**about, "n_words": config.n_words},
             "example_forwards": summary["example_forwards"],
-            "seconds": passes.seconds([*texts.train.texts, *texts.validation.texts]),
         }
 
 
-def _calibrated(passes: Passes, spec: TaskSpec, texts: Texts) -> dict[str, Any]:
-    head = label_word_head(passes.words.label_ids(), spec.n_classes)
+def _calibrated(opened: Opened, spec: TaskSpec, texts: Texts) -> dict[str, Any]:
+    head = label_word_head(opened.vocabulary.label_ids, spec.n_classes)
     template, tokens = head.words.T
 
     def scores(examples: Examples) -> np.ndarray:
-        return head.logits(passes.log_probs(examples.texts, tokens)[:, template, np.arange(len(tokens))])
+        return head.logits(opened.model(examples.texts, tokens)[:, template, np.arange(len(tokens))])
 
-    offset = calibration.offset(calibration.prior([calibration.mass(scores(texts.train))]))
+    offset = calibration.offset(calibration.prior([calibration.log_prob_sums(scores(texts.train))], [1.0]))
 
     def right(examples: Examples) -> float:
         return float(np.mean((scores(examples) + offset).argmax(axis=1) == examples.labels))
@@ -361,7 +280,6 @@ def _calibrated(passes: Passes, spec: TaskSpec, texts: Texts) -> dict[str, Any]:
         "validation_accuracy": right(texts.validation),
         "labels": 0,
         "example_forwards": len(texts.train),
-        "seconds": passes.seconds(texts.train.texts) / len(passes.words.templates),
     }
 
 
@@ -432,7 +350,7 @@ def run_and_keep(method: str, place: Place, seeds: Sequence[int], output: Path, 
     for run in METHODS[method](place, seeds, *more):
         n_test = len(place.texts(run["seed"]).test)
         about = {"task": place.spec.name, "n_test": n_test, "memory_mib": round(peak_memory_mb())}
-        run = {**about, **run, "seconds": round(run["seconds"], 1), **made_on()}
+        run = {**about, **run, **made_on()}
         same = ("task", "method", "seed")
         others = [r for r in kept(output) if any(r[k] != run[k] for k in same)]
         write_json({"runs": [*others, run]}, output)
