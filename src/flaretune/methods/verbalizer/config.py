@@ -18,6 +18,7 @@ class VerbalizerConfig(ClientConfig):
     """What a client of a verbalizer job is told."""
 
     method: ClassVar[str] = "Verbalizer"
+    needs_label_words: ClassVar[bool] = False
 
     n_words: int = option(
         64,
