@@ -93,7 +93,7 @@ WORDS = 'label_words = [" fine", " urgent"]'
 def test_label_words_are_left_to_the_verbalizer_alone(tmp_path):
     file = write_task(tmp_path, (WORDS, 'label_words = "auto"'))
     for recipe, needed in METHODS:
-        with pytest.raises(UserError, match="is for the verbalizer method, .* needs label words") as refused:
+        with pytest.raises(UserError, match=r"is for the verbalizer method, .* needs label words") as refused:
             exported(recipe, needed, tmp_path / "job", task_file=str(file))
         assert "\n" not in str(refused.value)
     assert exported(VerbalizerRecipe, {}, tmp_path / "job", task_file=str(file))[1]["task_file"]
