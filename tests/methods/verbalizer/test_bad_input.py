@@ -166,6 +166,16 @@ def test_other_methods_say_so_of_the_model_s_kind_too(roberta, auto_file):
         label_word_ids(tokenizer, spec, "masked")
 
 
+def test_fewer_labels_than_classes_are_a_sentence(auto_file, tmp_path):
+    """A class that no row has, in data of the job and of a client's own."""
+    data = tmp_path / "one_class.csv"
+    data.write_text("sentence,label\n" + "".join(f"a film {i},1\n" for i in range(9)))
+    for place in ("dataset", "data_path"):
+        config = VerbalizerConfig(task_file=auto_file, k_shot=2, **{place: str(data)})
+        with pytest.raises(UserError, match="need 4 of every class, but class 0 has 0; add examples of that class"):
+            find_method("verbalizer").client(config, ClientContext("site-1", ["site-1"], None))
+
+
 def wrong_settings():
     settings = client([0, 1], 0).initialize().settings
     told = settings["verbalizer"]
