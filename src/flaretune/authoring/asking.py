@@ -25,7 +25,9 @@ FLAGS = {
     "label_column": Flag("NAME", "column of the label", "Which column is the label"),
     "label_values": Flag("A,B", "its values, one for each class", "Its values, one for each class"),
     "label_words": Flag(
-        "A,B", "a word for each class, in that order; A1/A2,B for several", "A word for each of these classes"
+        "A,B",
+        "a word for each class, in that order; A1/A2,B for several; auto for none: the method verbalizer learns them",
+        "A word for each of these classes, or auto to have them learned",
     ),
     "masked_template": Flag(
         "TEXT", "for RoBERTa, BERT, …, with {mask} for the word; none for no such models", "Template for masked models"

@@ -16,6 +16,7 @@ from flaretune.data.columns import READERS
 from flaretune.data.places import LocalSplit, find_split
 from flaretune.errors import UserError
 from flaretune.tasks.checks import (
+    AUTO,
     OUT_OF_SCOPE,
     Problem,
     alternatives,
@@ -63,7 +64,7 @@ def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[s
     there = _values_of(source.training, label_column)
     label_values = asking.answer("label_values", _joined(there), lambda text: _label_values(text, there))
     are_words = label_values and all(re.fullmatch(r"[^\W\d_]+", value) for value in label_values)
-    suggested = _joined(label_values) if are_words else None
+    suggested = _joined(label_values) if are_words else AUTO
     words = asking.answer("label_words", suggested, lambda text: _label_words(text, label_values))
     texts = " ".join(f"{{{column}}}" for column in text_columns or ())
     masked = asking.answer(
@@ -90,7 +91,7 @@ def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[s
                 "",
                 f"[{kind}]",
                 f"template = {_toml(template)}",
-                f"label_words = {_toml(_behind(template, words))}",
+                f"label_words = {_toml(AUTO if words == AUTO else _behind(template, words))}",
             ]
     lines += ["", "[source]", *source.lines]
     try:
@@ -183,7 +184,9 @@ def _label_values(text: str, there: list[str]) -> list[str]:
     return values
 
 
-def _label_words(text: str, label_values: list[str] | None) -> list[tuple[str, ...]]:
+def _label_words(text: str, label_values: list[str] | None) -> list[tuple[str, ...]] | str:
+    if text in ("", AUTO):
+        return AUTO
     words = [tuple(word.strip() for word in part.split("/")) for part in _parts(text)]
     if label_values is not None:
         _raise_first(word_problems("the", words, label_values))
