@@ -95,7 +95,7 @@ def test_what_is_missing_is_told_at_once(capsys, tmp_path):
     data.write_text("a,b,c\n1,2,x\n3,4,y\n")
     status, out, err = run(capsys, tmp_path / "t.toml", "--data", data, "--no_questions")
     assert (status, out) == (1, "")
-    assert err == "error: give --label_column, --text_columns, or run this on a terminal to be asked\n"
+    assert err == "error: give --label_column, --text_columns, or run this on a terminal to be prompted\n"
     assert not (tmp_path / "t.toml").exists()
 
 

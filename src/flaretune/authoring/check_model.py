@@ -87,7 +87,7 @@ def hold_against_model(
 
 
 def show(encoder: Encoder, texts: Mapping[str, str], word: str) -> str:
-    """An example as the model gets it, with the prompt's place as {prompt: n} and the answer's as <<word>>."""
+    """An example as the model gets it, with the prompt's place as {prompt: n} and the answer position as <<word>>."""
     encoded, decode = encoder.encode(texts), encoder.tokenizer.decode
     ids = encoded.ids.tolist()
     behind_prompt = encoded.insert + (encoder.n_prompt_tokens if encoder.mode == "add" else 0)
@@ -120,7 +120,7 @@ def measure_zero_shot(draft: Draft, rows: Rows, model_name: str, config: FedBPTC
     spec = draft.task()
     class_ids = {label_key(value): class_id for class_id, value in enumerate(spec.label_values)}
     labels = np.array([class_ids[label_key(label)] for label in rows.labels], dtype=np.int64)
-    # the prompt, which is not asked with, as small as it can be
+    # the prompt, which is not used, as small as it can be
     settings = build(PromptSettings, {**as_dict(config), "n_prompt_tokens": 1, "intrinsic_dim": 1})
     prompted = open_prompted_model(spec, model_name, settings, dtype=config.dtype, device=config.device)
     logits = prompted.zero_shot_logits(Examples(tuple(rows.texts), labels))

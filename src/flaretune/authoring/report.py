@@ -66,7 +66,7 @@ class Lengths:
 
     Attributes:
         texts: how many were measured: all, or some thousand evenly over them.
-        percentiles: by what is asked for, such as 50, the length that so many per cent of the texts do not exceed.
+        percentiles: by share, such as 50, the length that so many per cent of the texts do not exceed.
         longest: of all.
         limit: what the model takes.
         cut: how many texts lose their ends.
@@ -140,10 +140,10 @@ class Report:
         mistakes: in the order of the file, then those of the data.
         model: None where none was given, or it could not be used.
         data: the splits that were looked at.
-        examples: as the model gets them: the prompt's place as {prompt: n}, the answer's as <<the right word>>.
+        examples: as the model gets them, with {prompt: n} and <<the correct word>> in their places.
         auto: whether the task names no label words, for no kind of model.
         learned: what the method `verbalizer` finds, where it is for that one and there are a model and data.
-        zero_shot: metric, value and what is right by class, of model and template alone, where it was asked for.
+        zero_shot: metric, value and correct predictions by class, of model and template alone, where it was measured.
     """
 
     file: str

@@ -56,7 +56,7 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON")
     add_flags(command, FedBPTConfig, only=CHECK_OPTIONS)
 
-    command = add("new", new, "write a task file; what no option says is asked on the terminal")
+    command = add("new", new, "write a task file; the terminal prompts for what no option says")
     _add_new_flags(command)
 
 
@@ -116,21 +116,21 @@ def check(args: argparse.Namespace) -> int:
 
 
 def new(args: argparse.Namespace) -> None:
-    """Write a task file from options and answers."""
-    from flaretune.authoring.asking import FLAGS
+    """Write a task file from options and what is typed."""
+    from flaretune.authoring.inputs import FLAGS
     from flaretune.authoring.new import write_task
     from flaretune.authoring.report import about_auto
 
     given = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
-    ask = None if args.no_questions or not sys.stdin.isatty() else input
-    file = write_task(args.file, args.data, given, ask)
+    read_line = None if args.no_questions or not sys.stdin.isatty() else input
+    file = write_task(args.file, args.data, given, read_line)
     if not load_task(file).has_label_words:
         print(about_auto())
     print(f"{file}\nnext: python -m flaretune tasks check {shlex.quote(str(file))} --model_name NAME")
 
 
 def _add_new_flags(parser: argparse.ArgumentParser) -> None:
-    from flaretune.authoring.asking import FLAGS
+    from flaretune.authoring.inputs import FLAGS
 
     parser.add_argument("file", type=Path, metavar="FILE", help="to write, such as tickets.toml; must not exist yet")
     parser.add_argument(
@@ -141,4 +141,4 @@ def _add_new_flags(parser: argparse.ArgumentParser) -> None:
     )
     for name, flag in FLAGS.items():
         parser.add_argument(f"--{name}", metavar=flag.metavar, help=flag.help)
-    parser.add_argument("--no_questions", action="store_true", help="ask nothing, and take what would be suggested")
+    parser.add_argument("--no_questions", action="store_true", help="prompt for nothing, and take what is suggested")
