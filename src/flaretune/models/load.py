@@ -115,7 +115,7 @@ def load_pretrained(name: str, dtype: str = "auto", device: str = "auto") -> Pre
         config = _read_config(name, source)
         kind = _kind_of(config, name)
         tokenizer = _read_tokenizer(name, source)
-        model = _read_model(name, source, kind, dtype)
+        model = _read_model(name, source, kind, dtype, getattr(config, "quantization_config", None))
     _check_they_fit(name, tokenizer, model)
     model.requires_grad_(False)
     try:
@@ -181,7 +181,7 @@ def _kind_of(config, name: str) -> Kind:
     )
 
 
-def _read_model(name: str, source: str, kind: Kind, dtype: str) -> torch.nn.Module:
+def _read_model(name: str, source: str, kind: Kind, dtype: str, quantisation: dict | None) -> torch.nn.Module:
     auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
     try:
         model, report = auto_class.from_pretrained(
@@ -193,22 +193,28 @@ def _read_model(name: str, source: str, kind: Kind, dtype: str) -> torch.nn.Modu
             **_OWN_CODE,
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise UserError(
-            f"--model_name {name}: its weights could not be loaded ({reason(error)}); make sure that "
-            "model.safetensors is there and whole"
-        ) from error
-    _check_loaded(name, report)
+        advice = _if_quantised(quantisation) or "make sure that model.safetensors is there and whole"
+        raise UserError(f"--model_name {name}: its weights could not be loaded ({reason(error)}); {advice}") from error
+    _check_loaded(name, report, quantisation)
     return model
 
 
-def _check_loaded(name: str, report: dict) -> None:
+def _if_quantised(quantisation: dict | None) -> str:
+    """What to do where a checkpoint is quantised by a library that is not there, or not for this machine, else ""."""
+    if not quantisation:
+        return ""
+    method = quantisation.get("quant_method")
+    return f"it is quantised ({method}): install what that needs, or use the model as it was before"
+
+
+def _check_loaded(name: str, report: dict, quantisation: dict | None) -> None:
     """Refuse a checkpoint that leaves weights to chance; weights it holds beyond need are fine."""
     missing = sorted(report["missing_keys"])
     mismatched = sorted(key for key, *_shapes in report["mismatched_keys"])
     if missing:
+        advice = _if_quantised(quantisation) or "use one that was saved with its language-model head"
         raise UserError(
-            f"--model_name {name}: the checkpoint lacks {_some(missing)}, which would be drawn at random; use one "
-            "that was saved with its language-model head"
+            f"--model_name {name}: the checkpoint lacks {_some(missing)}, which would be drawn at random; {advice}"
         )
     if mismatched:
         raise UserError(
