@@ -99,17 +99,6 @@ def test_the_closing_report_line_by_line(tmp_path):
     ]
 
 
-def test_the_closing_report_says_the_standard_errors(tmp_path):
-    """So that a round that was chosen by 12 texts is seen to be luck."""
-    records = search_records()
-    records[1] = replace(records[1], standard_error=0.025, validation_standard_error=0.125, n_validation=12)
-    own = {"method": "FedBPT", "artifact": "x", "artifact_kind": "prompt", "clients": [], "metric_title": "accuracy"}
-    values = summary(records, best_round=1, zero_shot=0.55, seconds=82.04, **own)
-    assert (values["standard_error"], values["validation_standard_error"]) == (0.025, 0.125)
-    told = "0.600 ± 0.025 (round 1, chosen by validation accuracy 0.750 ± 0.125 on 12 texts)"
-    assert closing_report(values, tmp_path).splitlines()[1] == f"test accuracy            {told}"
-
-
 @pytest.mark.parametrize(
     ("agreement", "soft"),
     [

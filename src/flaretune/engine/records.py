@@ -22,9 +22,7 @@ class RoundRecord:
         example_forwards: examples sent through the model for them, over all clients.
         memory_mb, server_memory_mb: the most that a client's process, and the server's, has held so far, in MiB.
         accuracy: the task's metric on test data of what the round ended with; None without test data.
-        standard_error: of it; None for metrics without one.
-        validation_accuracy, validation_standard_error: the same on the validation data; None without any.
-        n_validation: texts in that, as many as count.
+        validation_accuracy: the same on the validation data; None without any.
         validation_loss: mean cross entropy on it.
         client_accuracy: on the validation data, by client.
         excluded: the clients whose replies did not count, and why not.
@@ -45,10 +43,7 @@ class RoundRecord:
     memory_mb: float
     server_memory_mb: float = 0.0
     accuracy: float | None = None
-    standard_error: float | None = None
     validation_accuracy: float | None = None
-    validation_standard_error: float | None = None
-    n_validation: int = 0
     validation_loss: float | None = None
     client_accuracy: dict[str, float] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
@@ -88,21 +83,16 @@ def round_line(
 
 def scalars(record: RoundRecord) -> dict[str, float]:
     """The numbers of a round by the names that TensorBoard shows; those that are missing are left out."""
-    values = {
-        k: v
-        for k, v in asdict(record).items()
-        if isinstance(v, int | float) and k not in ("round", "releases", "n_validation")
-    }
+    values = {k: v for k, v in asdict(record).items() if isinstance(v, int | float) and k not in ("round", "releases")}
     values |= record.metrics
     for name, by_client in {"validation_accuracy": record.client_accuracy, **record.client_metrics}.items():
         values |= {f"{name}/{client}": value for client, value in by_client.items()}
     return {name: float(value) for name, value in values.items()}
 
 
-def as_text(value: float | None, standard_error: float | None = None) -> str:
-    """A metric with three digits, and its standard error if it has one; a hyphen of the same width for none."""
-    beside = "" if standard_error is None else f" ± {standard_error:.3f}"
-    return "  -  " if value is None else f"{value:.3f}{beside}"
+def as_text(value: float | None) -> str:
+    """A metric with three digits; a hyphen of the same width for none."""
+    return "  -  " if value is None else f"{value:.3f}"
 
 
 def _kilobytes(n_bytes: float) -> str:

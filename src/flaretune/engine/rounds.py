@@ -161,7 +161,7 @@ class Job:
         """The record of the round that the job starts after, and whether its result has been evaluated."""
         settings = next(iter(initialized.values())).settings
         self._counts = counts_of(settings)
-        zero_shot, _ = self._value([result.zero_shot for result in initialized.values()])
+        zero_shot = self._value([result.zero_shot for result in initialized.values()])
         server = as_dict(self._config)
         self._folder = RunFolder(self._path, self._method, settings, server, self._cohort.clients, zero_shot)
         earlier = self._run.earlier
@@ -267,12 +267,10 @@ class Job:
         """Complete a round's record by the evaluation of its result, keep that if it is the best, and tell of it."""
         weighed = limit_evaluations(evaluations, self._rule).values()
         n_validation = sum(e.n_validation for e in weighed)
-        record.accuracy, record.standard_error = self._value([e.test for e in evaluations.values()])
-        found = self._value([e.validation for e in weighed])
-        record.validation_accuracy, record.validation_standard_error = found
-        record.n_validation = n_validation
+        record.accuracy = self._value([e.test for e in evaluations.values()])
+        record.validation_accuracy = self._value([e.validation for e in weighed])
         record.validation_loss = sum(e.validation_loss_sum for e in weighed) / n_validation if n_validation else None
-        by_client = {client: self._value([e.validation])[0] for client, e in evaluations.items()}
+        by_client = {client: self._value([e.validation]) for client, e in evaluations.items()}
         record.client_accuracy = {client: value for client, value in by_client.items() if value is not None}
         strategy, method = self._strategy, self._method
 
@@ -292,15 +290,10 @@ class Job:
         self.progress.finished(record, self._counts.metric.title, self._folder.best_round)
         self._show(record)
 
-    def _value(self, counts: Sequence[np.ndarray | None]) -> tuple[float | None, float | None]:
-        """The task's metric of counts added up, those of clients without test data left out, and its standard error.
-
-        None for either without examples.
-        """
+    def _value(self, counts: Sequence[np.ndarray | None]) -> float | None:
+        """The task's metric of counts added up, those of clients without test data left out; None without examples."""
         counts = [c for c in counts if c is not None]
-        total = np.sum(counts, axis=0)
-        metric = self._counts.metric
-        return (metric.value(total), metric.standard_error(total)) if counts else (None, None)
+        return self._counts.metric.value(np.sum(counts, axis=0)) if counts else None
 
 
 def warn_of_other_formats(before: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -37,9 +37,7 @@ def summary(
     return {
         "zero_shot_accuracy": zero_shot,
         "test_accuracy": best.accuracy,
-        "standard_error": best.standard_error,
         "validation_accuracy": best.validation_accuracy,
-        "validation_standard_error": best.validation_standard_error,
         "best_round": best_round,
         "queries": sum(r.queries for r in rounds),
         "example_forwards": sum(r.example_forwards for r in rounds),
@@ -73,16 +71,12 @@ def versions() -> dict[str, str]:
 def closing_report(values: Mapping[str, Any], summary_file: Path) -> str:
     """What a person reads at the end of a job: the contents of summary.json in a few lines."""
     metric = values["metric_title"]
-    best = next((r for r in values["rounds"] if r["round"] == values["best_round"]), {})
-    validation = as_text(values["validation_accuracy"], values.get("validation_standard_error"))
-    n_texts = f" on {best['n_validation']} texts" if best.get("n_validation") else ""
-    chosen = f"round {values['best_round']}, chosen by validation {metric} {validation}{n_texts}"
-    test = as_text(values["test_accuracy"], values.get("standard_error"))
+    chosen = f"round {values['best_round']}, chosen by validation {metric} {as_text(values['validation_accuracy'])}"
     down, up = values["bytes_down_per_client_round"], values["bytes_up_per_client_round"]
     by_round = "  ".join(f"{r['round']}: {as_text(r['accuracy'])}" for r in values["rounds"])
     rows = {
         f"zero-shot {metric}": f"{as_text(values['zero_shot_accuracy'])} (model and template alone)",
-        f"test {metric}": f"{test} ({chosen})",
+        f"test {metric}": f"{as_text(values['test_accuracy'])} ({chosen})",
         f"{metric} by round": by_round,
         **find_method(values["method"]).report_rows(values),
         **_fault_rows(values["rounds"]),

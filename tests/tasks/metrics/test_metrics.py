@@ -35,14 +35,6 @@ def value(metric: str, counts: np.ndarray) -> float | None:
     return find_metric(metric).value(counts)
 
 
-@pytest.mark.parametrize("correct", [0, 3, 9, 12])
-def test_the_standard_error_of_accuracy_is_that_of_the_mean_of_zeros_and_ones(correct):
-    ones = np.arange(12) < correct
-    expected = pytest.approx(ones.std() / np.sqrt(12))
-    assert find_metric("accuracy").standard_error(np.array([correct, 12])) == expected
-    assert find_metric("accuracy").standard_error(np.array([0, 0])) is None
-
-
 def test_accuracy_counts():
     counts = find_metric("accuracy").count(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]), None, 3)
     assert counts.tolist() == [3, 4]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from flaretune.tasks.metrics.base import Metric, check_pairs, impossible
@@ -26,11 +24,6 @@ class Accuracy(Metric):
     def value(self, counts: np.ndarray) -> float | None:
         correct, total = (int(c) for c in counts)
         return correct / total if total else None
-
-    def standard_error(self, counts: np.ndarray) -> float | None:
-        """√(p (1 − p) / n), of n independent examples with a share p of correct predictions."""
-        p = self.value(counts)
-        return None if p is None else math.sqrt(p * (1 - p) / int(counts[1]))
 
     def check_possible(self, counts: np.ndarray, n_examples: int | None = None) -> None:
         correct, total = (int(c) for c in counts)

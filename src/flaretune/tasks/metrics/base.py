@@ -49,10 +49,6 @@ class Metric(ABC):
     def value(self, counts: np.ndarray) -> float | None:
         """The metric, in [0, 1], from summed counts; None where they are of no examples that it is about."""
 
-    def standard_error(self, counts: np.ndarray) -> float | None:
-        """Of `value` as an estimate from so many examples; None where no formula is known, or of no examples."""
-        return None
-
     @abstractmethod
     def check_possible(self, counts: np.ndarray, n_examples: int | None = None) -> None:
         """Check that counts can be.
