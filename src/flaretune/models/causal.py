@@ -28,11 +28,14 @@ class CausalLM:
         model: …ForCausalLM, its head narrowed by `narrow_to_label_words`.
         pad_id: a token for padding; never seen through the attention mask.
         classes: the class of each label word, see `at_answers`.
+        at_answers_only: compute the last layer's feed-forward part at the answers alone, see `last_layer`.
     """
 
-    def __init__(self, model: nn.Module, pad_id: int, classes: np.ndarray | None = None):
+    def __init__(
+        self, model: nn.Module, pad_id: int, classes: np.ndarray | None = None, at_answers_only: bool = True
+    ):
         self._model = model
-        self._feed_forward = last_feed_forward(model)
+        self._feed_forward = last_feed_forward(model) if at_answers_only else None
         self._pad_id = pad_id
         self._classes = classes
 

@@ -28,14 +28,22 @@ class MaskedLM:
         mode: ``add`` or ``cat``.
         pad_id: the padding token.
         classes: the class of each label word, see `at_answers`.
+        at_answers_only: compute the last layer's feed-forward part at the answers alone, see `last_layer`.
     """
 
-    def __init__(self, model: nn.Module, mode: str, pad_id: int, classes: np.ndarray | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        mode: str,
+        pad_id: int,
+        classes: np.ndarray | None = None,
+        at_answers_only: bool = True,
+    ):
         self._model = model
         self._mode = mode
         self._pad_id = pad_id
         self._classes = classes
-        self._feed_forward = last_feed_forward(model)
+        self._feed_forward = last_feed_forward(model) if at_answers_only else None
         self._embeddings = getattr(model.base_model, "embeddings", None)
         if self._embeddings is None:
             raise UserError(
