@@ -31,9 +31,7 @@ class CausalLM:
         at_answers_only: compute the last layer's feed-forward part at the answers alone, see `last_layer`.
     """
 
-    def __init__(
-        self, model: nn.Module, pad_id: int, classes: np.ndarray | None = None, at_answers_only: bool = True
-    ):
+    def __init__(self, model: nn.Module, pad_id: int, classes: np.ndarray | None = None, at_answers_only: bool = True):
         self._model = model
         self._feed_forward = last_feed_forward(model) if at_answers_only else None
         self._pad_id = pad_id

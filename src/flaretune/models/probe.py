@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flaretune.data.encode import Encoded
-from flaretune.data.tokens import start_and_end_ids, text_ids
+from flaretune.data.tokens import special_ids, start_and_end_ids
 from flaretune.models.label_head import at_answers
 from flaretune.models.load import Pretrained
 
@@ -54,62 +54,68 @@ def make_probe(pretrained: Pretrained, mode: str, classes: np.ndarray | None = N
     Raises:
         Exception: whatever the model stumbles over.
     """
-    model, tokenizer = pretrained.model, pretrained.tokenizer
-    start, end = start_and_end_ids(tokenizer)
-    pool = text_ids(tokenizer)
-    wanted = 2 * N_PROMPT + sum(LENGTHS) + N_TAIL
-    drawn = np.random.RandomState(0).choice(pool, wanted, replace=len(pool) < wanted).tolist()
-    tokens, others, tail, *texts = _split(drawn, N_PROMPT, N_PROMPT, N_TAIL, *LENGTHS)
-    if pretrained.kind == "masked":
-        texts = [[*text[:1], tokenizer.mask_token_id, *text[1:]] for text in texts]
-        tail = end
-    insert = [len(start) + (len(text) if mode == "suffix" else 0) for text in texts]
-    rows = [[*start, *text, *tail] for text in texts]
-    answers = [row.index(tokenizer.mask_token_id) if pretrained.kind == "masked" else len(row) - 1 for row in rows]
-    whole = [
-        encoded([*row[:at], *tokens, *row[at:]], 0 if pretrained.kind == "masked" else len(start), answer + N_PROMPT)
-        for row, at, answer in zip(rows, insert, answers, strict=True)
-    ]
+    model, start = pretrained.model, start_and_end_ids(pretrained.tokenizer)[0]
+    whole, tokens, others = _draw(pretrained, mode)
     if pretrained.kind == "causal":
-        own = _own(pretrained, whole, classes)
+        inserts = [len(e.ids) - N_TAIL - N_PROMPT if mode == "suffix" else len(start) for e in whole]
+        pairs = zip(whole, inserts, strict=True)
+        examples = [_encoded(np.delete(e.ids, range(at, at + N_PROMPT)), at, e.answer - N_PROMPT) for e, at in pairs]
         with torch.inference_mode():
             prompt = model.get_input_embeddings()(torch.tensor(tokens, device=model.device)).float()
-        examples = [encoded(row, at, len(row) - 1) for row, at in zip(rows, insert, strict=True)]
-        return Probe(examples, prompt, whole, own)
+        return Probe(examples, prompt, whole, own_logits(pretrained, whole, classes))
     with _captured(model.base_model.embeddings) as outputs:
-        own = _own(pretrained, whole, classes)
+        own = own_logits(pretrained, whole, classes)
         if mode == "cat":
-            vectors = [output[0] for output in outputs]
-            examples = [encoded(e.ids[N_PROMPT:], 0, e.answer - N_PROMPT) for e in whole]
-            return Probe(examples, vectors[0][:N_PROMPT].float(), whole, own, [v[N_PROMPT:] for v in vectors])
+            examples = [_encoded(e.ids[N_PROMPT:], 0, e.answer - N_PROMPT) for e in whole]
+            prompt = outputs[0][0, :N_PROMPT].float()
+            return Probe(examples, prompt, whole, own, [output[0, N_PROMPT:] for output in outputs])
         span = slice(len(start), len(start) + N_PROMPT)
-        examples = [encoded([*e.ids[: span.start], *others, *e.ids[span.stop :]], span.start, e.answer) for e in whole]
-        _own(pretrained, examples, classes)
-    with_tokens, with_others = outputs[0][0, span].float(), outputs[2][0, span].float()
-    return Probe(examples, with_tokens - with_others, whole, own)
+        examples = [_encoded([*e.ids[: span.start], *others, *e.ids[span.stop :]], span.start, e.answer) for e in whole]
+        own_logits(pretrained, examples[:1], classes)
+    return Probe(examples, outputs[0][0, span].float() - outputs[2][0, span].float(), whole, own)
 
 
-def encoded(ids: Sequence[int], insert: int, answer: int) -> Encoded:
+def plain_texts(pretrained: Pretrained) -> list[Encoded]:
+    """Two texts of different length without a prompt."""
+    return _draw(pretrained, "")[0]
+
+
+def _draw(pretrained: Pretrained, mode: str) -> tuple[list[Encoded], list[int], list[int]]:
+    """Two texts with the prompt's tokens where a mode puts the prompt; these tokens; and as many others."""
+    tokenizer = pretrained.tokenizer
+    start, end = start_and_end_ids(tokenizer)
+    known = min(len(tokenizer), len(pretrained.model.get_input_embeddings().weight))
+    pool = np.setdiff1d(np.arange(known), special_ids(tokenizer))  # `text_ids` takes long of a large vocabulary
+    lengths = (N_PROMPT, N_PROMPT, N_TAIL, *LENGTHS)
+    drawn = np.random.RandomState(0).choice(pool, sum(lengths), replace=len(pool) < sum(lengths))
+    tokens, others, tail, *texts = [part.tolist() for part in np.split(drawn, np.cumsum(lengths)[:-1])]
+    rows = []
+    for text in texts:
+        if pretrained.kind == "masked":
+            ids = [*start, *tokens, text[0], tokenizer.mask_token_id, *text[1:], *end]
+            rows.append(_encoded(ids, 0, ids.index(tokenizer.mask_token_id)))
+        else:
+            ids = [*start, *text, *tokens, *tail] if mode == "suffix" else [*start, *tokens, *text, *tail]
+            rows.append(_encoded(ids, len(start), len(ids) - 1))
+    return rows, tokens, others
+
+
+def _encoded(ids: Sequence[int], insert: int, answer: int) -> Encoded:
     return Encoded(np.array(ids, dtype=np.int64), insert, answer, np.zeros(len(ids), dtype=bool))
 
 
 @torch.inference_mode()
-def _own(pretrained: Pretrained, examples: Sequence[Encoded], classes: np.ndarray | None) -> torch.Tensor:
-    """Logits at the answers, of one text at a time, float32, shape (B, W)."""
-    model, found = pretrained.model, []
+def own_logits(pretrained: Pretrained, examples: Sequence[Encoded], classes: np.ndarray | None) -> torch.Tensor:
+    """Logits at the answers by the model's own forward code, one text at a time, float32, shape (B, W)."""
+    model, head, found = pretrained.model, pretrained.model.get_output_embeddings(), []
     extra = {"use_cache": False} if pretrained.kind == "causal" else {}
     for example in examples:
         ids = torch.tensor(example.ids, device=model.device)[None]
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits
-        if logits.shape[-1] != len(model.get_output_embeddings().weight):
+        if logits.shape[-1] != getattr(head, "out_features", len(head.weight)):
             raise ValueError("its logits are not what its output embedding gives")
         found.append(at_answers(logits, torch.tensor([example.answer], device=model.device), classes)[0])
     return torch.stack(found)
-
-
-def _split(ids: list[int], *lengths: int) -> list[list[int]]:
-    ends = np.cumsum(lengths).tolist()
-    return [ids[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
 
 @contextmanager

@@ -22,17 +22,12 @@ from flaretune.models.causal import CausalLM
 from flaretune.models.load import Pretrained, reason
 from flaretune.models.masked import MaskedLM
 from flaretune.models.probe import make_probe
+from flaretune.models.rounding import BESIDE_OTHERS, MOVED, NOT_FINITE, NOT_THE_MODELS, SAME_FOR_ALL, same
 from flaretune.models.text_cache import TextCache
 
 log = logging.getLogger(__name__)
 
-# What two right computations may differ by, as a part of the standard deviation of logits over texts and prompts. With
-# random models of eleven families and Gemma 3 270M it was 5e-6 at most in float32, 0.08 in bfloat16.
-ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.3}
-MOVED = 0.03  # of that: what differs less is the same, where it should differ
-BESIDE_OTHERS = "gives other logits for a text beside a longer one than for it alone"
 AS_PROMPT = "gives other logits for tokens whose embeddings are the prompt than for these tokens themselves"
-NOT_THE_MODELS = (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError)
 PLAIN = {"masked": "cat", "causal": "prefix"}
 FLAGS = {"masked": "--cat_or_add", "causal": "--prompt_position"}
 MOST_COPIED = 10**9  # parameters of a model that is copied in float32 to see whether that helps
@@ -134,10 +129,11 @@ class _Trial:
         noise = torch.from_numpy(np.random.RandomState(1).standard_normal(given.shape)).to(given) * given.std()
         self._prompts = torch.stack([torch.zeros_like(given), given, noise])  # (3, n, D)
         self._found = found = self._all_logits(self._logits)  # (3, 2, C)
+        self._apart = found - found.mean(dim=(0, 1))
         if not (torch.isfinite(own).all() and torch.isfinite(found).all()):
-            return "gives logits that are not finite"
+            return NOT_FINITE
         if self._same(own[0], own[1], MOVED) or self._same(found[:, 0], found[:, 1], MOVED):
-            return "gives the same logits for different texts"
+            return SAME_FOR_ALL
         if self._same(found[0], found[2], MOVED):
             return "gives the same logits whatever the prompt"
         if not self._same(found[1], own):
@@ -172,8 +168,7 @@ class _Trial:
 
     def _same(self, some: torch.Tensor, others: torch.Tensor, part: float = 1.0) -> bool:
         """Whether logits differ by no more than rounding, or a part of that."""
-        apart = self._found.flatten(0, 1).std(dim=0).max()  # of all prompts and texts
-        return bool((some - others).abs().max() <= part * ROUNDING[self._pretrained.model.dtype] * apart)
+        return same(some, others, self._apart, self._pretrained.dtype, part)
 
     def _all_logits(self, logits: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
         """Of both texts, in one forward pass where texts will share passes."""

@@ -1,0 +1,126 @@
+"""The self-check of models without a soft prompt: those that are trained, and those asked for words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from flaretune.data.encode import Encoded
+from flaretune.errors import UserError
+from flaretune.models.load import Pretrained, reason
+from flaretune.models.probe import own_logits, plain_texts
+from flaretune.models.rounding import BESIDE_OTHERS, MOVED, NOT_FINITE, NOT_THE_MODELS, SAME_FOR_ALL, same
+
+if TYPE_CHECKING:
+    from flaretune.models.tuned import TunedModel
+
+LAYERS = "name the layers to adapt by --target_modules, or use another model"
+
+Logits = Callable[[Sequence[Encoded]], torch.Tensor]  # B texts -> (B, W)
+
+
+def check_words(pretrained: Pretrained, log_probs: Logits, together: bool) -> None:
+    """Compare log-probabilities of words with those that the model's own forward code gives.
+
+    Args:
+        pretrained: the model, its head as it was loaded.
+        log_probs: what is checked, of the whole vocabulary.
+        together: whether texts of different length will share a forward pass.
+
+    Raises:
+        UserError: they differ; says what works.
+    """
+
+    def compare() -> str | None:
+        texts = plain_texts(pretrained)
+        own = torch.log_softmax(own_logits(pretrained, texts, None), dim=-1)
+        return _fault(log_probs, texts, own, together, pretrained.dtype)
+
+    _refuse(pretrained, compare)
+
+
+def check_tuned(tuned: TunedModel, together: bool) -> None:
+    """Compare label-word logits of a model made ready to train, and see whether what is loaded into it arrives.
+
+    Args:
+        tuned: the model as it begins.
+        together: whether texts of different length will share a forward pass.
+
+    Raises:
+        UserError: logits differ, or arrays of an adapter do not arrive; says what works.
+    """
+    pretrained, label_model = tuned.pretrained, tuned.label_model
+
+    def logits(examples: Sequence[Encoded]) -> torch.Tensor:
+        with torch.inference_mode():
+            return label_model.logits(examples)
+
+    def compare() -> str | None:
+        texts = plain_texts(pretrained)
+        own = own_logits(pretrained, texts, label_model.classes)
+        fault = _fault(logits, texts, own, together, tuned.dtype)
+        return fault or (_adapter_fault(tuned, own, lambda: logits(texts[:1])[0]) if tuned.initial else None)
+
+    with _evaluating(label_model.model):
+        _refuse(pretrained, compare)
+    label_model.example_forwards = 0
+
+
+def _refuse(pretrained: Pretrained, compare: Callable[[], str | None]) -> None:
+    try:
+        with torch.random.fork_rng(devices=[]):  # some models draw numbers
+            fault = compare()
+    except NOT_THE_MODELS:
+        raise
+    except Exception as error:  # whatever it stumbles over
+        fault = f"does not answer ({reason(error)}); use another model"
+    if fault is not None:
+        raise UserError(f"--model_name {pretrained.name}: {type(pretrained.model).__name__} {fault}")
+
+
+def _fault(logits: Logits, texts: Sequence[Encoded], own: torch.Tensor, together: bool, dtype: str) -> str | None:
+    """What is wrong, to follow the name of the model's class; None where nothing is."""
+    apart = own[0] - own[1]
+    found = logits(texts) if together else torch.cat([logits([text]) for text in texts])
+    if not (torch.isfinite(own).all() and torch.isfinite(found).all()):
+        return f"{NOT_FINITE}; use another model"
+    if same(found[0], found[1], apart, dtype, MOVED):
+        return f"{SAME_FOR_ALL}; use another model"
+    if same(found, own, apart, dtype):
+        return None
+    if same(torch.cat([logits([text]) for text in texts]), own, apart, dtype):
+        return f"{BESIDE_OTHERS}; use --batch_size 1, or another model"
+    return "gives other logits here than by its own code; use another model"
+
+
+def _adapter_fault(tuned: TunedModel, own: torch.Tensor, logits: Callable[[], torch.Tensor]) -> str | None:
+    """Load drawn arrays into an adapter, as a client does with what it is sent, and read them back."""
+    parameters, rng = tuned.parameters, np.random.RandomState(2)
+    before, untouched = parameters.arrays(), logits()
+    drawn = {name: rng.standard_normal(shape).astype(np.float32) / 8 for name, shape in parameters.shapes().items()}
+    parameters.load(drawn)
+    try:
+        lost = [name for name, values in parameters.arrays().items() if not np.array_equal(values, drawn[name])]
+        if lost:
+            return f"does not take up {len(lost)} of the {len(drawn)} arrays that are averaged ({lost[0]}); {LAYERS}"
+        if same(logits(), untouched, own[0] - own[1], tuned.dtype, MOVED):
+            return f"gives the same logits whatever its adapter; {LAYERS}"
+    finally:
+        parameters.load(before)
+    return None
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Within it, nothing is left out by dropout; modules get back what they were in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
