@@ -60,8 +60,9 @@ class WordLogProbs:
                 "words, since it has no output embedding; use another model"
             )
         self._feed_forward = last_feed_forward(self._model)
-        check_words(pretrained, self._log_probs, together=batch_size != 1)
         self.example_forwards = 0
+        check_words(pretrained, self._log_probs, together=batch_size != 1)
+        self.example_forwards = 0  # the check's are not counted
 
     def __call__(
         self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray, progress: Progress = in_silence
