@@ -32,7 +32,7 @@ def blocks() -> list[tuple[str, str, str]]:
 def test_every_block_is_one_that_is_run_or_an_example():
     languages = [language for language, *_ in blocks()]
     assert languages.count("csv") == languages.count("python") == languages.count("toml") == 1
-    assert set(languages) == {"csv", "python", "toml", "sh"}
+    assert set(languages) == {"csv", "python", "toml", "sh", "text"}
 
 
 @pytest.mark.slow
@@ -61,6 +61,9 @@ def test_the_three_ways_lead_to_a_prompt(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "no mistakes" in done.stdout
     assert re.search(r"^tickets +Is a support ticket urgent\?", done.stdout, re.MULTILINE)
+
+    assert re.search(r"^  label low +'.*' \(", done.stdout, re.MULTILINE)  # words of the learned verbalizer
+    assert read_summary(place / "runs" / "tickets_auto")["artifact_kind"] == "verbalizer"
 
     inside = Path("server") / "simulate_job" / "flaretune"
     results = [place / "runs" / "tickets", place / "OUT" / inside, place / "OUT2" / inside]

@@ -95,7 +95,7 @@ def test_what_is_missing_is_told_at_once(capsys, tmp_path):
     data.write_text("a,b,c\n1,2,x\n3,4,y\n")
     status, out, err = run(capsys, tmp_path / "t.toml", "--data", data, "--no_questions")
     assert (status, out) == (1, "")
-    assert err == "error: give --label_column, --text_columns, --label_words, or run this on a terminal to be asked\n"
+    assert err == "error: give --label_column, --text_columns, or run this on a terminal to be prompted\n"
     assert not (tmp_path / "t.toml").exists()
 
 
@@ -121,6 +121,44 @@ def test_wrong_answers_are_one_sentence_and_nothing_is_written(capsys, tmp_path,
     assert (status, out, err.count("\n")) == (1, "", 1)
     assert re.search(said if ".*" in said else re.escape(said), err)
     assert not (tmp_path / "t.toml").exists()
+
+
+ABOUT = (
+    'label_words = "auto": the verbalizer method (jobs/verbalizer_job.py) learns the words; FedBPT and LP-FL need '
+    "label words and refuse the task\n"
+)
+
+
+@pytest.mark.parametrize("flags", [["--label_words", "auto"], ["--label_words", ""], []], ids=["auto", "", "none"])
+def test_who_has_no_label_words_gets_a_task_for_the_verbalizer_and_one_sentence_about_it(capsys, tmp_path, flags):
+    """Of labels that are no words, none are suggested."""
+    data = tmp_path / "all.csv"
+    data.write_text("text,label\na,0\nb,1\nc,0\nd,1\n")
+    file = tmp_path / "own.toml"
+    status, out, err = run(capsys, file, "--data", data, *flags, "--no_questions")
+    assert (status, err) == (0, "")
+    assert out == f"{ABOUT}{file}\nnext: python -m flaretune tasks check {file} --model_name NAME\n"
+    spec = load_task(str(file))
+    assert not spec.has_label_words
+    assert (spec.masked.label_words, spec.causal.label_words) == ("auto", "auto")
+    assert spec.class_names("causal") == ["0", "1"]
+    assert check_task(str(file)).mistakes == ()
+
+
+def test_on_a_terminal_no_answer_means_learned_words_where_the_labels_are_no_words(capsys, monkeypatch, tmp_path):
+    asked = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return ""
+
+    data = tmp_path / "all.csv"
+    data.write_text("text,label\na,0\nb,1\n")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", answer)
+    status, out, _ = run(capsys, tmp_path / "own.toml", "--data", data)
+    assert (status, out[: len(ABOUT)]) == (0, ABOUT)
+    assert asked[3] == "A word for each of these classes, or auto to have them learned [auto]: "
 
 
 def test_data_elsewhere_is_named_by_its_whole_path(capsys, monkeypatch, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flaretune import FedBPTRecipe, LPFLRecipe, UserError
+from flaretune import FedBPTRecipe, LPFLRecipe, UserError, VerbalizerRecipe
 from flaretune.flare.executor import OPTIONS
 from flaretune.tasks import spec as spec_module
 from tests.authoring.tickets import write_task, write_tickets
@@ -85,3 +85,15 @@ def test_a_mistake_in_the_file_is_told_before_anything_runs(tmp_path):
     file = write_task(tmp_path, ('metric = "accuracy"', 'metric = "rouge"'))
     with pytest.raises(UserError, match=r"tickets\.toml, line 5: metric 'rouge' is unknown.*classification only"):
         FedBPTRecipe(task_file=str(file)).export(str(tmp_path / "job"))
+
+
+WORDS = 'label_words = [" fine", " urgent"]'
+
+
+def test_label_words_are_left_to_the_verbalizer_alone(tmp_path):
+    file = write_task(tmp_path, (WORDS, 'label_words = "auto"'))
+    for recipe, needed in METHODS:
+        with pytest.raises(UserError, match=r"is for the verbalizer method, .* needs label words") as refused:
+            exported(recipe, needed, tmp_path / "job", task_file=str(file))
+        assert "\n" not in str(refused.value)
+    assert exported(VerbalizerRecipe, {}, tmp_path / "job", task_file=str(file))[1]["task_file"]

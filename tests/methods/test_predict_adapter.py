@@ -1,4 +1,4 @@
-"""Adapters that were trained, used: answers as PEFT gives them, and models and options that do not fit."""
+"""Adapters that were trained, used: logits as PEFT gives them, and models and options that do not fit."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_peft_alone_gives_the_logits_of_an_adapter(tmp_path, request, family, op
     folder = save(random_adapter(model, review_task(), **options), tmp_path)
     classifier = load_classifier(folder, dtype="float32", device="cpu")
     expected = log_odds(PeftModel.from_pretrained(plain_model(model), folder).eval(), model)
-    answers = classifier.tuned.label_model.answers(classifier.tuned.label_model.encode(TEXTS))
-    np.testing.assert_allclose(answers[:, 1] - answers[:, 0], expected, atol=2e-5)
+    logits = classifier.tuned.label_model.predict_logits(classifier.tuned.label_model.encode(TEXTS))
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, atol=2e-5)
     np.testing.assert_allclose(odds_of(classifier.probabilities(TEXTS)), expected, atol=2e-5)
     without = log_odds(plain_model(model), model)
     assert np.abs(expected - without).max() > 0.05

@@ -62,7 +62,7 @@ def test_so_does_a_model_that_is_trained(tiny, family, tuning):
     settings = build(TuneSettings, as_dict(LPFLConfig(tuning=tuning, soft_labels="off")))
     model = open_tuned_model(SEVERAL, str(folder), settings, dtype="float32", device="cpu").label_model
     encoded = model.encode([{"sentence": text} for text in TEXTS])
-    np.testing.assert_allclose(model.answers(encoded), mean_logits(folder, family), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(model.predict_logits(encoded), mean_logits(folder, family), rtol=0, atol=1e-5)
     logits = model.logits(encoded)
     assert logits.shape == (3, 2)
     assert logits.requires_grad

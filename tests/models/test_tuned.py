@@ -31,11 +31,11 @@ def test_auto_is_what_the_processor_has_instructions_for(tiny, monkeypatch, tuni
         torch.manual_seed(3)  # of the new adapter
         return open_tuned_model(review_task(), str(tiny("gpt2")), settings, dtype=dtype, device="cpu")
 
-    def answers(tuned):
-        return tuned.label_model.answers(tuned.label_model.encode(TEXTS))
+    def logits_of(tuned):
+        return tuned.label_model.predict_logits(tuned.label_model.encode(TEXTS))
 
     auto, other = opened("auto"), opened({"bfloat16": "float32", "float32": "bfloat16"}[computed_in])
     assert auto.dtype == computed_in != other.dtype
     assert auto.pretrained.model.get_input_embeddings().weight.dtype == held_in
-    np.testing.assert_array_equal(answers(auto), answers(opened(computed_in)))
-    assert 0 < np.abs(answers(auto) - answers(other)).max() < 0.1
+    np.testing.assert_array_equal(logits_of(auto), logits_of(opened(computed_in)))
+    assert 0 < np.abs(logits_of(auto) - logits_of(other)).max() < 0.1

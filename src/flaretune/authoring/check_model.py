@@ -21,7 +21,7 @@ from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
 from flaretune.models.verbalizer import look_up
 from flaretune.softmax import softmax
-from flaretune.tasks.checks import alternatives, label_key
+from flaretune.tasks.checks import AUTO, alternatives, label_key
 from flaretune.tasks.spec import Draft, Source, TaskSpec, Wording
 
 PERCENTILES = (50, 90, 99)
@@ -31,7 +31,7 @@ _LONGEST_SHOWN = 160  # characters between two marks of an example
 
 
 def hold_against_model(
-    report: Report, checking: Checking, rows: Sequence[Rows], model_name: str, config: FedBPTConfig
+    report: Report, checking: Checking, rows: Sequence[Rows], model_name: str, config: FedBPTConfig, has_prompt: bool
 ) -> Report:
     """Add what there is to say of a model, whose weights are not needed for it.
 
@@ -41,15 +41,19 @@ def hold_against_model(
         rows: of each split in the report.
         model_name: hub id or folder.
         config: of the prompt, which a text shares the model's limit with.
+        has_prompt: whether there is one; never for a task without label words.
 
     Raises:
         UserError: there is no such model.
     """
     model = load_outline(model_name)
     kind = model.kind
-    mode, n_prompt = (config.cat_or_add if kind == "masked" else config.prompt_position), config.n_prompt_tokens
-    words: tuple[LabelWord, ...] = ()
     entries = checking.draft.entries[kind]
+    if has_prompt and not (entries and entries["label_words"] == AUTO):
+        mode, n_prompt = (config.cat_or_add if kind == "masked" else config.prompt_position), config.n_prompt_tokens
+    else:
+        mode, n_prompt = ("cat" if kind == "masked" else "prefix"), 0
+    words: tuple[LabelWord, ...] = ()
     if entries is None:
         sentence = f"there is no table [{kind}], and {model_name} is a {kind} model; write one"
         if checking.is_fine((kind,)):
@@ -76,16 +80,19 @@ def hold_against_model(
     by_label = {}
     for word in words:
         by_label.setdefault(label_key(word.label), word.word.strip())
-    examples = [show(encoder, first.texts[row], by_label.get(label_key(first.labels[row]), "answer")) for row in chosen]
+    examples = [
+        show(encoder, first.texts[row], by_label.get(label_key(first.labels[row]), "label word")) for row in chosen
+    ]
     return replace(report, data=tuple(data), examples=tuple(examples))
 
 
 def show(encoder: Encoder, texts: Mapping[str, str], word: str) -> str:
-    """An example as the model gets it, with the prompt's place as {prompt: n} and the answer's as <<word>>."""
+    """An example as the model gets it, with the prompt's place as {prompt: n} and the answer position as <<word>>."""
     encoded, decode = encoder.encode(texts), encoder.tokenizer.decode
     ids = encoded.ids.tolist()
     behind_prompt = encoded.insert + (encoder.n_prompt_tokens if encoder.mode == "add" else 0)
-    marks = [(encoded.insert, behind_prompt, f"{{prompt: {encoder.n_prompt_tokens}}}")]
+    prompt = f"{{prompt: {encoder.n_prompt_tokens}}}" if encoder.n_prompt_tokens else ""
+    marks = [(encoded.insert, behind_prompt, prompt)]
     if encoder.kind == "masked":
         marks.append((encoded.answer, encoded.answer + 1, f"<<{word}>>"))
     else:
@@ -113,7 +120,7 @@ def measure_zero_shot(draft: Draft, rows: Rows, model_name: str, config: FedBPTC
     spec = draft.task()
     class_ids = {label_key(value): class_id for class_id, value in enumerate(spec.label_values)}
     labels = np.array([class_ids[label_key(label)] for label in rows.labels], dtype=np.int64)
-    # the prompt, which is not asked with, as small as it can be
+    # the prompt, which is not used, as small as it can be
     settings = build(PromptSettings, {**as_dict(config), "n_prompt_tokens": 1, "intrinsic_dim": 1})
     prompted = open_prompted_model(spec, model_name, settings, dtype=config.dtype, device=config.device)
     logits = prompted.zero_shot_logits(Examples(tuple(rows.texts), labels))
@@ -126,6 +133,8 @@ def measure_zero_shot(draft: Draft, rows: Rows, model_name: str, config: FedBPTC
 def _look_up_words(checking: Checking, model: Pretrained, entries: Mapping[str, Any]) -> tuple[LabelWord, ...]:
     if not checking.is_fine((model.kind, "template")) or None in (entries["template"], entries["label_words"]):
         return ()  # what is wrong with them is said without the model
+    if entries["label_words"] == AUTO:
+        return ()
     values = checking.draft.entries["label_values"] or range(len(entries["label_words"]))
     words = [
         (value, word)

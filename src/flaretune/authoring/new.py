@@ -1,4 +1,4 @@
-"""Writing a task file from a few answers: by options, or asked on a terminal."""
+"""Writing a task file from a few values: given by options, or on a terminal."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flaretune.authoring.asking import Asking
+from flaretune.authoring.inputs import Inputs
 from flaretune.data.columns import READERS
 from flaretune.data.places import LocalSplit, find_split
 from flaretune.errors import UserError
 from flaretune.tasks.checks import (
+    AUTO,
     OUT_OF_SCOPE,
     Problem,
     alternatives,
@@ -33,20 +34,20 @@ MOST_CLASSES = 50  # of which a person would write down the words
 TEST_SPLITS = ("test", "validation", "valid", "dev")
 
 
-def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[str], str] | None) -> Path:
+def write_task(file: Path, data: str, given: Mapping[str, str], read_line: Callable[[str], str] | None) -> Path:
     """Write a task file.
 
     Args:
         file: to write, ending in .toml.
         data: a data file, or a folder of train and test data.
-        given: answers by the names of ``FLAGS``.
-        ask: asks a person for one that is not given, as `input` does; None takes what is suggested.
+        given: values by the names of ``FLAGS``.
+        read_line: reads one that is not given from a person, as `input` does; None takes what is suggested.
 
     Returns:
         The file.
 
     Raises:
-        UserError: the file is there already, the data cannot be read, or an answer is missing or wrong.
+        UserError: the file is there already, the data cannot be read, or a value is missing or wrong.
     """
     if file.suffix != ".toml":
         raise UserError(f"{file}: a task file's name ends in .toml")
@@ -54,26 +55,26 @@ def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[s
         raise UserError(f"{file} is there already; give another name, or remove it first")
     source = _find_source(Path(data).expanduser(), file.absolute().parent)
     columns = source.training.column_names()
-    asking = Asking(given, ask)
+    inputs = Inputs(given, read_line)
 
-    label_column = asking.answer("label_column", _suggested_label(columns), lambda text: _column(text, columns))
+    label_column = inputs.value("label_column", _suggested_label(columns), lambda text: _column(text, columns))
     others = [column for column in columns if column != label_column]
     suggested = others[0] if len(others) == 1 else None
-    text_columns = asking.answer("text_columns", suggested, lambda text: _text_columns(text, columns, label_column))
+    text_columns = inputs.value("text_columns", suggested, lambda text: _text_columns(text, columns, label_column))
     there = _values_of(source.training, label_column)
-    label_values = asking.answer("label_values", _joined(there), lambda text: _label_values(text, there))
+    label_values = inputs.value("label_values", _joined(there), lambda text: _label_values(text, there))
     are_words = label_values and all(re.fullmatch(r"[^\W\d_]+", value) for value in label_values)
-    suggested = _joined(label_values) if are_words else None
-    words = asking.answer("label_words", suggested, lambda text: _label_words(text, label_values))
+    suggested = _joined(label_values) if are_words else AUTO
+    words = inputs.value("label_words", suggested, lambda text: _label_words(text, label_values))
     texts = " ".join(f"{{{column}}}" for column in text_columns or ())
-    masked = asking.answer(
+    masked = inputs.value(
         "masked_template", f"{texts} . It was {{mask}} .", lambda text: _template("masked", text, text_columns or ())
     )
-    causal = asking.answer(
+    causal = inputs.value(
         "causal_template", _causal_of(masked, texts), lambda text: _template("causal", text, text_columns or ())
     )
-    description = asking.answer("description", "", lambda text: text)
-    asking.stop_if_missing()
+    description = inputs.value("description", "", lambda text: text)
+    inputs.stop_if_missing()
     if not masked and not causal:
         raise UserError("--masked_template none --causal_template none: a task needs at least one template")
 
@@ -90,7 +91,7 @@ def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[s
                 "",
                 f"[{kind}]",
                 f"template = {_toml(template)}",
-                f"label_words = {_toml(_behind(template, words))}",
+                f"label_words = {_toml(AUTO if words == AUTO else _behind(template, words))}",
             ]
     lines += ["", "[source]", *source.lines]
     try:
@@ -99,7 +100,7 @@ def write_task(file: Path, data: str, given: Mapping[str, str], ask: Callable[[s
             stream.write("\n".join(lines) + "\n")
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}); give another place") from error
-    for problem in read_draft(file).problems:  # which the answers' own checks leave none of
+    for problem in read_draft(file).problems:  # which the values' own checks leave none of
         raise UserError(f"{file}: {problem.sentence}")
     return file
 
@@ -183,7 +184,9 @@ def _label_values(text: str, there: list[str]) -> list[str]:
     return values
 
 
-def _label_words(text: str, label_values: list[str] | None) -> list[tuple[str, ...]]:
+def _label_words(text: str, label_values: list[str] | None) -> list[tuple[str, ...]] | str:
+    if text in ("", AUTO):
+        return AUTO
     words = [tuple(word.strip() for word in part.split("/")) for part in _parts(text)]
     if label_values is not None:
         _raise_first(word_problems("the", words, label_values))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flaretune.methods.registry import METHODS
 from flaretune.tasks.metrics.registry import value_text
 
 
@@ -65,7 +66,7 @@ class Lengths:
 
     Attributes:
         texts: how many were measured: all, or some thousand evenly over them.
-        percentiles: by what is asked for, such as 50, the length that so many per cent of the texts do not exceed.
+        percentiles: by share, such as 50, the length that so many per cent of the texts do not exceed.
         longest: of all.
         limit: what the model takes.
         cut: how many texts lose their ends.
@@ -100,6 +101,35 @@ class DataReport:
 
 
 @dataclass(frozen=True)
+class LearnedWord:
+    """A word, as the tokenizer decodes it.
+
+    Attributes:
+        separation: between-class over within-class variance of its log-probability, of one class against the others.
+    """
+
+    word: str
+    separation: float
+
+
+@dataclass(frozen=True)
+class LearnedWords:
+    """What a learned verbalizer finds on a few texts.
+
+    Attributes:
+        texts: of each class, by raw label.
+        templates: that the model is given.
+        candidates: words to choose from.
+        by_class: the best words of each class, by raw label.
+    """
+
+    texts: dict[str, int]
+    templates: int
+    candidates: int
+    by_class: dict[str, tuple[LearnedWord, ...]]
+
+
+@dataclass(frozen=True)
 class Report:
     """All of it.
 
@@ -110,8 +140,10 @@ class Report:
         mistakes: in the order of the file, then those of the data.
         model: None where none was given, or it could not be used.
         data: the splits that were looked at.
-        examples: as the model gets them: the prompt's place as {prompt: n}, the answer's as <<the right word>>.
-        zero_shot: metric, value and what is right by class, of model and template alone, where it was asked for.
+        examples: as the model gets them, with {prompt: n} and <<the correct word>> in their places.
+        auto: whether the task names no label words, for no kind of model.
+        learned: what the method `verbalizer` finds, where it is for that one and there are a model and data.
+        zero_shot: metric, value and correct predictions by class, of model and template alone, where it was measured.
     """
 
     file: str
@@ -121,6 +153,8 @@ class Report:
     model: ModelReport | None = None
     data: tuple[DataReport, ...] = ()
     examples: tuple[str, ...] = ()
+    auto: bool = False
+    learned: LearnedWords | None = None
     zero_shot: dict[str, Any] | None = field(default=None)
 
     def as_json(self) -> dict[str, Any]:
@@ -131,27 +165,52 @@ class Report:
 def report_lines(report: Report) -> Iterator[str]:
     """The report for a person, without its mistakes."""
     yield f"task {report.name} ({report.file})" + (f": {report.description}" if report.description else "")
+    if report.auto:
+        yield about_auto()
     model = report.model
     if model is not None:
-        yield (
-            f"model {model.name}: {model.kind}, at most {model.limit} tokens; a prompt of {model.n_prompt_tokens} in "
-            f"mode {model.mode}"
-        )
+        prompt = f"; a prompt of {model.n_prompt_tokens} in mode {model.mode}" if model.n_prompt_tokens else ""
+        yield f"model {model.name}: {model.kind}, at most {model.limit} tokens{prompt}"
         width = max((len(repr(word.word)) for word in model.words), default=0)
         for word in model.words:
             token = "-" if word.token_id is None else f"{word.token} ({word.token_id})"
             yield f"  label {word.label!s:<6} {word.word!r:<{width}}  token {token}"
+    around = "template and prompt" if model and model.n_prompt_tokens else "template"
     for data in report.data:
-        yield from _data_lines(data)
+        yield from _data_lines(data, around)
     for number, example in enumerate(report.examples, start=1):
         yield f"example {number}: {example}"
+    if report.auto and model is not None and not report.data:
+        yield "with --data the words are shown that it learns from a few of the texts"
+    if report.learned is not None:
+        yield from _learned_lines(report.learned)
     if report.zero_shot is not None:
         found = report.zero_shot
         right = ", ".join(f"{label} {right} of {n}" for label, (right, n) in found["by_class"].items())
         yield f"zero-shot {value_text(found['metric'], found['value'])} on {found['n']} texts; right: {right}"
 
 
-def _data_lines(data: DataReport) -> Iterator[str]:
+def about_auto() -> str:
+    """What is to be known of a task whose label words are "auto"."""
+    others = " and ".join(method.title for method in METHODS.values() if method.client_config.needs_label_words)
+    return (
+        'label_words = "auto": the verbalizer method (jobs/verbalizer_job.py) learns the words; '
+        f"{others} need label words and refuse the task"
+    )
+
+
+def _learned_lines(learned: LearnedWords) -> Iterator[str]:
+    texts = ", ".join(f"{label}: {count}" for label, count in learned.texts.items())
+    templates = "1 template" if learned.templates == 1 else f"{learned.templates} templates"
+    yield (
+        f"words of a learned verbalizer, of {learned.candidates} candidates by {sum(learned.texts.values())} texts "
+        f"({texts}) in {templates}; in brackets the between-class over within-class variance"
+    )
+    for label, words in learned.by_class.items():
+        yield f"  label {label!s:<6} " + (", ".join(f"{w.word!r} ({w.separation:.3g})" for w in words) or "none")
+
+
+def _data_lines(data: DataReport, around: str) -> Iterator[str]:
     dropped = f", {data.dropped} dropped" if data.dropped else ""
     counts = ", ".join(f"{label}: {count}" for label, count in data.by_class.items())
     yield f"{data.split} data {data.place}: {data.rows} rows{dropped}" + (f"; {counts}" if counts else "")
@@ -162,4 +221,4 @@ def _data_lines(data: DataReport) -> Iterator[str]:
         shares = ", ".join(f"{share} % up to {length}" for share, length in lengths.percentiles.items())
         cut = f"{lengths.cut} texts are cut" if lengths.cut else "no text is cut"
         measured = "" if lengths.texts >= sum(data.by_class.values()) else f" ({lengths.texts} texts measured)"
-        yield f"  tokens of a text with template and prompt{measured}: {shares}, the longest {lengths.longest}; {cut}"
+        yield f"  tokens of a text with {around}{measured}: {shares}, the longest {lengths.longest}; {cut}"

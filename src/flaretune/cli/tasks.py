@@ -15,10 +15,11 @@ from flaretune.config.flags import add_flags
 from flaretune.config.options import build
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.registry import METHODS
 from flaretune.tasks.spec import available_tasks, load_task, local_tasks, task_file
 
-# Of a job, what decides how much room a text has, and how the model is run.
-CHECK_OPTIONS = ("n_prompt_tokens", "cat_or_add", "prompt_position", "dtype", "device")
+# Of a job, what decides how much room a text has, how the model is run, and which texts are drawn.
+CHECK_OPTIONS = ("n_prompt_tokens", "cat_or_add", "prompt_position", "dtype", "device", "seed")
 
 
 def add_tasks(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,11 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME",
         default="",
-        help="hub id or folder: also label words, examples and lengths, for which no weights are loaded",
+        help="hub id or folder: also label words, examples and lengths, for which no weights are loaded, and, for the "
+        "method verbalizer and tasks without label words, the words that it finds",
+    )
+    command.add_argument(
+        "--method", choices=list(METHODS), default="", help="what the task is for (default: any method)"
     )
     command.add_argument(
         "--data",
@@ -51,7 +56,7 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print JSON")
     add_flags(command, FedBPTConfig, only=CHECK_OPTIONS)
 
-    command = add("new", new, "write a task file; what no option says is asked on the terminal")
+    command = add("new", new, "write a task file; the terminal prompts for what no option says")
     _add_new_flags(command)
 
 
@@ -93,7 +98,7 @@ def check(args: argparse.Namespace) -> int:
     from flaretune.authoring.report import report_lines
 
     config = build(FedBPTConfig, {name: value for name, value in vars(args).items() if name in CHECK_OPTIONS})
-    report = check_task(args.name, args.model_name, args.data, args.zero_shot, config)
+    report = check_task(args.name, args.model_name, args.data, args.zero_shot, config, args.method)
     if args.json:
         print(json.dumps(report.as_json(), ensure_ascii=False))
         return int(bool(report.mistakes))
@@ -111,18 +116,21 @@ def check(args: argparse.Namespace) -> int:
 
 
 def new(args: argparse.Namespace) -> None:
-    """Write a task file from options and answers."""
-    from flaretune.authoring.asking import FLAGS
+    """Write a task file from options and what is typed."""
+    from flaretune.authoring.inputs import FLAGS
     from flaretune.authoring.new import write_task
+    from flaretune.authoring.report import about_auto
 
     given = {name: getattr(args, name) for name in FLAGS if getattr(args, name) is not None}
-    ask = None if args.no_questions or not sys.stdin.isatty() else input
-    file = write_task(args.file, args.data, given, ask)
+    read_line = None if args.no_questions or not sys.stdin.isatty() else input
+    file = write_task(args.file, args.data, given, read_line)
+    if not load_task(file).has_label_words:
+        print(about_auto())
     print(f"{file}\nnext: python -m flaretune tasks check {shlex.quote(str(file))} --model_name NAME")
 
 
 def _add_new_flags(parser: argparse.ArgumentParser) -> None:
-    from flaretune.authoring.asking import FLAGS
+    from flaretune.authoring.inputs import FLAGS
 
     parser.add_argument("file", type=Path, metavar="FILE", help="to write, such as tickets.toml; must not exist yet")
     parser.add_argument(
@@ -133,4 +141,4 @@ def _add_new_flags(parser: argparse.ArgumentParser) -> None:
     )
     for name, flag in FLAGS.items():
         parser.add_argument(f"--{name}", metavar=flag.metavar, help=flag.help)
-    parser.add_argument("--no_questions", action="store_true", help="ask nothing, and take what would be suggested")
+    parser.add_argument("--no_questions", action="store_true", help="prompt for nothing, and take what is suggested")

@@ -16,6 +16,7 @@ class ClientConfig(ModelConfig):
     """What a client is told. The clients of a job share these, but for `client_options`."""
 
     method: ClassVar[str]  # as people write it
+    needs_label_words: ClassVar[bool] = True  # of its task
     # Those that may differ between clients; all others must be the same for answers to fit together.
     client_options: ClassVar[tuple[str, ...]] = (
         "dataset",

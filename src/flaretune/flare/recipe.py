@@ -35,8 +35,9 @@ from flaretune.flare.executor import OPTIONS, ClientExecutor, script_arguments, 
 from flaretune.flare.fixes.simulator_paths import plain_paths
 from flaretune.flare.tracking import RunTracking
 from flaretune.methods.base import Method
+from flaretune.methods.client_data import task_of
 from flaretune.methods.registry import find_method
-from flaretune.tasks.spec import data_beside, load_task, local_tasks, task_file
+from flaretune.tasks.spec import data_beside, local_tasks, task_file
 
 THREADS = "OMP_NUM_THREADS"
 LOG_CONFIG = str(Path(__file__).with_name("log_config.json"))  # for SimEnv: a line a round, and none of NVFlare's own
@@ -153,7 +154,7 @@ class FlaretuneRecipe(Recipe):
 
     def _add_client(self, client: str | None, config: ClientConfig) -> None:
         """Add the app of one client, or of all where `client` is None."""
-        load_task(config.task)  # what is wrong with it is said now, and not at every client
+        task_of(config)  # what is wrong with it is said now, and not at every client
         if not config.task_file and config.task_name in local_tasks():
             config = changed(config, task_file=str(task_file(config.task_name)))
         if config.task_file and not (config.dataset or config.data_path):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flaretune.config.client import ClientConfig
 from flaretune.config.options import as_dict
 from flaretune.errors import UserError
+from flaretune.tasks.checks import needs_label_words
 from flaretune.tasks.spec import Kind, TaskSpec, load_task, task_table
 
 if TYPE_CHECKING:
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
     from flaretune.methods.base import ClientContext
 
 log = logging.getLogger("flaretune.client")
+
+
+def task_of(config: ClientConfig) -> TaskSpec:
+    """The task that a client is told.
+
+    Raises:
+        UserError: there is no such task, something in its file is wrong, or it lacks the label words that the method
+            needs.
+    """
+    spec = load_task(config.task)
+    if config.needs_label_words and not spec.has_label_words:
+        raise UserError(needs_label_words(config.method, f" of task {spec.name!r}"))
+    return spec
 
 
 def load_data(config: ClientConfig, context: ClientContext, unlabelled: int = 0) -> tuple[TaskSpec, ClientData]:
@@ -31,7 +45,7 @@ def load_data(config: ClientConfig, context: ClientContext, unlabelled: int = 0)
     """
     from flaretune.data.shares import Split, own_data, share_of_common_set
 
-    spec = load_task(config.task)
+    spec = task_of(config)
     if config.device != "auto":  # before the data is read: what is wrong is said at once
         from flaretune.models.load import resolve_device
 

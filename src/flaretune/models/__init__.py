@@ -1,1 +1,1 @@
-"""Pretrained language models as black boxes that answer with the logits of the label words."""
+"""Pretrained language models as black boxes: texts in, label word logits out."""

@@ -1,4 +1,4 @@
-"""A language model that is trained: it answers with the label words' logits, through which gradients flow."""
+"""A language model that is trained: label word logits, through which gradients flow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LabelModel:
     """The score s(l | x) of arXiv 2307.13896: the logit of label l's word at the answer position of the template.
 
     Args:
-        model: a masked or causal language model whose head answers for the label words only, adapters included.
+        model: a masked or causal language model whose head is narrowed to the label words, adapters included.
         pretrained: what it was made from.
         spec: the task.
         batch_size: examples in a forward pass without gradients.
@@ -50,7 +50,7 @@ class LabelModel:
         self.calibrate(None)
 
     def calibrate(self, prior: np.ndarray | None) -> None:
-        """Divide a prior of the classes, float (C,), out of all answers from now on; None for none."""
+        """Divide a prior of the classes, float (C,), out of all logits from now on; None for none."""
         offset = np.zeros(self.spec.n_classes) if prior is None else calibration.offset(prior)
         self._offset = torch.tensor(offset, dtype=torch.float32, device=self._device)
 
@@ -59,17 +59,17 @@ class LabelModel:
         return [self._encoder.encode(columns) for columns in texts]
 
     def logits(self, examples: Sequence[Encoded]) -> torch.Tensor:
-        """Label-word logits of a batch, with gradients, float32, shape (B, C)."""
+        """Label word logits of a batch, with gradients, float32, shape (B, C)."""
         ids, attention = pad_right([e.ids for e in examples], self._pad_id, self._device)
-        answers = torch.tensor([e.answer for e in examples], device=self._device)
+        positions = torch.tensor([e.answer for e in examples], device=self._device)
         self.example_forwards += len(examples)
         extra = {"use_cache": False} if self._kind == "causal" else {}
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast):
             logits = self.model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, L, C)
-        return at_answers(logits, answers, self.classes) + self._offset
+        return at_answers(logits, positions, self.classes) + self._offset
 
-    def answers(self, examples: Sequence[Encoded], progress: Progress = in_silence) -> np.ndarray:
-        """Label-word logits without gradients or dropout, float32, shape (N, C), in batches sorted by length."""
+    def predict_logits(self, examples: Sequence[Encoded], progress: Progress = in_silence) -> np.ndarray:
+        """Label word logits without gradients or dropout, float32, shape (N, C), in batches sorted by length."""
         found = np.empty((len(examples), self.spec.n_classes), dtype=np.float32)
         order = np.argsort([len(e.ids) for e in examples], kind="stable")
         was_training = self.model.training

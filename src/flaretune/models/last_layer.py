@@ -1,4 +1,4 @@
-"""The last layer's feed-forward part, a transformer's larger one, computed at the answers alone.
+"""The last layer's feed-forward part, a transformer's larger one, computed at the answer positions alone.
 
 Behind the last layer nothing mixes positions any more, so that what it gives at other positions is never read. Its
 attention is left as it is, since every position has keys and values.

@@ -242,7 +242,7 @@ def _check_they_fit(name: str, tokenizer, model: torch.nn.Module) -> None:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' report on missing weights back, which `_check_loaded` answers, and bars out of log files."""
+    """Keep back the report on missing weights, which `_check_loaded` makes itself, and bars out of log files."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     if not sys.stderr.isatty():

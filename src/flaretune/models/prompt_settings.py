@@ -9,7 +9,7 @@ from flaretune.tasks.spec import Kind
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """What, with a model and a task, turns a search point into answers. Saved with every prompt.
+    """What, with a model and a task, turns a search point into label word logits. Saved with every prompt.
 
     Attributes are the options of the same names in `config.FedBPTConfig`; `sigma` is the initial step size,
     which the projection is scaled by.

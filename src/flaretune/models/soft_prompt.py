@@ -15,7 +15,7 @@ class SoftPrompt:
     the same at every client, never trained and never sent.
 
     Args:
-        n_tokens: n, prompt vectors; may be 0, which asks the model without a prompt.
+        n_tokens: n, prompt vectors; may be 0, for a forward pass without a prompt.
         hidden_size: D.
         intrinsic_dim: d.
         embedding_std: σ_E, standard deviation of the entries of the model's word embeddings.

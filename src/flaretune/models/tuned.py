@@ -51,7 +51,7 @@ class TunedModel:
     Attributes:
         pretrained: the model and tokenizer behind it.
         dtype: bfloat16 or float32, what is computed in.
-        label_model: answers with label-word logits.
+        label_model: gives label word logits.
         parameters: what is trained.
         initial: the whole new adapter, float32 by PEFT's names; empty where every parameter is trained.
         adapter_config: contents of PEFT's adapter_config.json, but for the model's name; None likewise.

@@ -13,7 +13,7 @@ import numpy as np
 
 from flaretune.data.tokens import plain_ids
 from flaretune.errors import UserError
-from flaretune.tasks.checks import alternatives
+from flaretune.tasks.checks import alternatives, needs_label_words
 from flaretune.tasks.spec import Kind, TaskSpec, Wording
 from flaretune.tasks.template import split_at_last_field, split_template
 
@@ -59,7 +59,7 @@ def look_up(
         The token id of every word, None for one that has none; and a sentence for everything that is wrong.
     """
     if not wording.has_label_words:
-        return [], [f'label_words = "auto"{whose} is for the method verbalizer, which finds words; others need them']
+        return [], [needs_label_words("everything else", whose)]
     words = [word for of_class in wording.label_words for word in alternatives(of_class)]
     ids: list[int | None] = []
     problems: list[str] = []

@@ -12,7 +12,7 @@ from flaretune.tasks.metrics.registry import METRICS
 from flaretune.tasks.template import MASK, field_names, split_template
 
 KINDS = ("masked", "causal")
-AUTO = "auto"  # as label words: there are none, and the method `verbalizer` finds some
+AUTO = "auto"  # as label words: there are none, and the method `verbalizer` learns some
 OUT_OF_SCOPE = (
     "flaretune adapts models to classification only, one of a few classes for a text; regression, tagging and "
     "generation are out of its scope"
@@ -64,6 +64,14 @@ def is_score(value: Any) -> bool:
 def alternatives(words: Words) -> tuple[str, ...]:
     """The words of one class."""
     return (words,) if isinstance(words, str) else words
+
+
+def needs_label_words(who: str, whose: str = "") -> str:
+    """What is said of label words that are `AUTO` where they are needed: by `who`, and `whose` they are."""
+    return (
+        f'label_words = "auto"{whose} is for the verbalizer method, which learns the words; {who} needs label words: '
+        "write one for each class, or run the verbalizer method (jobs/verbalizer_job.py)"
+    )
 
 
 def is_word_list(value: Any) -> bool:

@@ -108,6 +108,11 @@ class TaskSpec:
     def n_classes(self) -> int:
         return len(self.label_values)
 
+    @property
+    def has_label_words(self) -> bool:
+        """Whether it names them for some kind of model."""
+        return any(wording.has_label_words for wording in (self.masked, self.causal) if wording)
+
     def class_names(self, kind: Kind) -> list[str]:
         """What a person calls the classes: by their words, or, where the task names none, by their raw labels."""
         wording = self.wording(kind)

@@ -59,7 +59,7 @@ def softmax(logits) -> list[list[float]]:
 def training_loss(tuned, texts) -> float:
     """The mean loss over the client's labelled texts before a step is made, without dropout."""
     tuned.label_model.model.eval()
-    rows = zip(softmax(tuned.label_model.answers(texts.train.texts)), texts.train.labels, strict=True)
+    rows = zip(softmax(tuned.label_model.predict_logits(texts.train.texts)), texts.train.labels, strict=True)
     return sum(-math.log(row[label]) for row, label in rows) / len(texts.train.labels)
 
 
@@ -90,7 +90,7 @@ def test_soft_labels_are_the_received_model_s_softmax_and_each_text_moves_once(o
         state = KeptStates(tmp_path / "site-1").load(round_number)
         new = state["moved"].tolist()[len(moved) :]
         tuned.parameters.load(before)
-        expected = softmax(tuned.label_model.answers([texts.pool[i] for i in new]))
+        expected = softmax(tuned.label_model.predict_logits([texts.pool[i] for i in new]))
         np.testing.assert_allclose(state["labels"][len(moved) :], expected, rtol=1e-4)
         tuned.parameters.load(received)
         before, moved = received, state["moved"].tolist()

@@ -1,22 +1,47 @@
 """What a learned verbalizer cannot be made of: each a clear sentence, or handled."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
+from flaretune.methods.base import ClientContext
 from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.registry import find_method
 from flaretune.methods.verbalizer.client import ModelFacts, VerbalizerClient
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.methods.verbalizer.settings import Vocabulary
 from flaretune.models.load import load_pretrained
+from flaretune.models.verbalizer import label_word_ids
 from flaretune.models.word_log_probs import WordLogProbs
 from flaretune.tasks.spec import load_task, parse_task, task_table
 
 SPEC = load_task("sst2")
+AUTO_TASK = """
+text_columns = ["sentence"]
+label_column = "label"
+label_values = [0, 1]
+metric = "accuracy"
+[masked]
+template = "{sentence} . It was {mask} ."
+label_words = "auto"
+[source]
+path = "data"
+train = "train"
+test = "validation"
+"""
 N_CANDIDATES = 20
 CONFIG = VerbalizerConfig(n_words=6, k_shot=30)
+
+
+@pytest.fixture
+def auto_file(tmp_path):
+    """A task that names no label words."""
+    file = tmp_path / "mine.toml"
+    file.write_text(AUTO_TASK, encoding="utf-8")
+    return str(file)
 
 
 class MadeUpModel:
@@ -126,14 +151,30 @@ def test_a_template_without_the_task_s_text_is_a_sentence():
             parse_task({**table, "masked": {**table["masked"], "templates": templates}}, "mine", "here")
 
 
-def test_other_methods_say_that_they_need_label_words(roberta, tmp_path):
-    from flaretune.models.verbalizer import label_word_ids
+@pytest.mark.parametrize(("name", "needed"), [("fedbpt", {}), ("lpfl", {"soft_labels": "off"})])
+def test_other_methods_say_that_they_need_label_words_before_any_data_or_model_is_read(name, needed, auto_file):
+    method = find_method(name)
+    config = method.client_config(task_file=auto_file, dataset="./nowhere", model_name="./nowhere", **needed)
+    with pytest.raises(UserError, match=f"for the verbalizer method, .* {method.title} needs label words"):
+        method.client(config, ClientContext("site-1", ["site-1"], None))
 
-    table = task_table(SPEC)
-    spec = parse_task({**table, "masked": {**table["masked"], "label_words": "auto"}}, "mine", "here")
+
+def test_other_methods_say_so_of_the_model_s_kind_too(roberta, auto_file):
+    """The task has label words for the other kind of model alone."""
     tokenizer = load_pretrained(str(roberta), "float32", "cpu").tokenizer
-    with pytest.raises(UserError, match=r'label_words = "auto".* is for the method verbalizer'):
+    spec = replace(load_task(auto_file), causal=SPEC.causal)
+    with pytest.raises(UserError, match=r'label_words = "auto" of task .* is for the verbalizer method'):
         label_word_ids(tokenizer, spec, "masked")
+
+
+def test_fewer_labels_than_classes_are_a_sentence(auto_file, tmp_path):
+    """A class that no row has, in data of the job and of a client's own."""
+    data = tmp_path / "one_class.csv"
+    data.write_text("sentence,label\n" + "".join(f"a film {i},1\n" for i in range(9)))
+    for place in ("dataset", "data_path"):
+        config = VerbalizerConfig(task_file=auto_file, k_shot=2, **{place: str(data)})
+        with pytest.raises(UserError, match="need 4 of every class, but class 0 has 0; add examples of that class"):
+            find_method("verbalizer").client(config, ClientContext("site-1", ["site-1"], None))
 
 
 def wrong_settings():

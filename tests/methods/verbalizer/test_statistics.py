@@ -7,6 +7,7 @@ from flaretune.methods.verbalizer.statistics import (
     add_gram_sums,
     add_word_statistics,
     gram_sums,
+    one_against_rest,
     read_gram_sums,
     read_word_statistics,
     scaled,
@@ -25,6 +26,14 @@ def test_word_statistics_are_what_they_are_called():
         mine = FEATURES[class_id == LABELS].astype(np.float64)
         np.testing.assert_allclose(found.sums[class_id], mine.sum(axis=0))
     np.testing.assert_allclose(found.squares, [sum(float(x) ** 2 for x in column) for column in FEATURES.T])
+
+
+def test_one_class_against_the_rest_is_what_two_classes_would_be():
+    for class_id in range(3):
+        found = one_against_rest(word_statistics(FEATURES, LABELS, 3), class_id)
+        expected = word_statistics(FEATURES, (class_id != LABELS).astype(int), 2)
+        for name, values in expected.arrays().items():
+            np.testing.assert_allclose(found.arrays()[name], values)
 
 
 def test_gram_sums_are_what_they_are_called():

@@ -108,6 +108,10 @@ class FedBPTConfig(ClientConfig):
         group=SEARCH,
     )
 
+    @property
+    def needs_label_words(self) -> bool:
+        return self.verbalizer == "words"
+
     def clashes(self) -> Iterator[str]:
         yield from super().clashes()
         if self.local_popsize == 1:

@@ -40,7 +40,7 @@ class TunedClassifier:
 
     def probabilities(self, texts: Sequence[Mapping[str, str]], progress: Progress = in_silence) -> np.ndarray:
         model = self.tuned.label_model
-        return softmax(model.answers(model.encode(texts), progress))
+        return softmax(model.predict_logits(model.encode(texts), progress))
 
     def zero_shot(self, examples: Examples) -> np.ndarray:
         parameters = self.tuned.parameters

@@ -193,7 +193,7 @@ class LPFLClient(Client):
         wanted = self._pool.wanted()
         if len(wanted) == 0:
             return
-        logits = self._model.answers([self._texts.pool[i] for i in wanted])
+        logits = self._model.predict_logits([self._texts.pool[i] for i in wanted])
         try:
             self._pool.label(wanted, logits, round_number)
         except ValueError as error:
@@ -211,7 +211,7 @@ class LPFLClient(Client):
     def _log_probs(self) -> calibration.LogProbSums:
         """Of the classes over this client's texts but the test data."""
         return calibration.log_prob_sums(
-            self._model.answers([*self._texts.train.texts, *self._texts.validation.texts, *self._texts.pool])
+            self._model.predict_logits([*self._texts.train.texts, *self._texts.validation.texts, *self._texts.pool])
         )
 
     def _timed_evaluation(self) -> EvaluateResult:
@@ -223,12 +223,14 @@ class LPFLClient(Client):
 
     def _evaluation(self) -> Evaluation:
         validation, test = self._texts.validation, self._texts.test
-        logits = self._model.answers(validation.texts)
+        logits = self._model.predict_logits(validation.texts)
         return Evaluation(
             validation=count_correct(self._spec, logits, validation.labels),
             validation_loss_sum=cross_entropy_sum(logits, validation.labels) if len(validation.labels) else 0.0,
             n_validation=len(validation.labels),
-            test=None if test is None else count_correct(self._spec, self._model.answers(test.texts), test.labels),
+            test=None
+            if test is None
+            else count_correct(self._spec, self._model.predict_logits(test.texts), test.labels),
         )
 
 

@@ -24,6 +24,7 @@ class VerbalizerConfig(ClientConfig):
     """What a client of a verbalizer job is told."""
 
     method: ClassVar[str] = "Verbalizer"
+    needs_label_words: ClassVar[bool] = False
 
     n_words: int = N_WORDS
 

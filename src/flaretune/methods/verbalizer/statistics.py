@@ -78,6 +78,15 @@ def gram_sums(features: np.ndarray, labels: np.ndarray, n_classes: int) -> GramS
     return GramSums(targets.sum(axis=0), features.T @ targets, (gram + gram.T) / 2)
 
 
+def one_against_rest(statistics: WordStatistics, class_id: int) -> WordStatistics:
+    """The same texts in two classes: one of theirs, and all others."""
+
+    def joined(values: np.ndarray) -> np.ndarray:
+        return np.stack([values[class_id], values.sum(axis=0) - values[class_id]])
+
+    return WordStatistics(joined(statistics.counts), joined(statistics.sums), statistics.squares)
+
+
 def add_word_statistics(parts: Sequence[WordStatistics]) -> WordStatistics:
     """Of all clients together."""
     return WordStatistics(
