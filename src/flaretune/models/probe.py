@@ -14,6 +14,7 @@ from flaretune.data.encode import Encoded
 from flaretune.data.tokens import special_ids, start_and_end_ids
 from flaretune.models.label_head import at_answers
 from flaretune.models.load import Pretrained
+from flaretune.models.masked import embedding_layer
 
 N_PROMPT, LENGTHS, N_TAIL = 2, (2, 6), 1  # tokens: of the prompt, of the two texts, of the template's tail
 
@@ -40,7 +41,7 @@ class Probe:
         """Within it, the texts have the positions that they have behind the prompt's tokens (mode ``cat``)."""
         if self.embedded is None:
             return nullcontext()
-        return _embedded_as(model.base_model.embeddings, [self.embedded[i] for i in which])
+        return _embedded_as(embedding_layer(model), [self.embedded[i] for i in which])
 
 
 def make_probe(pretrained: Pretrained, mode: str, classes: np.ndarray | None = None) -> Probe:
@@ -63,7 +64,7 @@ def make_probe(pretrained: Pretrained, mode: str, classes: np.ndarray | None = N
         with torch.inference_mode():
             prompt = model.get_input_embeddings()(torch.tensor(tokens, device=model.device)).float()
         return Probe(examples, prompt, whole, own_logits(pretrained, whole, classes))
-    with _captured(model.base_model.embeddings) as outputs:
+    with _captured(embedding_layer(model)) as outputs:
         own = own_logits(pretrained, whole, classes)
         if mode == "cat":
             examples = [_encoded(e.ids[N_PROMPT:], 0, e.answer - N_PROMPT) for e in whole]
@@ -105,12 +106,19 @@ def _encoded(ids: Sequence[int], insert: int, answer: int) -> Encoded:
 
 
 @torch.inference_mode()
-def own_logits(pretrained: Pretrained, examples: Sequence[Encoded], classes: np.ndarray | None) -> torch.Tensor:
-    """Logits at the answers by the model's own forward code, one text at a time, float32, shape (B, W)."""
+def own_logits(
+    pretrained: Pretrained, examples: Sequence[Encoded], classes: np.ndarray | None, behind: bool = True
+) -> torch.Tensor:
+    """Logits at the answers by the model's own forward code, one text at a time, float32, shape (B, W).
+
+    With `behind`, a token stands behind each text of a causal model, which must not matter.
+    """
     model, head, found = pretrained.model, pretrained.model.get_output_embeddings(), []
     extra = {"use_cache": False} if pretrained.kind == "causal" else {}
     for example in examples:
         ids = torch.tensor(example.ids, device=model.device)[None]
+        if behind and pretrained.kind == "causal":
+            ids = torch.cat([ids, ids[:, -1:]], dim=1)
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits
         if logits.shape[-1] != getattr(head, "out_features", len(head.weight)):
             raise ValueError("its logits are not what its output embedding gives")
@@ -122,7 +130,13 @@ def own_logits(pretrained: Pretrained, examples: Sequence[Encoded], classes: np.
 def _captured(module: nn.Module) -> Iterator[list[torch.Tensor]]:
     """Within it, what a module gives is put into a list."""
     outputs: list[torch.Tensor] = []
-    handle = module.register_forward_hook(lambda _module, _args, output: outputs.append(output.clone()))
+
+    def capture(_module: nn.Module, _args, output: torch.Tensor) -> None:
+        if not isinstance(output, torch.Tensor):
+            raise TypeError("its embedding layer gives more than vectors")
+        outputs.append(output.clone())
+
+    handle = module.register_forward_hook(capture)
     try:
         yield outputs
     finally:

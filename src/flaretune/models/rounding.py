@@ -10,6 +10,7 @@ ROUNDING = {"float32": 1e-3, "bfloat16": 0.3}
 MOVED = 0.03  # of that: what differs by less is the same, where it should differ
 
 BESIDE_OTHERS = "gives other logits for a text beside a longer one than for it alone"
+NOT_CAUSAL = "is no causal language model as it is configured: tokens change the logits of those in front of them"
 NOT_FINITE = "gives logits that are not finite"
 SAME_FOR_ALL = "gives the same logits for different texts"
 

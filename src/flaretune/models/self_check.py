@@ -21,8 +21,8 @@ from flaretune.errors import UserError
 from flaretune.models.causal import CausalLM
 from flaretune.models.load import Pretrained, reason
 from flaretune.models.masked import MaskedLM
-from flaretune.models.probe import make_probe
-from flaretune.models.rounding import BESIDE_OTHERS, MOVED, NOT_FINITE, NOT_THE_MODELS, SAME_FOR_ALL, same
+from flaretune.models.probe import make_probe, own_logits
+from flaretune.models.rounding import BESIDE_OTHERS, MOVED, NOT_CAUSAL, NOT_FINITE, NOT_THE_MODELS, SAME_FOR_ALL, same
 from flaretune.models.text_cache import TextCache
 
 log = logging.getLogger(__name__)
@@ -137,6 +137,8 @@ class _Trial:
         if self._same(found[0], found[2], MOVED):
             return "gives the same logits whatever the prompt"
         if not self._same(found[1], own):
+            if not self._same(own_logits(self._pretrained, probe.whole, self._classes, behind=False), own):
+                return NOT_CAUSAL
             alone = torch.cat([self._logits([i])[1] for i in (0, 1)])  # (2, C)
             return BESIDE_OTHERS if self._same(alone, own) else AS_PROMPT
         if self._mode != "prefix":  # there it is the same computation as with the tokens as the prompt

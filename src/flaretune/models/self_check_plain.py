@@ -13,7 +13,7 @@ from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
 from flaretune.models.load import Pretrained, reason
 from flaretune.models.probe import own_logits, plain_texts
-from flaretune.models.rounding import BESIDE_OTHERS, MOVED, NOT_FINITE, NOT_THE_MODELS, SAME_FOR_ALL, same
+from flaretune.models.rounding import BESIDE_OTHERS, MOVED, NOT_CAUSAL, NOT_FINITE, NOT_THE_MODELS, SAME_FOR_ALL, same
 
 if TYPE_CHECKING:
     from flaretune.models.tuned import TunedModel
@@ -38,7 +38,12 @@ def check_words(pretrained: Pretrained, log_probs: Logits, together: bool) -> No
     def compare() -> str | None:
         texts = plain_texts(pretrained)
         own = torch.log_softmax(own_logits(pretrained, texts, None), dim=-1)
-        return _fault(log_probs, texts, own, together, pretrained.dtype)
+        fault = _fault(log_probs, texts, own, together, pretrained.dtype)
+        if fault is not None:
+            nothing_behind = torch.log_softmax(own_logits(pretrained, texts, None, behind=False), dim=-1)
+            if not same(nothing_behind, own, own[0] - own[1], pretrained.dtype):
+                return f"{NOT_CAUSAL}; use another model"
+        return fault
 
     _refuse(pretrained, compare)
 
@@ -61,7 +66,7 @@ def check_tuned(tuned: TunedModel, together: bool) -> None:
 
     def compare() -> str | None:
         texts = plain_texts(pretrained)
-        own = own_logits(pretrained, texts, label_model.classes)
+        own = own_logits(pretrained, texts, label_model.classes, behind=False)  # one that sees both ways can be trained
         fault = _fault(logits, texts, own, together, tuned.dtype)
         return fault or (_adapter_fault(tuned, own, lambda: logits(texts[:1])[0]) if tuned.initial else None)
 
