@@ -85,7 +85,8 @@ class CausalLM:
             return of_examples.repeat_interleave(n_candidates, dim=0)
 
         with torch.inference_mode():
-            pieces = [prompts.to(self._model.dtype).repeat(len(examples), 1, 1), by_row(embed(after_ids))]
+            behind = by_row(embed(after_ids))
+            pieces = [prompts.to(behind.dtype).repeat(len(examples), 1, 1), behind]
             attention = torch.cat([before, before.new_ones(len(before), n_prompt), after], dim=1)
             positions = _positions(attention)
             cache = None

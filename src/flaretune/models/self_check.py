@@ -6,10 +6,8 @@ that a program could read. So it is tried when a model is loaded, and what diffe
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from flaretune.data.encode import MODES
 from flaretune.errors import UserError
 from flaretune.models.causal import CausalLM
+from flaretune.models.in_float32 import in_float32
 from flaretune.models.load import Pretrained, reason
 from flaretune.models.masked import MaskedLM
 from flaretune.models.probe import make_probe, own_logits
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 AS_PROMPT = "gives other logits for tokens whose embeddings are the prompt than for these tokens themselves"
 PLAIN = {"masked": "cat", "causal": "prefix"}
 FLAGS = {"masked": "--cat_or_add", "causal": "--prompt_position"}
-MOST_COPIED = 10**9  # parameters of a model that is copied in float32 to see whether that helps
 
 Make = Callable[[torch.nn.Module, str, bool], MaskedLM | CausalLM]  # model, mode, `last_layer_at_answers`
 _remembered = WeakIdKeyDictionary()  # by the word embeddings, which copies of a model share
@@ -74,28 +72,23 @@ def _find_out(
     pretrained: Pretrained, make: Make, mode: str, classes: np.ndarray | None, cached: bool, together: bool
 ) -> tuple[bool, bool]:
     """Whether the last layer may be computed at the answers alone, and whether cached texts may be used."""
-    for at_answers_only in (True, False):
-        trial = _Trial(pretrained, make, mode, at_answers_only, classes, together)
-        fault = trial.fault()
-        if fault is None:
-            return at_answers_only, cached and trial.cache_is_right()
-    works = _what_works(pretrained, make, mode, classes, together)
-    name = f"--model_name {pretrained.name}: {type(pretrained.model).__name__}"
-    raise UserError(f"{name} {fault} (mode {mode!r}); use {works}")
-
-
-def _what_works(pretrained: Pretrained, make: Make, mode: str, classes: np.ndarray | None, together: bool) -> str:
-    """In place of a mode in which a model is wrong: the first change with which it is right."""
     kind, model = pretrained.kind, pretrained.model
-    others = [(f"{FLAGS[kind]} {other}", pretrained, other, together) for other in MODES[kind] if other != mode]
-    if together:
-        others.append(("--batch_size 1", pretrained, mode, False))
-    if model.dtype != torch.float32 and sum(p.numel() for p in model.parameters()) <= MOST_COPIED:
-        others.append(("--dtype float32", replace(pretrained, model=copy.deepcopy(model).float()), mode, together))
-    for flag, of, in_mode, batched in others:
-        if any(_Trial(of, make, in_mode, only, classes, batched).fault() is None for only in (True, False)):
-            return f"{flag}, or another model"
-    return "another model"
+    for at_answers_only in (True, False):
+        fault, may_cache = _Trial(pretrained, make, mode, at_answers_only, classes, together).outcome(cached)
+        if fault is None:
+            return at_answers_only, may_cache
+
+    def works(in_mode: str, batched: bool) -> bool:
+        return _Trial(pretrained, make, in_mode, False, classes, batched).outcome(False)[0] is None
+
+    advice = [f"{FLAGS[kind]} {other}" for other in MODES[kind] if other != mode and works(other, together)]
+    if together and works(mode, False):
+        advice.append("--batch_size 1")
+    with in_float32(model) as changed:
+        if changed and works(mode, together):
+            advice.append("--dtype float32")
+    name = f"--model_name {pretrained.name}: {type(model).__name__}"
+    raise UserError(f"{name} {fault} (mode {mode!r}); use {' or '.join([*advice, 'another model'])}")
 
 
 class _Trial:
@@ -113,14 +106,24 @@ class _Trial:
         self._pretrained, self._mode, self._classes, self._together = pretrained, mode, classes, together
         self._lm_of = lambda of_mode: make(pretrained.model, of_mode, at_answers_only)
 
-    def fault(self) -> str | None:
-        """What is wrong, to follow the name of the model's class; None where nothing is."""
+    def outcome(self, cached: bool) -> tuple[str | None, bool]:
+        """What is wrong, to follow the name of the model's class, or None; and whether cached texts may be used.
+
+        A model in bfloat16 is tried in float32 too, where faults that its rounding hides are seen.
+        """
+        fault, may_cache = self._outcome(cached)
+        with in_float32(self._pretrained.model) as changed:
+            return self._outcome(may_cache) if changed and fault is None else (fault, may_cache)
+
+    def _outcome(self, cached: bool) -> tuple[str | None, bool]:
         try:
-            return self._compare()
+            fault = self._compare()
+            return fault, fault is None and cached and self._cache_is_right()
         except NOT_THE_MODELS:
             raise
         except Exception as error:  # whatever it stumbles over
-            return f"does not answer with a prompt ({reason(error)})"
+            log.debug("self-check", exc_info=True)
+            return f"does not answer with a prompt ({reason(error)})", False
 
     def _compare(self) -> str | None:
         self._lm = self._lm_of(self._mode)
@@ -148,7 +151,7 @@ class _Trial:
                 return "gives other logits without a prompt than its own code"
         return None
 
-    def cache_is_right(self) -> bool:
+    def _cache_is_right(self) -> bool:
         """Whether cached texts give the logits that were found without; says so in the log where they do not."""
         try:
             why = None

@@ -11,6 +11,7 @@ import torch
 
 from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
+from flaretune.models.in_float32 import in_float32
 from flaretune.models.load import Pretrained, reason
 from flaretune.models.probe import own_logits, plain_texts
 from flaretune.models.rounding import BESIDE_OTHERS, MOVED, NOT_CAUSAL, NOT_FINITE, NOT_THE_MODELS, SAME_FOR_ALL, same
@@ -46,6 +47,9 @@ def check_words(pretrained: Pretrained, log_probs: Logits, together: bool) -> No
         return fault
 
     _refuse(pretrained, compare)
+    with in_float32(pretrained.model) as changed:
+        if changed:
+            _refuse(pretrained, compare)
 
 
 def check_tuned(tuned: TunedModel, together: bool) -> None:
@@ -67,11 +71,15 @@ def check_tuned(tuned: TunedModel, together: bool) -> None:
     def compare() -> str | None:
         texts = plain_texts(pretrained)
         own = own_logits(pretrained, texts, label_model.classes, behind=False)  # one that sees both ways can be trained
-        fault = _fault(logits, texts, own, together, tuned.dtype)
+        dtype = pretrained.dtype if tuned.initial else tuned.dtype  # held in; computed in, where all is trained
+        fault = _fault(logits, texts, own, together, dtype)
         return fault or (_adapter_fault(tuned, own, lambda: logits(texts[:1])[0]) if tuned.initial else None)
 
     with _evaluating(label_model.model):
         _refuse(pretrained, compare)
+        with in_float32(pretrained.model) as changed:
+            if changed:
+                _refuse(pretrained, compare)
     label_model.example_forwards = 0
 
 
@@ -112,7 +120,7 @@ def _adapter_fault(tuned: TunedModel, own: torch.Tensor, logits: Callable[[], to
         lost = [name for name, values in parameters.arrays().items() if not np.array_equal(values, drawn[name])]
         if lost:
             return f"does not take up {len(lost)} of the {len(drawn)} arrays that are averaged ({lost[0]}); {LAYERS}"
-        if same(logits(), untouched, own[0] - own[1], tuned.dtype, MOVED):
+        if same(logits(), untouched, own[0] - own[1], tuned.pretrained.dtype, MOVED):
             return f"gives the same logits whatever its adapter; {LAYERS}"
     finally:
         parameters.load(before)
