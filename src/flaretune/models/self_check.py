@@ -21,12 +21,22 @@ from flaretune.models.in_float32 import in_float32
 from flaretune.models.load import Pretrained, reason
 from flaretune.models.masked import MaskedLM
 from flaretune.models.probe import make_probe, own_logits
-from flaretune.models.rounding import BESIDE_OTHERS, MOVED, NOT_CAUSAL, NOT_FINITE, NOT_THE_MODELS, SAME_FOR_ALL, same
+from flaretune.models.rounding import (
+    AS_PROMPT,
+    BESIDE_OTHERS,
+    MOVED,
+    NOT_CAUSAL,
+    NOT_FINITE,
+    NOT_THE_MODELS,
+    OWN_CODE,
+    SAME_FOR_ALL,
+    same,
+    verdict,
+)
 from flaretune.models.text_cache import TextCache
 
 log = logging.getLogger(__name__)
 
-AS_PROMPT = "gives other logits for tokens whose embeddings are the prompt than for these tokens themselves"
 PLAIN = {"masked": "cat", "causal": "prefix"}
 FLAGS = {"masked": "--cat_or_add", "causal": "--prompt_position"}
 
@@ -62,8 +72,7 @@ def check_prompted(
     known = _remembered.setdefault(model.get_input_embeddings().weight, {})
     key = (type(model), mode, classes is None, cached, together)
     if key not in known:
-        with torch.random.fork_rng(devices=[]):  # some models draw numbers
-            known[key] = _find_out(pretrained, make, mode, classes, cached, together)
+        known[key] = _find_out(pretrained, make, mode, classes, cached, together)
     at_answers_only, may_cache = known[key]
     return Checked(make(model, mode, at_answers_only), make(model, PLAIN[pretrained.kind], at_answers_only), may_cache)
 
@@ -107,23 +116,14 @@ class _Trial:
         self._lm_of = lambda of_mode: make(pretrained.model, of_mode, at_answers_only)
 
     def outcome(self, cached: bool) -> tuple[str | None, bool]:
-        """What is wrong, to follow the name of the model's class, or None; and whether cached texts may be used.
+        """What is wrong, to follow the name of the model's class, or None; and whether cached texts may be used."""
 
-        A model in bfloat16 is tried in float32 too, where faults that its rounding hides are seen.
-        """
-        fault, may_cache = self._outcome(cached)
-        with in_float32(self._pretrained.model) as changed:
-            return self._outcome(may_cache) if changed and fault is None else (fault, may_cache)
-
-    def _outcome(self, cached: bool) -> tuple[str | None, bool]:
-        try:
+        def compare() -> tuple[str | None, bool]:
             fault = self._compare()
             return fault, fault is None and cached and self._cache_is_right()
-        except NOT_THE_MODELS:
-            raise
-        except Exception as error:  # whatever it stumbles over
-            log.debug("self-check", exc_info=True)
-            return f"does not answer with a prompt ({reason(error)})", False
+
+        fault, may_cache = verdict(self._pretrained, compare)
+        return fault, bool(may_cache)
 
     def _compare(self) -> str | None:
         self._lm = self._lm_of(self._mode)
@@ -148,7 +148,7 @@ class _Trial:
             plain_lm, nothing = self._lm_of(PLAIN[self._pretrained.kind]), given.new_zeros(1, 0, given.shape[1])
             plain = self._all_logits(lambda which: plain_lm.label_logits(nothing, [probe.whole[i] for i in which]))
             if not self._same(plain[0], own):
-                return "gives other logits without a prompt than its own code"
+                return OWN_CODE
         return None
 
     def _cache_is_right(self) -> bool:

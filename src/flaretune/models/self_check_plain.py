@@ -11,15 +11,26 @@ import torch
 
 from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
-from flaretune.models.in_float32 import in_float32
-from flaretune.models.load import Pretrained, reason
+from flaretune.models.load import Pretrained
 from flaretune.models.probe import own_logits, plain_texts
-from flaretune.models.rounding import BESIDE_OTHERS, MOVED, NOT_CAUSAL, NOT_FINITE, NOT_THE_MODELS, SAME_FOR_ALL, same
+from flaretune.models.rounding import (
+    BESIDE_OTHERS,
+    MOVED,
+    NOT_CAUSAL,
+    NOT_FINITE,
+    OWN_CODE,
+    SAME_FOR_ALL,
+    same,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from flaretune.models.tuned import TunedModel
 
+ADAPTER = "its adapter"
+ANOTHER = "use another model"
 LAYERS = "name the layers to adapt by --target_modules, or use another model"
+ADVICE = {BESIDE_OTHERS: "use --batch_size 1, or another model"}  # of other faults: ANOTHER
 
 Logits = Callable[[Sequence[Encoded]], torch.Tensor]  # B texts -> (B, W)
 
@@ -43,13 +54,10 @@ def check_words(pretrained: Pretrained, log_probs: Logits, together: bool) -> No
         if fault is not None:
             nothing_behind = torch.log_softmax(own_logits(pretrained, texts, None, behind=False), dim=-1)
             if not same(nothing_behind, own, own[0] - own[1], pretrained.dtype):
-                return f"{NOT_CAUSAL}; use another model"
+                return NOT_CAUSAL
         return fault
 
     _refuse(pretrained, compare)
-    with in_float32(pretrained.model) as changed:
-        if changed:
-            _refuse(pretrained, compare)
 
 
 def check_tuned(tuned: TunedModel, together: bool) -> None:
@@ -77,22 +85,14 @@ def check_tuned(tuned: TunedModel, together: bool) -> None:
 
     with _evaluating(label_model.model):
         _refuse(pretrained, compare)
-        with in_float32(pretrained.model) as changed:
-            if changed:
-                _refuse(pretrained, compare)
     label_model.example_forwards = 0
 
 
 def _refuse(pretrained: Pretrained, compare: Callable[[], str | None]) -> None:
-    try:
-        with torch.random.fork_rng(devices=[]):  # some models draw numbers
-            fault = compare()
-    except NOT_THE_MODELS:
-        raise
-    except Exception as error:  # whatever it stumbles over
-        fault = f"does not answer ({reason(error)}); use another model"
+    fault, _ = verdict(pretrained, lambda: (compare(), None))
     if fault is not None:
-        raise UserError(f"--model_name {pretrained.name}: {type(pretrained.model).__name__} {fault}")
+        name = f"--model_name {pretrained.name}: {type(pretrained.model).__name__}"
+        raise UserError(f"{name} {fault}; {LAYERS if ADAPTER in fault else ADVICE.get(fault, ANOTHER)}")
 
 
 def _fault(logits: Logits, texts: Sequence[Encoded], own: torch.Tensor, together: bool, dtype: str) -> str | None:
@@ -100,14 +100,14 @@ def _fault(logits: Logits, texts: Sequence[Encoded], own: torch.Tensor, together
     apart = own[0] - own[1]
     found = logits(texts) if together else torch.cat([logits([text]) for text in texts])
     if not (torch.isfinite(own).all() and torch.isfinite(found).all()):
-        return f"{NOT_FINITE}; use another model"
+        return NOT_FINITE
     if same(found[0], found[1], apart, dtype, MOVED):
-        return f"{SAME_FOR_ALL}; use another model"
+        return SAME_FOR_ALL
     if same(found, own, apart, dtype):
         return None
     if same(torch.cat([logits([text]) for text in texts]), own, apart, dtype):
-        return f"{BESIDE_OTHERS}; use --batch_size 1, or another model"
-    return "gives other logits here than by its own code; use another model"
+        return BESIDE_OTHERS
+    return OWN_CODE
 
 
 def _adapter_fault(tuned: TunedModel, own: torch.Tensor, logits: Callable[[], torch.Tensor]) -> str | None:
@@ -119,9 +119,9 @@ def _adapter_fault(tuned: TunedModel, own: torch.Tensor, logits: Callable[[], to
     try:
         lost = [name for name, values in parameters.arrays().items() if not np.array_equal(values, drawn[name])]
         if lost:
-            return f"does not take up {len(lost)} of the {len(drawn)} arrays that are averaged ({lost[0]}); {LAYERS}"
+            return f"does not take up {len(lost)} of the {len(drawn)} arrays of {ADAPTER} that are averaged ({lost[0]})"
         if same(logits(), untouched, own[0] - own[1], tuned.pretrained.dtype, MOVED):
-            return f"gives the same logits whatever its adapter; {LAYERS}"
+            return f"gives the same logits whatever {ADAPTER}"
     finally:
         parameters.load(before)
     return None
