@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
+from flaretune.models.label_model import LabelModel
 from flaretune.models.load import Pretrained
+from flaretune.models.lora import LoraParameters
 from flaretune.models.probe import own_logits, plain_texts
 from flaretune.models.rounding import (
     BESIDE_OTHERS,
@@ -23,9 +24,6 @@ from flaretune.models.rounding import (
     same,
     verdict,
 )
-
-if TYPE_CHECKING:
-    from flaretune.models.tuned import TunedModel
 
 ADAPTER = "its adapter"
 ANOTHER = "use another model"
@@ -60,17 +58,21 @@ def check_words(pretrained: Pretrained, log_probs: Logits, together: bool) -> No
     _refuse(pretrained, compare)
 
 
-def check_tuned(tuned: TunedModel, together: bool) -> None:
+def check_tuned(
+    pretrained: Pretrained, label_model: LabelModel, adapter: LoraParameters | None, dtype: str, together: bool
+) -> None:
     """Compare label-word logits of a model made ready to train, and see whether what is loaded into it arrives.
 
     Args:
-        tuned: the model as it begins.
+        pretrained: the model, its head as it is trained.
+        label_model: the model as it begins; it has counted nothing afterwards.
+        adapter: its adapter, whose arrays are loaded and read back; None where every parameter is trained.
+        dtype: what it computes in.
         together: whether texts of different length will share a forward pass.
 
     Raises:
         UserError: logits differ, or arrays of an adapter do not arrive; says what works.
     """
-    pretrained, label_model = tuned.pretrained, tuned.label_model
 
     def logits(examples: Sequence[Encoded]) -> torch.Tensor:
         with torch.inference_mode():
@@ -79,9 +81,11 @@ def check_tuned(tuned: TunedModel, together: bool) -> None:
     def compare() -> str | None:
         texts = plain_texts(pretrained)
         own = own_logits(pretrained, texts, label_model.classes, behind=False)  # one that sees both ways can be trained
-        dtype = pretrained.dtype if tuned.initial else tuned.dtype  # held in; computed in, where all is trained
-        fault = _fault(logits, texts, own, together, dtype)
-        return fault or (_adapter_fault(tuned, own, lambda: logits(texts[:1])[0]) if tuned.initial else None)
+        computed_in = dtype if adapter is None else pretrained.dtype
+        fault = _fault(logits, texts, own, together, computed_in)
+        if fault is None and adapter is not None:
+            fault = _adapter_fault(adapter, own, lambda: logits(texts[:1])[0], computed_in)
+        return fault
 
     with _evaluating(label_model.model):
         _refuse(pretrained, compare)
@@ -110,17 +114,18 @@ def _fault(logits: Logits, texts: Sequence[Encoded], own: torch.Tensor, together
     return OWN_CODE
 
 
-def _adapter_fault(tuned: TunedModel, own: torch.Tensor, logits: Callable[[], torch.Tensor]) -> str | None:
+def _adapter_fault(
+    parameters: LoraParameters, own: torch.Tensor, logits: Callable[[], torch.Tensor], dtype: str
+) -> str | None:
     """Load drawn arrays into an adapter, as a client does with what it is sent, and read them back."""
-    parameters, rng = tuned.parameters, np.random.RandomState(2)
-    before, untouched = parameters.arrays(), logits()
+    before, untouched, rng = parameters.arrays(), logits(), np.random.RandomState(2)
     drawn = {name: rng.standard_normal(shape).astype(np.float32) / 8 for name, shape in parameters.shapes().items()}
     parameters.load(drawn)
     try:
         lost = [name for name, values in parameters.arrays().items() if not np.array_equal(values, drawn[name])]
         if lost:
             return f"does not take up {len(lost)} of the {len(drawn)} arrays of {ADAPTER} that are averaged ({lost[0]})"
-        if same(logits(), untouched, own[0] - own[1], tuned.pretrained.dtype, MOVED):
+        if same(logits(), untouched, own[0] - own[1], dtype, MOVED):
             return f"gives the same logits whatever {ADAPTER}"
     finally:
         parameters.load(before)

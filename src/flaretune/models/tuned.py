@@ -131,6 +131,5 @@ def open_tuned_model(
             raise UserError(f"--gradient_checkpointing 1: {reason(error)}; leave it out for this model") from error
     autocast = not is_lora and dtype == "bfloat16"
     label_model = LabelModel(tuned, pretrained, spec, batch_size, autocast)
-    opened = TunedModel(pretrained, dtype, label_model, parameters, initial, config)
-    check_tuned(opened, together=batch_size != 1)
-    return opened
+    check_tuned(pretrained, label_model, parameters if is_lora else None, dtype, together=batch_size != 1)
+    return TunedModel(pretrained, dtype, label_model, parameters, initial, config)
