@@ -1,4 +1,4 @@
-"""Tiny random models of any model type that the installed transformers knows, and what they answer by their own code.
+"""Tiny random models of any model type that the installed transformers knows.
 
 A configuration is made small by the names of its entries: sizes, numbers of layers, heads and experts, which nearly all
 types share. What is particular to a type is in `PARTICULAR`.
@@ -9,17 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
 from tests.models_for_tests import draw_weights
-from tests.tokenizers_for_tests import llama_like, roberta_like
+from tests.tokenizers_for_tests import gpt2_like, llama_like, roberta_like
 
 D, LAYERS, HEADS, KEY_HEADS, HEAD, FORWARD = 32, 2, 4, 2, 8, 48
 
@@ -48,6 +43,9 @@ SMALL = {
 }
 
 PARTICULAR: dict[str, dict[str, Any]] = {
+    "codegen": {"rotary_dim": 4},
+    "gptj": {"rotary_dim": 4},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "convbert": {"conv_kernel_size": 9, "head_ratio": 2},
     "falcon_h1": {
         **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8},
@@ -79,11 +77,8 @@ PARTICULAR: dict[str, dict[str, Any]] = {
 }
 
 
-def kinds(model_type: str) -> list[str]:
-    """Of masked and causal, those that transformers has a class for."""
-    masked = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    causal = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return ["masked"] * masked + ["causal"] * causal
+# those for which transformers takes a byte-level tokenizer, whatever was saved
+TOKENIZERS = dict.fromkeys(("qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp"), gpt2_like)
 
 
 def save_model_type(model_type: str, kind: str, folder: Path, *, seed: int = 0, std: float = 0.2, **overrides) -> Path:
@@ -98,7 +93,7 @@ def save_model_type(model_type: str, kind: str, folder: Path, *, seed: int = 0, 
         overrides: entries of the configuration.
     """
     transformers.logging.disable_progress_bar()
-    tokenizer = roberta_like() if kind == "masked" else llama_like()
+    tokenizer = roberta_like() if kind == "masked" else TOKENIZERS.get(model_type, llama_like)()
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     config_class = CONFIG_MAPPING[model_type]
     wanted = {**SMALL, **PARTICULAR.get(model_type, {}), **overrides}
@@ -115,13 +110,3 @@ def save_model_type(model_type: str, kind: str, folder: Path, *, seed: int = 0, 
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
-
-
-@torch.no_grad()
-def own_logits(model: torch.nn.Module, rows: list[np.ndarray], answers: list[int], words: np.ndarray) -> np.ndarray:
-    """Logits of words at the answers by a model's own code, from token ids, one text at a time; float32 (N, W)."""
-    found = []
-    for row, answer in zip(rows, answers, strict=True):
-        extra = {"use_cache": False} if "CausalLM" in type(model).__name__ or "LMHead" in type(model).__name__ else {}
-        found.append(model(input_ids=torch.tensor(row)[None], **extra).logits[0, answer, words].numpy())
-    return np.stack(found)

@@ -5,29 +5,29 @@ What is right is computed here by the model's own code from token ids, one text 
 
 from __future__ import annotations
 
-import functools
 import logging
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.models.load import load_pretrained
-from flaretune.models.prompt_settings import PromptSettings
-from flaretune.models.prompted import open_prompted_model, prompt_model, share_weights
-from flaretune.models.tuned import TuneSettings, open_tuned_model
-from flaretune.models.verbalizer import label_word_ids
-from flaretune.models.word_log_probs import WordLogProbs
-from tests.model_types_for_tests import own_logits, save_model_type
-from tests.models.asking import TEXTS
+from flaretune.models.prompted import prompt_model, share_weights
+from tests.model_types_for_tests import save_model_type
+from tests.models.own_code import (
+    EXAMPLES,
+    MODES,
+    check_prompted,
+    check_tuned,
+    check_words,
+    opened,
+    opened_words,
+    settings,
+    tuned,
+)
 from tests.tasks_for_tests import review_task
-
-PROMPT = "a funny film"  # its tokens are the prompt of causal models, which so has an equivalent in token ids
-EXAMPLES = Examples(tuple({"sentence": text} for text in TEXTS), np.zeros(len(TEXTS), dtype=np.int64))
-MODES = {"masked": ("add", "cat"), "causal": ("prefix", "suffix")}
 
 CAUSAL = ("gpt2", "llama", "gemma3_text", "qwen3")
 MASKED = ("bert", "roberta", "eurobert")
@@ -63,75 +63,6 @@ def model_type(tmp_path_factory):
     return folder
 
 
-def settings(mode):
-    masked = mode in MODES["masked"]
-    initial = PROMPT if not masked else "zeros" if mode == "add" else "tokens"
-    return PromptSettings(3, 10, mode if masked else "add", "suffix" if masked else mode, initial, 1.0, 1.0, 1, 0)
-
-
-def opened(folder, mode, batch_size=0, dtype="float32", cache_mb=16):
-    where = {"dtype": dtype, "device": "cpu", "batch_size": batch_size, "cache_mb": cache_mb}
-    return open_prompted_model(review_task(), str(folder), settings(mode), **where)
-
-
-def asked(prompted):
-    """Label-word logits with the prompt that the search starts from."""
-    return prompted.black_box.label_logits(np.zeros((1, 10)), prompted.register(EXAMPLES))[0]
-
-
-@functools.cache
-def own_model(folder, kind):
-    """As transformers loads it, and the ids of its label words."""
-    model = (AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM).from_pretrained(folder).eval()
-    return model, label_word_ids(AutoTokenizer.from_pretrained(folder), review_task(), kind)
-
-
-def expected(folder, kind, rows, positions):
-    model, label_ids = own_model(folder, kind)
-    return own_logits(model, rows, positions, label_ids)
-
-
-def with_the_prompt(prompted, example):
-    """Token ids in which the prompt is tokens; of mode ``add``, whose prompt is zeros, those of the text."""
-    if prompted.pretrained.kind == "masked":
-        return example.ids
-    ids = prompted.pretrained.tokenizer.encode(PROMPT, add_special_tokens=False)
-    return np.insert(example.ids, example.insert, [ids[i % len(ids)] for i in range(3)])
-
-
-def check_prompted(folder, kind, mode):
-    prompted = opened(folder, mode)
-    if mode == "cat":  # has no equivalent in token ids
-        np.testing.assert_allclose(asked(prompted), asked(opened(folder, mode, batch_size=1)), atol=1e-4)
-    else:
-        examples = [prompted.encoder.encode(text) for text in EXAMPLES.texts]
-        rows = [with_the_prompt(prompted, example) for example in examples]
-        positions = [example.answer if kind == "masked" else -1 for example in examples]
-        np.testing.assert_allclose(asked(prompted), expected(folder, kind, rows, positions), atol=1e-4)
-    plain = [prompted.plain_encoder.encode(text) for text in EXAMPLES.texts]
-    own = expected(folder, kind, [e.ids for e in plain], [e.answer for e in plain])
-    np.testing.assert_allclose(prompted.zero_shot_logits(EXAMPLES), own, atol=1e-4)
-    assert np.ptp(own, axis=0).max() > 0.05  # or nothing would be seen here
-
-
-def tuned(folder, tuning="lora", targets="auto", batch_size=0, dtype="float32"):
-    how = TuneSettings(4, 8.0, targets, 1, tuning, 0, 0)
-    return open_tuned_model(review_task(), str(folder), how, dtype=dtype, device="cpu", batch_size=batch_size)
-
-
-def check_tuned(folder, kind, tuning):
-    model = tuned(folder, tuning)
-    examples = model.label_model.encode(EXAMPLES.texts)
-    own = expected(folder, kind, [e.ids for e in examples], [e.answer for e in examples])
-    np.testing.assert_allclose(model.label_model.predict_logits(examples), own, atol=1e-4)
-    arrays = model.parameters.arrays()
-    rng = np.random.default_rng(0)
-    sent = {name: rng.normal(size=values.shape).astype(np.float32) / 10 for name, values in arrays.items()}
-    model.parameters.load(sent)
-    read = model.parameters.arrays()
-    assert all(np.array_equal(read[name], sent[name]) for name in sent)
-
-
 def complaint(open_model, *args, **options):
     with pytest.raises(UserError) as caught:
         open_model(*args, **options)
@@ -150,6 +81,7 @@ def test_right_in_every_mode(name, kind, model_type):
         check_prompted(folder, kind, mode)
     for tuning in ("lora", "full"):
         check_tuned(folder, kind, tuning)
+    check_words(folder, kind)
 
 
 @pytest.mark.slow
@@ -228,18 +160,14 @@ def test_padding_behind_that_is_seen(name, model_type):
     for mode in MODES["masked"]:
         assert BESIDE in complaint(opened, folder, mode)
     assert BESIDE in complaint(tuned, folder)
-    words = load_pretrained(str(folder), "float32", "cpu")
-    assert BESIDE in complaint(WordLogProbs, words, review_task(), ["{sentence} {mask}"], 8)
+    assert BESIDE in complaint(opened_words, folder, "masked")
 
 
 @pytest.mark.parametrize("name", ["fnet"])
 def test_a_text_at_a_time_helps(name, model_type):
     folder = model_type(name, "masked")
     assert complaint(opened, folder, "add").endswith("(mode 'add'); use --batch_size 1 or another model")
-    check_tuned_alone = tuned(folder, batch_size=1).label_model
-    examples = check_tuned_alone.encode(EXAMPLES.texts)
-    own = expected(folder, "masked", [e.ids for e in examples], [e.answer for e in examples])
-    np.testing.assert_allclose(check_tuned_alone.predict_logits(examples), own, atol=1e-4)
+    check_tuned(folder, "masked", "lora", batch_size=1)
     opened(folder, "add", batch_size=1)
 
 

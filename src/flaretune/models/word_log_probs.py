@@ -61,7 +61,13 @@ class WordLogProbs:
             )
         self._feed_forward = last_feed_forward(self._model)
         self.example_forwards = 0
-        check_words(pretrained, self._log_probs, together=batch_size != 1)
+        try:
+            check_words(pretrained, self._log_probs, together=batch_size != 1)
+        except UserError:
+            if self._feed_forward is None:
+                raise
+            self._feed_forward = None  # positions may be mixed behind it
+            check_words(pretrained, self._log_probs, together=batch_size != 1)
         self.example_forwards = 0  # the check's are not counted
 
     def __call__(
