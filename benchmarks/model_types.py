@@ -71,7 +71,7 @@ def try_all(asked: dict[str, Any]) -> int:
             print(f"{row['kind']} {row['type']}: {row['found']}", file=sys.stderr, flush=True)
             kept["types"].append(row)
             if file:
-                write_json(file, {**kept, "circumstances": circumstances()})
+                write_json({**kept, **circumstances()}, file)
     print(table(kept["types"]))
     return int(any("wrong" in row["found"].values() for row in kept["types"]))
 
