@@ -155,6 +155,7 @@ def test_cost_configuration_versions_and_words_are_there(small):
     cost = dict(page.tables["What it cost"])
     down, up = (round(summary[f"bytes_{way}_per_client_round"]) for way in ("down", "up"))
     assert cost["bytes per client and round"] == f"{down:,} down, {up:,} up"
+    assert cost["queries"] == f"{summary['queries']:,}"
     assert cost["example-forwards"] == f"{summary['example_forwards']:,}"
     for group in ("server", "options", "task", "model"):
         found = dict(page.tables[f"config-{group}"])

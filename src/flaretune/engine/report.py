@@ -146,11 +146,13 @@ def _share(part: int, whole: int) -> float | None:
 
 def _cost(summary: Mapping[str, Any]) -> dict[str, str]:
     """What the run cost, by heading."""
+    rows = find_method(summary["method"]).report_rows(summary)
     down, up = (_number(summary[f"bytes_{way}_per_client_round"]) for way in ("down", "up"))
     return {
         "bytes per client and round": f"{down} down, {up} up",
+        "queries": _number(summary["queries"]),
         **({} if "privacy" in summary else {"example-forwards": _number(summary["example_forwards"])}),
-        **find_method(summary["method"]).report_rows(summary),
+        **{name: text for name, text in rows.items() if name not in ("queries", "questions")},  # said above
         "seconds": _number(summary["seconds"]),
         "most memory of a client": f"{_number(summary['memory_mb'])} MiB",
         **({"privacy": sentence(summary["privacy"])} if "privacy" in summary else {}),
