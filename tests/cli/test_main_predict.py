@@ -213,6 +213,7 @@ def test_evaluate_counts_what_is_correct_per_class(capsys, result, labelled):
     confusion = [[bad, 3 - bad], [4 - great, great]]
     assert json.loads(out) == {
         "task": "reviews",
+        "result": str(result[1]),
         "data": str(labelled),
         "label_values": ["bad", "good"],
         "words": ["bad", "great"],

@@ -216,7 +216,7 @@ def test_texts_from_elsewhere_are_shown_as_texts(tmp_path):
         record |= {"clients": clients, "excluded": {NASTY: NASTY}, "client_accuracy": {NASTY: 0.5}}
         record["metrics"] = {NASTY: 1.0}
     a_run(tmp_path, summary, {"task": {"text_columns": [NASTY]}, "options": {NASTY: NASTY}, "versions": {"p": NASTY}})
-    evaluation = an_evaluation([NASTY, "1"], [[3, 1], [2, 4]], task=NASTY, data=NASTY)
+    evaluation = an_evaluation([NASTY, "1"], [[3, 1], [2, 4]], task=NASTY, data=NASTY, result=NASTY)
     page = page_of(tmp_path, evaluation)
     assert "script" not in page.tags
     assert column(page, "clients", "client") == clients
@@ -283,14 +283,15 @@ def an_evaluation(labels: list[Any], confusion: list[list[int]], **changes: Any)
         {"from": 0.9, "to": 1.0, "n": 4, "confidence": 0.96, "correct": 1.0},
     ]
     words = [f"word {number}" for number in range(len(labels))]
-    about = {"task": "movie_reviews", "data": "test.csv", "label_values": labels, "words": words}
+    about = {"task": "movie_reviews", "result": "p.safetensors", "data": "test.csv"}
+    about |= {"label_values": labels, "words": words}
     return {**about, "prompt": {**found, "reliability": bins}, **changes}
 
 
 def test_classes_confusion_and_calibration_are_computed_from_the_evaluation(tmp_path):
     confusion = [[30, 10, 0], [5, 5, 0], [1, 1, 0]]
     page = page_of(a_run(tmp_path, a_summary()), an_evaluation(["a", "b", "c"], confusion))
-    assert "52 texts of test.csv : accuracy 0.673 ± 0.125." in page.text.replace("test.csv:", "test.csv :")
+    assert "52 texts of test.csv by p.safetensors: accuracy 0.673 ± 0.125." in page.text
     assert page.tables["classes"][1:] == [
         ["a (word 0)", "40", "36", f"{30 / 36:.3f}", "0.750", f"{60 / 76:.3f}"],
         ["b (word 1)", "10", "16", f"{5 / 16:.3f}", "0.500", f"{10 / 26:.3f}"],

@@ -45,7 +45,8 @@ def evaluate(args: argparse.Namespace) -> None:
     found = {saved.method.kind: score(spec, probabilities, examples.labels)}
     if args.zero_shot:
         found["zero_shot"] = score(spec, classifier.zero_shot(examples), examples.labels)
-    about = {"task": spec.name, "data": args.data, "label_values": spec.label_values, "words": words}
+    about = {"task": spec.name, "result": str(saved.path), "data": args.data}
+    about |= {"label_values": spec.label_values, "words": words}
     values = {**about, **{name: asdict(result) for name, result in found.items()}}
     if args.output is not None:
         write_json(values, args.output)

@@ -108,7 +108,7 @@ def _evaluated(evaluation: Mapping[str, Any], summary: Mapping[str, Any]) -> dic
         confusion = np.array(found["confusion"], dtype=np.int64)  # (C, C)
         if confusion.shape != (len(labels), len(labels)) or len(words) != len(labels):
             raise ValueError(f"{confusion.shape} confusion counts of {len(labels)} classes")
-        bins, data, task = found["reliability"], evaluation["data"], evaluation["task"]
+        bins, (task, result, data) = found["reliability"], (evaluation[name] for name in ("task", "result", "data"))
         picture = _embedded(svg(reliability(bins)))
         gap = sum(b["n"] * abs(b["confidence"] - b["correct"]) for b in bins) / confusion.sum()
         estimate = as_text(found["value"], found["standard_error"]).strip()
@@ -124,6 +124,7 @@ def _evaluated(evaluation: Mapping[str, Any], summary: Mapping[str, Any]) -> dic
     off = confusion - np.diag(hits)
     most = [divmod(int(cell), len(labels)) for cell in np.argsort(-off, axis=None, kind="stable")[:LARGE]]
     return {
+        "result": result,
         "data": data,
         "n": int(confusion.sum()),
         "estimate": estimate,
