@@ -109,13 +109,13 @@ def save_tiny_model(
         }
     )
     model = model_class(config)
-    _draw_weights(model, seed, std)
+    draw_weights(model, seed, std)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
 
 
-def _draw_weights(model: torch.nn.Module, seed: int, std: float) -> None:
+def draw_weights(model: torch.nn.Module, seed: int, std: float) -> None:
     """Set every parameter; biases too, or zeroing one would change nothing."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -17,6 +17,7 @@ from tests.engine.summaries import a_summary
 @pytest.fixture
 def finished_run(tmp_path) -> Path:
     (tmp_path / "summary.json").write_text(json.dumps(a_summary()))
+    (tmp_path / "config.json").write_text("{}")
     return tmp_path
 
 
@@ -35,7 +36,9 @@ def test_argparse_answers_wrong_flags_with_status_2(capsys, argv):
     assert "usage: flaretune" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["predict", "evaluate", "plot", "tasks", "watch", "serve", "options", "fetch"])
+@pytest.mark.parametrize(
+    "command", ["predict", "evaluate", "plot", "report", "tasks", "watch", "serve", "options", "fetch"]
+)
 def test_every_command_has_a_help_text(capsys, command):
     for argv in (["--help"], [command, "--help"]):
         with pytest.raises(SystemExit) as stop:
@@ -49,6 +52,28 @@ def test_plot_draws_into_the_run_or_where_it_is_told(capsys, finished_run, tmp_p
     for argv, file in (([], finished_run / "curve.png"), (["--output", elsewhere], elsewhere)):
         assert run(capsys, "plot", finished_run, *argv) == (0, f"{file}\n", "")
         assert file.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_report_is_written_into_the_run_or_where_it_is_told(capsys, finished_run, tmp_path):
+    elsewhere = tmp_path / "elsewhere.html"
+    for argv, file in (([], finished_run / "report.html"), (["--output", elsewhere], elsewhere)):
+        assert run(capsys, "report", finished_run, *argv) == (0, f"{file}\n", "")
+        assert "Test accuracy <strong>0.600 ± 0.024</strong>" in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["absent"], "absent/summary.json cannot be read"),
+        (["{run}", "--evaluation", "absent.json"], "absent.json cannot be read"),
+        (["{run}", "--output", "absent/a.html"], "--output absent/a.html: there is no folder absent"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_one_sentence(capsys, finished_run, argv, message):
+    status, out, err = run(capsys, "report", *(word.format(run=finished_run) for word in argv))
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
 
 
 def test_tasks_lists_all_with_their_descriptions(capsys):

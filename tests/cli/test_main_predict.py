@@ -200,12 +200,21 @@ def test_evaluate_counts_what_is_correct_per_class(capsys, result, labelled):
     bad, great = right.correct_by_class
     assert out.splitlines()[:2] == [
         f"7 texts of {labelled}",
-        f"{what:<10} accuracy {(bad + great) / 7:.4f}   correct: bad (bad) {bad} of 3, great (good) {great} of 4",
+        f"{what:<10} accuracy {(bad + great) / 7:.4f} ± {right.standard_error:.4f}   "
+        f"correct: bad (bad) {bad} of 3, great (good) {great} of 4",
     ]
-    assert out.splitlines()[2].startswith(f"zero-shot  accuracy {plain.value:.4f}   correct: ")
+    assert out.splitlines()[2].startswith(
+        f"zero-shot  accuracy {plain.value:.4f} ± {plain.standard_error:.4f}   correct: "
+    )
 
     status, out, _ = run(capsys, *flags, "--json")
+    written = labelled.with_suffix(".json")
+    bins = [dict(b) for b in right.reliability]
+    confusion = [[bad, 3 - bad], [4 - great, great]]
     assert json.loads(out) == {
+        "task": "reviews",
+        "result": str(result[1]),
+        "data": str(labelled),
         "label_values": ["bad", "good"],
         "words": ["bad", "great"],
         what: {
@@ -214,8 +223,13 @@ def test_evaluate_counts_what_is_correct_per_class(capsys, result, labelled):
             "n": 7,
             "n_by_class": [3, 4],
             "correct_by_class": [bad, great],
+            "standard_error": pytest.approx(((bad + great + 0.5) * (7.5 - bad - great) / 8**3) ** 0.5),
+            "confusion": confusion,
+            "reliability": bins,
         },
     }
+    assert run(capsys, *flags, "--output", written)[0] == 0
+    assert json.loads(written.read_text(encoding="utf-8")) == json.loads(out)
     _, out, _ = run(capsys, *flags, "--json", "--zero_shot")
     assert json.loads(out)["zero_shot"]["value"] == plain.value
 

@@ -6,15 +6,19 @@ from typing import Any
 
 from flaretune.engine.records import RoundRecord
 from flaretune.engine.summary import summary
+from flaretune.tasks.metrics.base import Estimate
 
 CLIENTS = ["hospital-a", "site-2"]
+ZERO_SHOT = Estimate(0.55, 0.025)
 
 # What the rounds of both runs have in common.
 _ROUNDS: list[dict[str, Any]] = [
     {
         "round": 0,
         "accuracy": 0.5,
+        "standard_error": 0.0249,
         "validation_accuracy": 0.52,
+        "validation_standard_error": 0.0612,
         "validation_loss": 0.9,
         "seconds": 40.0,
         "overhead_seconds": 38.0,
@@ -28,7 +32,9 @@ _ROUNDS: list[dict[str, Any]] = [
     {
         "round": 1,
         "accuracy": 0.6,
+        "standard_error": 0.0244,
         "validation_accuracy": 0.75,
+        "validation_standard_error": 0.0531,
         "validation_loss": 0.6,
         "seconds": 20.0,
         "overhead_seconds": 0.5,
@@ -42,7 +48,9 @@ _ROUNDS: list[dict[str, Any]] = [
     {
         "round": 2,
         "accuracy": 0.7,
+        "standard_error": 0.0229,
         "validation_accuracy": 0.65,
+        "validation_standard_error": 0.0585,
         "validation_loss": 0.7,
         "seconds": 22.0,
         "overhead_seconds": 0.8,
@@ -82,7 +90,7 @@ def train_records() -> list[RoundRecord]:
 def a_summary(**changes: Any) -> dict[str, Any]:
     """Of a run of FedBPT."""
     own = {"method": "FedBPT", "artifact": "best_prompt.safetensors", "artifact_kind": "prompt"}
-    values = summary(search_records(), best_round=1, zero_shot=0.55, seconds=82.04, **own, **_COMMON)
+    values = summary(search_records(), best_round=1, zero_shot=ZERO_SHOT, seconds=82.04, **own, **_COMMON)
     return {**values, **changes}
 
 
@@ -90,5 +98,5 @@ def a_training_summary(**changes: Any) -> dict[str, Any]:
     """Of a run of LP-FL."""
     own = {"method": "LP-FL", "artifact": "best_adapter", "artifact_kind": "adapter"}
     last = {"labelled": 12, "soft_labelled": 32, "soft_label_agreement": 0.875, "trained_parameters": 368640}
-    values = summary(train_records(), best_round=1, zero_shot=0.55, seconds=82.04, **own, **_COMMON, **last)
+    values = summary(train_records(), best_round=1, zero_shot=ZERO_SHOT, seconds=82.04, **own, **_COMMON, **last)
     return {**values, **changes}

@@ -46,6 +46,14 @@ def test_what_a_run_does_not_have_is_not_drawn(drawn):
     assert [line.get_label() for line in axes.get_lines()] == ["validation (chooses the round)"]
 
 
+def test_bars_are_a_standard_error_long_to_either_side(drawn):
+    test, validation = ([s.tolist() for s in bars.get_segments()] for bars in drawn(a_summary()).collections)
+    assert test[1] == [[1, 0.6 - 0.0244], [1, 0.6 + 0.0244]]
+    assert validation[2] == [[2, 0.65 - 0.0585], [2, 0.65 + 0.0585]]
+    earlier = [{k: v for k, v in r.items() if "standard_error" not in k} for r in a_summary()["rounds"]]
+    assert not drawn(a_summary(rounds=earlier)).collections  # of a run by an earlier version
+
+
 @pytest.mark.parametrize("name", ["curve.xyz", "absent/curve.png"])
 def test_a_picture_that_cannot_be_written_is_named(tmp_path, name):
     with pytest.raises(UserError, match=rf"the curve cannot be drawn to .*{name} \(.*\); give a \.png, \.pdf or \.svg"):

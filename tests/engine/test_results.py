@@ -48,6 +48,7 @@ def test_results_are_found_wherever_nvflare_left_them(tmp_path, layout):
         "best_prompt.safetensors",
         "config.json",
         "curve.png",
+        "report.html",
         "rounds/round_0001.npz",
         "summary.json",
         "tb_events/simulator_server/events.out.tfevents.1",
@@ -68,6 +69,7 @@ def test_adapters_are_collected_with_their_folders(tmp_path):
         "curve.png",
         "last_adapter/adapter_config.json",
         "last_adapter/adapter_model.safetensors",
+        "report.html",
         "summary.json",
         "tb_events/simulator_server/events.out.tfevents.1",
     ]
@@ -145,8 +147,9 @@ def test_the_end_of_a_job_says_where_things_are(tmp_path):
     make_job(tmp_path / "job")
     output = collect_results(tmp_path / "job", tmp_path / "output")
     lines = tell_results(output).splitlines()
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         f"curve                    {output}/curve.png",
+        f"report                   {output}/report.html",
         f'try it                   python -m flaretune predict --result {output}/best_prompt.safetensors "…"',
     ]
     assert f"prompt                   {output}/best_prompt.safetensors" in lines
@@ -156,8 +159,9 @@ def test_the_end_of_a_training_job_says_how_to_try_the_adapter(tmp_path):
     make_training_job(tmp_path / "job")
     output = collect_results(tmp_path / "job", tmp_path / "output")
     lines = tell_results(output).splitlines()
-    assert lines[-2:] == [
+    assert lines[-3:] == [
         f"curve                    {output}/curve.png",
+        f"report                   {output}/report.html",
         f'try it                   python -m flaretune predict --result {output}/best_adapter "…"',
     ]
     assert f"adapter                  {output}/best_adapter" in lines

@@ -7,6 +7,7 @@ from flaretune.engine.records import RoundRecord
 from flaretune.engine.run_folder import RunFolder
 from flaretune.methods.fedbpt.artifact import PromptArtifact, load_prompt, save_prompt
 from flaretune.methods.registry import find_method
+from flaretune.tasks.metrics.base import Estimate
 from flaretune.tasks.spec import load_task, task_table
 from tests.engine.summaries import train_records
 
@@ -54,7 +55,7 @@ def folder(tmp_path):
         settings(),
         {"num_rounds": 3},
         CLIENTS,
-        zero_shot=0.51,
+        zero_shot=Estimate(0.51, 0.02),
     )
 
 
@@ -125,7 +126,7 @@ def test_a_training_run_is_kept_with_its_own_entries_of_the_last_round(tmp_path)
         settings("LP-FL"),
         {"num_rounds": 2},
         CLIENTS,
-        zero_shot=None,
+        zero_shot=Estimate(None, None),
     )
     for r in train_records():
         folder.add_round(r, saved, soft_labelled=r.metrics["soft_labelled"], trained_parameters=1000)

@@ -6,7 +6,10 @@ from dataclasses import replace
 import pytest
 
 from flaretune.engine.summary import closing_report, summary, versions, write_json
+from flaretune.tasks.metrics.base import Estimate
 from tests.engine.summaries import a_summary, a_training_summary, search_records, train_records
+
+NOTHING = Estimate(None, None)
 
 
 def test_the_summary_holds_what_was_promised():
@@ -50,11 +53,13 @@ def test_validation_accuracy_chooses_and_test_accuracy_is_that_round_s():
     assert values["best_round"] == 1
     assert (values["validation_accuracy"], values["test_accuracy"]) == (0.75, 0.6)  # though round 2 tests at 0.7
     assert values["zero_shot_accuracy"] == 0.55
+    errors = [values[f"{of}_standard_error"] for of in ("zero_shot", "validation", "test")]
+    assert errors == [0.025, 0.0531, 0.0244]
 
 
 def test_a_summary_before_any_round_has_zeros():
     for records in (search_records(), train_records()):
-        values = summary(records[:1], best_round=0, zero_shot=None, seconds=1.0)
+        values = summary(records[:1], best_round=0, zero_shot=NOTHING, seconds=1.0)
         assert (values["queries"], values["bytes_up_per_client_round"], values["zero_shot_accuracy"]) == (0, 0.0, None)
         assert values["memory_mb"] == 900.5  # loading is what takes memory: round 0 counts
 
@@ -62,8 +67,8 @@ def test_a_summary_before_any_round_has_zeros():
 def test_overhead_is_the_mean_of_those_that_are_known():
     records = search_records()
     unknown = [replace(record, overhead_seconds=None) for record in records]
-    assert summary(records, 1, None, 1.0)["overhead_seconds_per_round"] == pytest.approx(0.65)
-    assert summary(unknown, 1, None, 1.0)["overhead_seconds_per_round"] == 0.0
+    assert summary(records, 1, NOTHING, 1.0)["overhead_seconds_per_round"] == pytest.approx(0.65)
+    assert summary(unknown, 1, NOTHING, 1.0)["overhead_seconds_per_round"] == 0.0
 
 
 def test_json_is_written_for_people_and_a_failure_leaves_the_file(tmp_path):
@@ -88,8 +93,8 @@ def test_versions_name_python_and_the_packages():
 def test_the_closing_report_line_by_line(tmp_path):
     text = closing_report(a_summary(artifact="runs/x/best_prompt.safetensors"), tmp_path / "summary.json")
     assert text.splitlines() == [
-        "zero-shot accuracy       0.550 (model and template alone)",
-        "test accuracy            0.600 (round 1, chosen by validation accuracy 0.750)",
+        "zero-shot accuracy       0.550 ± 0.025 (model and template alone)",
+        "test accuracy            0.600 ± 0.024 (round 1, chosen by validation accuracy 0.750 ± 0.053)",
         "accuracy by round        0: 0.500  1: 0.600  2: 0.700",
         "queries                  123 candidates, 3,936 example-forwards",
         "bytes per client, round  4,500 down, 4,250 up",
@@ -109,8 +114,8 @@ def test_the_closing_report_line_by_line(tmp_path):
 def test_the_closing_report_of_training_line_by_line(tmp_path, agreement, soft):
     values = a_training_summary(artifact="runs/x/best_adapter", soft_label_agreement=agreement)
     assert closing_report(values, tmp_path / "summary.json").splitlines() == [
-        "zero-shot accuracy       0.550 (model and template alone)",
-        "test accuracy            0.600 (round 1, chosen by validation accuracy 0.750)",
+        "zero-shot accuracy       0.550 ± 0.025 (model and template alone)",
+        "test accuracy            0.600 ± 0.024 (round 1, chosen by validation accuracy 0.750 ± 0.053)",
         "accuracy by round        0: 0.500  1: 0.600  2: 0.700",
         f"trained on               {soft}",
         "trained parameters       368,640",

@@ -17,6 +17,7 @@ from flaretune.engine.results import RESULTS
 from flaretune.engine.summary import round_lines, summary, write_json
 from flaretune.errors import UserError
 from flaretune.flare import watch as watching
+from flaretune.tasks.metrics.base import Estimate
 
 
 def a_record(round_number, accuracy=0.75):
@@ -92,7 +93,10 @@ def leaving(*rounds, failures=()):
         if rounds:
             about = {"method": "FedBPT", "artifact": "best_prompt.safetensors", "artifact_kind": "prompt"}
             task = {"task": "sst2", "metric": "accuracy", "metric_title": "accuracy"}
-            write_json(summary(rounds, 0, 0.5, 9.0, **about, **task, clients=["a", "b"]), folder / "summary.json")
+            write_json(
+                summary(rounds, 0, Estimate(0.5, None), 9.0, **about, **task, clients=["a", "b"]),
+                folder / "summary.json",
+            )
 
     return leave
 

@@ -27,6 +27,8 @@ def test_score_counts_by_class():
     result = score(review_task(), probabilities, np.array([0, 1, 1, 0, 1]))
     assert (result.metric, result.value, result.n) == ("accuracy", 0.6, 5)
     assert (result.n_by_class, result.correct_by_class) == ((2, 3), (1, 2))
+    assert result.confusion == ((1, 1), (1, 2))  # rows: labels
+    assert result.standard_error == pytest.approx((3.5 * 2.5 / 6**3) ** 0.5)  # half an example more of both kinds
     json.dumps(result.__dict__)
 
 
@@ -51,6 +53,17 @@ def test_score_where_the_metric_has_no_value():
 def test_score_of_a_file_without_one_class():
     result = score(pair_task(), np.eye(3)[[0, 0]], np.array([0, 1]))
     assert (result.n_by_class, result.correct_by_class) == ((1, 1, 0), (1, 0, 0))
+    assert result.confusion == ((1, 0, 0), (1, 0, 0), (0, 0, 0))
+
+
+def test_score_tells_how_often_predictions_of_a_probability_are_correct():
+    """0.94 and 0.96 are wrong and correct; 0.6 is on the edge of two tenths; 1 is in the last one."""
+    sure = np.array([0.94, 0.96, 0.6, 1.0])
+    probabilities = np.stack([1 - sure, sure], axis=1)
+    found = score(review_task(), probabilities, np.array([0, 1, 1, 1])).reliability
+    assert [(b["from"], b["to"], b["n"]) for b in found] == [(0.6, 0.7, 1), (0.9, 1.0, 3)]
+    assert [b["confidence"] for b in found] == pytest.approx([0.6, (0.94 + 0.96 + 1) / 3])
+    assert [b["correct"] for b in found] == pytest.approx([1, 2 / 3])
 
 
 PAIRS = [{"premise": "He sleeps, deeply", "hypothesis": "He is awake"}, {"premise": "x", "hypothesis": "y"}]

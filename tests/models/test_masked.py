@@ -98,6 +98,6 @@ def test_tokens_of_a_row(tiny):
 
 
 def test_a_model_whose_embedding_layer_is_not_found():
-    model = SimpleNamespace(base_model=SimpleNamespace())
+    model = SimpleNamespace(base_model=SimpleNamespace(), get_input_embeddings=lambda: None)
     with pytest.raises(UserError, match=r"SimpleNamespace keeps its embedding layer under a name that is not known"):
         MaskedLM(model, "add", 0)

@@ -212,7 +212,10 @@ def test_a_prompt_that_fits_barely(tiny):
 
 def test_a_family_that_cannot_take_the_prompt_in_front(tiny):
     """ModernBERT turns queries and keys by positions that it counts before the prompt is there."""
-    expected = r"ModernBertForMaskedLM does not answer with a prompt in mode 'cat' \(.+\); use another mode or model$"
+    expected = (
+        r"ModernBertForMaskedLM fails \(.+\) \(mode 'cat'\); "
+        r"use --cat_or_add add or another model$"
+    )
     with pytest.raises(UserError, match=expected) as caught:
         open_tiny(tiny("modernbert"), "cat")
     assert "\n" not in str(caught.value)

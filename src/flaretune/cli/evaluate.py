@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from flaretune.cli.console import add_command, progress
+from flaretune.cli.console import add_command, check_output, progress
 from flaretune.cli.saved import add_result_flags, open_result, read_result, words_of
 
 
@@ -21,15 +22,20 @@ def add_evaluate(commands: Any) -> None:
         metavar="FILE",
         help="CSV, JSONL or Parquet file with the task's text and label columns",
     )
+    command.add_argument(
+        "--output", type=Path, metavar="FILE", help="write what --json prints there, for `report --evaluation FILE`"
+    )
     command.add_argument("--zero_shot", action="store_true", help="also the model and the template alone")
 
 
 def evaluate(args: argparse.Namespace) -> None:
     """Print the metric on a labelled file, and the correct predictions per class."""
     from flaretune.data.load import load_file
+    from flaretune.engine.summary import write_json
     from flaretune.methods.classifier import score
     from flaretune.tasks.metrics.registry import value_text
 
+    check_output(args.output)
     saved = read_result(args)
     spec = saved.spec
     examples = load_file(spec, args.data)
@@ -39,9 +45,13 @@ def evaluate(args: argparse.Namespace) -> None:
     found = {saved.method.kind: score(spec, probabilities, examples.labels)}
     if args.zero_shot:
         found["zero_shot"] = score(spec, classifier.zero_shot(examples), examples.labels)
+    about = {"task": spec.name, "result": str(saved.path), "data": args.data}
+    about |= {"label_values": spec.label_values, "words": words}
+    values = {**about, **{name: asdict(result) for name, result in found.items()}}
+    if args.output is not None:
+        write_json(values, args.output)
     if args.json:
-        labels = {"label_values": spec.label_values, "words": words}
-        print(json.dumps({**labels, **{name: asdict(result) for name, result in found.items()}}, ensure_ascii=False))
+        print(json.dumps(values, ensure_ascii=False))
         return
     print(f"{len(examples)} texts of {args.data}")
     for name, result in found.items():
@@ -51,4 +61,5 @@ def evaluate(args: argparse.Namespace) -> None:
                 words, spec.label_values, result.correct_by_class, result.n_by_class, strict=True
             )
         )
-        print(f"{name.replace('_', '-'):<10} {value_text(result.metric, result.value)}   correct: {by_class}")
+        measured = value_text(result.metric, result.value, result.standard_error)
+        print(f"{name.replace('_', '-'):<10} {measured}   correct: {by_class}")

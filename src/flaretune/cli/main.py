@@ -15,7 +15,7 @@ from flaretune.cli.evaluate import add_evaluate
 from flaretune.cli.fetch import add_fetch
 from flaretune.cli.options import add_options
 from flaretune.cli.predict import add_predict
-from flaretune.cli.runs import add_plot, add_watch
+from flaretune.cli.runs import add_plot, add_report, add_watch
 from flaretune.cli.serve import add_serve
 from flaretune.cli.tasks import add_tasks
 
@@ -35,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_predict(commands)
     add_evaluate(commands)
     add_plot(commands)
+    add_report(commands)
     add_tasks(add_command(commands, "tasks", None, "list the tasks there are, show, check or write one"))
     add_watch(commands)
     add_serve(commands)

@@ -1,4 +1,4 @@
-"""`python -m flaretune plot` and `watch`: a run that has ended, and a job that is running."""
+"""`python -m flaretune plot`, `report` and `watch`: a run that has ended, and a job that is running."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flaretune.cli.console import add_command, seconds
+from flaretune.cli.console import add_command, check_output, seconds
 
 
 def add_plot(commands: Any) -> None:
@@ -15,6 +15,21 @@ def add_plot(commands: Any) -> None:
     command.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a finished run, such as runs/demo")
     command.add_argument(
         "--output", type=Path, metavar="PNG", help="the picture (default: curve.png in the run's folder)"
+    )
+
+
+def add_report(commands: Any) -> None:
+    """Add the command."""
+    command = add_command(commands, "report", report, "write the report of a run, one HTML file")
+    command.add_argument("run", type=Path, metavar="RUN_DIR", help="folder of a finished run, such as runs/demo")
+    command.add_argument(
+        "--output", type=Path, metavar="HTML", help="the report (default: report.html in the run's folder)"
+    )
+    command.add_argument(
+        "--evaluation",
+        type=Path,
+        metavar="FILE",
+        help="of `evaluate --output`, for tables of classes and a calibration curve",
     )
 
 
@@ -37,6 +52,18 @@ def plot(args: argparse.Namespace) -> None:
 
     output = args.output or args.run / "curve.png"
     draw_curve(read_summary(args.run), output)
+    print(output)
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write the report of a run and say where it is."""
+    from flaretune.engine.report import REPORT, read_evaluation, write_report
+    from flaretune.engine.results import read_summary
+
+    check_output(args.output)
+    output = args.output or args.run / REPORT
+    evaluation = read_evaluation(args.evaluation) if args.evaluation else None
+    write_report(args.run, read_summary(args.run), output, evaluation)
     print(output)
 
 

@@ -23,8 +23,9 @@ class RoundRecord:
         memory_mb, server_memory_mb: the most that a client's process, and the server's, has held so far, in MiB.
         accuracy: the task's metric on test data of what the round ended with; None without test data.
         validation_accuracy: the same on the validation data; None without any.
+        standard_error, validation_standard_error: of the two (see `tasks.metrics`).
         validation_loss: mean cross entropy on it.
-        client_accuracy: on the validation data, by client.
+        client_accuracy: on the validation data, by client; ``client_standard_error`` is that of each.
         excluded: the clients whose replies did not count, and why not.
         clipped: the clients whose updates counted only as far as the aggregation rule lets them.
         releases: the most noised results that a client has sent until then; 0 where nothing is noised.
@@ -43,9 +44,12 @@ class RoundRecord:
     memory_mb: float
     server_memory_mb: float = 0.0
     accuracy: float | None = None
+    standard_error: float | None = None
     validation_accuracy: float | None = None
+    validation_standard_error: float | None = None
     validation_loss: float | None = None
     client_accuracy: dict[str, float] = field(default_factory=dict)
+    client_standard_error: dict[str, float] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
     clipped: list[str] = field(default_factory=list)
     releases: int = 0
@@ -90,9 +94,11 @@ def scalars(record: RoundRecord) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def as_text(value: float | None) -> str:
-    """A metric with three digits; a hyphen of the same width for none."""
-    return "  -  " if value is None else f"{value:.3f}"
+def as_text(value: float | None, standard_error: float | None = None) -> str:
+    """A metric with three digits, and its standard error if that is known; a hyphen of the same width for none."""
+    if value is None:
+        return "  -  "
+    return f"{value:.3f}" if standard_error is None else f"{value:.3f} ± {standard_error:.3f}"
 
 
 def _kilobytes(n_bytes: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from flaretune.engine import errors
 from flaretune.engine.plot import draw_curve
+from flaretune.engine.report import CONFIG, REPORT, write_report
 from flaretune.engine.summary import closing_report, write_json
 from flaretune.errors import UserError
 from flaretune.methods.registry import METHODS
@@ -23,7 +24,7 @@ SUMMARY_KEYS = (
     "task", "metric", "metric_title", "clients", "rounds",
 )  # fmt: skip
 # What a job may leave, for the next one in the same folder to remove.
-LEFT = [SUMMARY, "config.json", "distribution.npz", "curve.png", "mlflow.db", "rounds", "tb_events", "wandb"]
+LEFT = [SUMMARY, CONFIG, REPORT, "distribution.npz", "curve.png", "mlflow.db", "rounds", "tb_events", "wandb"]
 LEFT += [errors.FILE, *(name for method in METHODS.values() for name in (method.best, method.last) if name)]
 
 
@@ -45,7 +46,7 @@ def _remove(path: Path) -> None:
 
 
 def collect_results(job_folder: Path, output: Path) -> Path | None:
-    """Copy a job's results and its TensorBoard events, and draw its curve.
+    """Copy a job's results and its TensorBoard events, draw its curve, and write its report.
 
     Args:
         job_folder: what NVFlare downloaded or the simulator's workspace.
@@ -69,6 +70,7 @@ def collect_results(job_folder: Path, output: Path) -> Path | None:
     summary["artifact"] = str(output / Path(summary["artifact"]).name)
     write_json(summary, output / SUMMARY)
     draw_curve(summary, output / "curve.png")
+    write_report(output, summary, output / REPORT)
     return output
 
 
@@ -100,6 +102,6 @@ def tell_results(output: Path) -> str:
     """What a person reads at the end of a job."""
     summary = read_summary(output)
     lines = [closing_report(summary, output / SUMMARY)]
-    lines.append(f"{'curve':<25}{output / 'curve.png'}")
+    lines += [f"{'curve':<25}{output / 'curve.png'}", f"{'report':<25}{output / REPORT}"]
     lines.append(f'{"try it":<25}python -m flaretune predict --result {quote(summary["artifact"])} "…"')
     return "\n".join(lines)

@@ -35,6 +35,7 @@ from flaretune.methods.message import Message
 from flaretune.privacy.accountant import account, sentence
 from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import Counters, Evaluation, add_counters, limit_evaluations, peak_memory_mb
+from flaretune.tasks.metrics.base import Estimate
 
 log = logging.getLogger("flaretune.server")
 
@@ -161,7 +162,7 @@ class Job:
         """The record of the round that the job starts after, and whether its result has been evaluated."""
         settings = next(iter(initialized.values())).settings
         self._counts = counts_of(settings)
-        zero_shot = self._value([result.zero_shot for result in initialized.values()])
+        zero_shot = self._estimate([result.zero_shot for result in initialized.values()])
         server = as_dict(self._config)
         self._folder = RunFolder(self._path, self._method, settings, server, self._cohort.clients, zero_shot)
         earlier = self._run.earlier
@@ -267,11 +268,13 @@ class Job:
         """Complete a round's record by the evaluation of its result, keep that if it is the best, and tell of it."""
         weighed = limit_evaluations(evaluations, self._rule).values()
         n_validation = sum(e.n_validation for e in weighed)
-        record.accuracy = self._value([e.test for e in evaluations.values()])
-        record.validation_accuracy = self._value([e.validation for e in weighed])
+        record.accuracy, record.standard_error = self._estimate([e.test for e in evaluations.values()])
+        record.validation_accuracy, record.validation_standard_error = self._estimate([e.validation for e in weighed])
         record.validation_loss = sum(e.validation_loss_sum for e in weighed) / n_validation if n_validation else None
-        by_client = {client: self._value([e.validation]) for client, e in evaluations.items()}
-        record.client_accuracy = {client: value for client, value in by_client.items() if value is not None}
+        by_client = {client: self._estimate([e.validation]) for client, e in evaluations.items()}
+        known = {client: estimate for client, estimate in by_client.items() if estimate.value is not None}
+        record.client_accuracy = {client: estimate.value for client, estimate in known.items()}
+        record.client_standard_error = {client: estimate.standard_error for client, estimate in known.items()}
         strategy, method = self._strategy, self._method
 
         def save(name: str, result: dict[str, Any]) -> bool:
@@ -290,10 +293,10 @@ class Job:
         self.progress.finished(record, self._counts.metric.title, self._folder.best_round)
         self._show(record)
 
-    def _value(self, counts: Sequence[np.ndarray | None]) -> float | None:
+    def _estimate(self, counts: Sequence[np.ndarray | None]) -> Estimate:
         """The task's metric of counts added up, those of clients without test data left out; None without examples."""
         counts = [c for c in counts if c is not None]
-        return self._counts.metric.value(np.sum(counts, axis=0)) if counts else None
+        return self._counts.metric.estimate(np.sum(counts, axis=0)) if counts else Estimate(None, None)
 
 
 def warn_of_other_formats(before: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from flaretune.engine.records import RoundRecord
 from flaretune.engine.summary import summary, versions, write_json
 from flaretune.methods.base import Method
 from flaretune.privacy.accountant import account
+from flaretune.tasks.metrics.base import Estimate
 from flaretune.tasks.metrics.registry import find_metric
 
 
@@ -35,7 +36,7 @@ class RunFolder:
         settings: Mapping[str, Any],
         server: Mapping[str, Any],
         clients: Sequence[str],
-        zero_shot: float | None,
+        zero_shot: Estimate,
     ):
         self.path = folder
         self.settings = settings
@@ -93,7 +94,7 @@ class RunFolder:
         return {
             "rounds": [asdict(record) for record in self._rounds],
             "best_round": self._best.round if self._best and self._is_saved else None,
-            "zero_shot": self._zero_shot,
+            "zero_shot": list(self._zero_shot),
             "seconds": self._seconds(),
         }
 
@@ -119,7 +120,7 @@ class RunFolder:
         """
         self._rounds = [RoundRecord(**record) for record in state["rounds"]]
         self._best = next((r for r in self._rounds if r.round == state["best_round"]), None)
-        self._zero_shot = state["zero_shot"]
+        self._zero_shot = Estimate(*state["zero_shot"])
         self._seconds_before = state["seconds"] - self._rounds[0].seconds
         self._is_saved = artifact is not None
         if artifact is not None:
@@ -144,7 +145,7 @@ class RunFolder:
             "round": record.round,
             "validation_accuracy": record.validation_accuracy,
             "test_accuracy": record.accuracy,
-            "zero_shot_accuracy": self._zero_shot,
+            "zero_shot_accuracy": self._zero_shot.value,
             "versions": versions(),
         }
 

@@ -16,12 +16,13 @@ from flaretune.engine.records import RoundRecord, as_text, round_line
 from flaretune.files import atomic_write
 from flaretune.methods.registry import find_method
 from flaretune.privacy.accountant import sentence
+from flaretune.tasks.metrics.base import Estimate
 
 PACKAGES = ("flaretune", "nvflare", "torch", "transformers", "peft", "cma", "numpy")
 
 
 def summary(
-    rounds: Sequence[RoundRecord], best_round: int, zero_shot: float | None, seconds: float, **more: Any
+    rounds: Sequence[RoundRecord], best_round: int, zero_shot: Estimate, seconds: float, **more: Any
 ) -> dict[str, Any]:
     """The contents of summary.json.
 
@@ -35,9 +36,12 @@ def summary(
     worked = [r for r in rounds if r.round > 0]
     best = next(r for r in rounds if r.round == best_round)
     return {
-        "zero_shot_accuracy": zero_shot,
+        "zero_shot_accuracy": zero_shot.value,
+        "zero_shot_standard_error": zero_shot.standard_error,
         "test_accuracy": best.accuracy,
+        "test_standard_error": best.standard_error,
         "validation_accuracy": best.validation_accuracy,
+        "validation_standard_error": best.validation_standard_error,
         "best_round": best_round,
         "queries": sum(r.queries for r in rounds),
         "example_forwards": sum(r.example_forwards for r in rounds),
@@ -71,12 +75,12 @@ def versions() -> dict[str, str]:
 def closing_report(values: Mapping[str, Any], summary_file: Path) -> str:
     """What a person reads at the end of a job: the contents of summary.json in a few lines."""
     metric = values["metric_title"]
-    chosen = f"round {values['best_round']}, chosen by validation {metric} {as_text(values['validation_accuracy'])}"
+    zero_shot, test, validation = (estimate_text(values, of) for of in ("zero_shot", "test", "validation"))
     down, up = values["bytes_down_per_client_round"], values["bytes_up_per_client_round"]
     by_round = "  ".join(f"{r['round']}: {as_text(r['accuracy'])}" for r in values["rounds"])
     rows = {
-        f"zero-shot {metric}": f"{as_text(values['zero_shot_accuracy'])} (model and template alone)",
-        f"test {metric}": f"{as_text(values['test_accuracy'])} ({chosen})",
+        f"zero-shot {metric}": f"{zero_shot} (model and template alone)",
+        f"test {metric}": f"{test} (round {values['best_round']}, chosen by validation {metric} {validation})",
         f"{metric} by round": by_round,
         **find_method(values["method"]).report_rows(values),
         **_fault_rows(values["rounds"]),
@@ -87,6 +91,16 @@ def closing_report(values: Mapping[str, Any], summary_file: Path) -> str:
         "summary": str(summary_file),
     }
     return "\n".join(f"{name:<25}{text}" for name, text in rows.items())
+
+
+def estimate_text(values: Mapping[str, Any], of: str) -> str:
+    """A metric of summary.json with its standard error, which runs of earlier versions do not tell.
+
+    Args:
+        values: contents of summary.json.
+        of: "zero_shot", "test" or "validation".
+    """
+    return as_text(values[f"{of}_accuracy"], values.get(f"{of}_standard_error"))
 
 
 def round_lines(values: Mapping[str, Any]) -> dict[int, str]:

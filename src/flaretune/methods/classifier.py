@@ -23,6 +23,10 @@ class Score:
         value: of the metric, in [0, 1]; None where it has none, as F1 of a class that neither occurs nor is predicted.
         n: number of texts.
         n_by_class, correct_by_class: texts of each class, and those of them that were predicted right.
+        standard_error: of the metric; None where it has no value.
+        confusion: texts by class and, within it, by predicted class.
+        reliability: predictions by the probability of the predicted class, in tenths: "from", "to", how many ("n"),
+            their mean probability ("confidence") and the share of correct ones ("correct"); without those of none.
     """
 
     metric: str
@@ -30,6 +34,9 @@ class Score:
     n: int
     n_by_class: tuple[int, ...]
     correct_by_class: tuple[int, ...]
+    standard_error: float | None
+    confusion: tuple[tuple[int, ...], ...]
+    reliability: tuple[dict[str, float], ...]
 
 
 class Classifier(Protocol):
@@ -69,7 +76,28 @@ def score(spec: TaskSpec, probabilities: np.ndarray, labels: np.ndarray) -> Scor
     """Compare probabilities, float (N, C), with class ids, int (N,)."""
     predictions = probabilities.argmax(axis=-1)
     metric = find_metric(spec.metric)
-    value = metric.value(metric.count(predictions, labels, spec.positive_class, spec.n_classes))
-    n_by_class = np.bincount(labels, minlength=spec.n_classes)
-    correct = np.bincount(labels[predictions == labels], minlength=spec.n_classes)
-    return Score(spec.metric, value, len(labels), tuple(n_by_class.tolist()), tuple(correct.tolist()))
+    value, error = metric.estimate(metric.count(predictions, labels, spec.positive_class, spec.n_classes))
+    shape = (spec.n_classes, spec.n_classes)
+    confusion = np.bincount(labels * spec.n_classes + predictions, minlength=spec.n_classes**2).reshape(shape)
+    return Score(
+        metric=spec.metric,
+        value=value,
+        n=len(labels),
+        n_by_class=tuple(confusion.sum(axis=1).tolist()),
+        correct_by_class=tuple(confusion.diagonal().tolist()),
+        standard_error=error,
+        confusion=tuple(map(tuple, confusion.tolist())),
+        reliability=_reliability(probabilities.max(axis=-1), predictions == labels),
+    )
+
+
+def _reliability(confidence: np.ndarray, correct: np.ndarray) -> tuple[dict[str, float], ...]:
+    """`Score.reliability` of predictions, float (N,) and bool (N,)."""
+    tenths = np.minimum((confidence * 10).astype(np.int64), 9)  # a probability of 1 is among those from 0.9 on
+    found = []
+    for tenth in np.unique(tenths).tolist():
+        inside = tenths == tenth
+        mean, share = float(confidence[inside].mean()), float(correct[inside].mean())
+        edges = {"from": tenth / 10, "to": (tenth + 1) / 10}
+        found.append({**edges, "n": int(inside.sum()), "confidence": mean, "correct": share})
+    return tuple(found)

@@ -28,11 +28,12 @@ class CausalLM:
         model: …ForCausalLM, its head narrowed by `narrow_to_label_words`.
         pad_id: a token for padding; never seen through the attention mask.
         classes: the class of each label word, see `at_answers`.
+        at_answers_only: compute the last layer's feed-forward part at the answers alone, see `last_layer`.
     """
 
-    def __init__(self, model: nn.Module, pad_id: int, classes: np.ndarray | None = None):
+    def __init__(self, model: nn.Module, pad_id: int, classes: np.ndarray | None = None, at_answers_only: bool = True):
         self._model = model
-        self._feed_forward = last_feed_forward(model)
+        self._feed_forward = last_feed_forward(model) if at_answers_only else None
         self._pad_id = pad_id
         self._classes = classes
 
@@ -84,7 +85,8 @@ class CausalLM:
             return of_examples.repeat_interleave(n_candidates, dim=0)
 
         with torch.inference_mode():
-            pieces = [prompts.to(self._model.dtype).repeat(len(examples), 1, 1), by_row(embed(after_ids))]
+            behind = by_row(embed(after_ids))
+            pieces = [prompts.to(behind.dtype).repeat(len(examples), 1, 1), behind]
             attention = torch.cat([before, before.new_ones(len(before), n_prompt), after], dim=1)
             positions = _positions(attention)
             cache = None

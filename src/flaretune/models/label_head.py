@@ -39,13 +39,21 @@ class SharedLabelHead(nn.Module):
         super().__init__()
         self._head = [head]
         self._rows = label_ids
+        self.out_features = len(label_ids)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The whole output embedding's; some models read it, and the bias, when their head is replaced."""
+        return self._head[0].weight
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        return getattr(self._head[0], "bias", None)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:  # (…, D) -> (…, C)
-        head = self._head[0]
-        bias = getattr(head, "bias", None)
         with torch.autocast(hidden.device.type, enabled=False):
-            weight = head.weight[self._rows].float()
-            return F.linear(hidden.float(), weight, None if bias is None else bias[self._rows].float())
+            bias = None if self.bias is None else self.bias[self._rows].float()
+            return F.linear(hidden.float(), self.weight[self._rows].float(), bias)
 
 
 def share_label_words(model: nn.Module, label_ids: np.ndarray) -> None:

@@ -26,6 +26,10 @@ class LabelModel:
         spec: the task.
         batch_size: examples in a forward pass without gradients.
         autocast: compute in bfloat16 although the parameters are float32.
+
+    Attributes:
+        classes: the class of each label word, see `at_answers`.
+        example_forwards: texts sent through the model so far.
     """
 
     def __init__(
@@ -34,7 +38,7 @@ class LabelModel:
         self.model = model
         self.spec = spec
         self._kind = pretrained.kind
-        self._classes = word_classes(spec.wording(pretrained.kind))
+        self.classes = word_classes(spec.wording(pretrained.kind))
         self._device = pretrained.device
         self._batch_size = batch_size
         self._autocast = autocast
@@ -62,7 +66,7 @@ class LabelModel:
         extra = {"use_cache": False} if self._kind == "causal" else {}
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast):
             logits = self.model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, L, C)
-        return at_answers(logits, positions, self._classes) + self._offset
+        return at_answers(logits, positions, self.classes) + self._offset
 
     def predict_logits(self, examples: Sequence[Encoded], progress: Progress = in_silence) -> np.ndarray:
         """Label word logits without gradients or dropout, float32, shape (N, C), in batches sorted by length."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from transformers.pytorch_utils import Conv1D
 
 from flaretune.errors import UserError
 from flaretune.seeding import derive_seed
@@ -51,7 +52,14 @@ def add_lora(model: torch.nn.Module, kind: str, settings: LoraSettings) -> PeftM
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # set by PEFT as GPT-2's Conv1D needs it
         torch.manual_seed(derive_seed(settings.seed, "lora"))  # PEFT draws on the CPU, whatever the model's device
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            names = sorted({name.rsplit(".", 1)[-1] for name in linear_layers(model)})
+            raise UserError(
+                f"--target_modules {settings.target_modules}: PEFT refuses ({error}); there are {', '.join(names)}, "
+                "auto and all-linear"
+            ) from error
 
 
 def target_modules(model: torch.nn.Module, wanted: str) -> list[str] | str:
@@ -59,15 +67,16 @@ def target_modules(model: torch.nn.Module, wanted: str) -> list[str] | str:
 
     Args:
         model: the model.
-        wanted: ``auto`` (PEFT's choice for the architecture, all linear layers where it knows none), ``all-linear``,
-            or names separated by commas.
+        wanted: ``auto`` (PEFT's choice for the architecture; where it knows none, all linear layers but those that it
+            refuses and those that give more than a linear layer does, as routers of experts), ``all-linear``, or names
+            separated by commas.
 
     Raises:
         UserError: a name matches nothing, or no linear layer.
     """
     if wanted == "auto":
         known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)
-        return known if known is not None else "all-linear"
+        return known if known is not None else _linear_layers_taken(model)
     if wanted == "all-linear":
         return wanted
     names = [name.strip() for name in wanted.split(",") if name.strip()]
@@ -90,6 +99,30 @@ def linear_layers(model: torch.nn.Module) -> list[str]:
     head = model.get_output_embeddings()
     kinds = ("Linear", "Conv1D")
     return [name for name, module in model.named_modules() if type(module).__name__ in kinds and module is not head]
+
+
+def _linear_layers_taken(model: torch.nn.Module) -> list[str] | str:
+    """All linear layers that LoRA can be put on and that PEFT takes; ``all-linear`` where that means the same."""
+    layers, head = linear_layers(model), model.get_output_embeddings()
+    found = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not head]
+    if _takes(model, "all-linear"):
+        return "all-linear" if len(layers) == len(found) else layers
+    endings = sorted({name.rsplit(".", 1)[-1] for name in layers})
+    by_ending = {ending: [name for name in layers if name.rsplit(".", 1)[-1] == ending] for ending in endings}
+    return [name for names in by_ending.values() if _takes(model, names) for name in names]
+
+
+def _takes(model: torch.nn.Module, targets: list[str] | str) -> bool:
+    """Whether PEFT puts adapters on these layers, tried on a copy without weights."""
+    with torch.device("meta"):
+        outline = type(model)(model.config)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            get_peft_model(outline, LoraConfig(target_modules=targets))
+    except ValueError:
+        return False
+    return True
 
 
 def adapter_config(model: PeftModel) -> dict[str, Any]:

@@ -28,26 +28,35 @@ class MaskedLM:
         mode: ``add`` or ``cat``.
         pad_id: the padding token.
         classes: the class of each label word, see `at_answers`.
+        at_answers_only: compute the last layer's feed-forward part at the answers alone, see `last_layer`.
     """
 
-    def __init__(self, model: nn.Module, mode: str, pad_id: int, classes: np.ndarray | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        mode: str,
+        pad_id: int,
+        classes: np.ndarray | None = None,
+        at_answers_only: bool = True,
+    ):
         self._model = model
         self._mode = mode
         self._pad_id = pad_id
         self._classes = classes
-        self._feed_forward = last_feed_forward(model)
-        self._embeddings = getattr(model.base_model, "embeddings", None)
-        if self._embeddings is None:
-            raise UserError(
-                f"{type(model).__name__} keeps its embedding layer under a name that is not known here; "
-                "masked models with an `embeddings` module (RoBERTa, BERT, DistilBERT, …) work"
-            )
+        self._feed_forward = last_feed_forward(model) if at_answers_only else None
+        self._embeddings = embedding_layer(model)
 
     @property
     def hidden_size(self) -> int:
         """D, the size of a prompt vector: what the embedding layer gives."""
-        with torch.inference_mode():
-            return self._embeddings(torch.zeros(1, 1, dtype=torch.int64, device=self._model.device)).shape[-1]
+        sizes = []
+        handle = self._embeddings.register_forward_hook(lambda _module, _args, output: sizes.append(output.shape[-1]))
+        try:
+            with torch.inference_mode():
+                self._model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=self._model.device))
+        finally:
+            handle.remove()
+        return sizes[0]
 
     def row_tokens(self, example: Encoded, n_prompt: int) -> int:
         """Tokens that one row of this example costs, for sorting and batching."""
@@ -89,3 +98,18 @@ class MaskedLM:
         finally:
             handle.remove()
         return at_answers(logits, answers, self._classes).view(n_candidates, len(examples), -1)
+
+
+def embedding_layer(model: nn.Module) -> nn.Module:
+    """Of a masked model: the module `embeddings`, or the word embeddings where nothing else is made of them.
+
+    Raises:
+        UserError: the model has neither.
+    """
+    layer = getattr(model.base_model, "embeddings", None) or model.get_input_embeddings()
+    if layer is None:
+        raise UserError(
+            f"{type(model).__name__} keeps its embedding layer under a name that is not known here; "
+            "masked models with an `embeddings` module (RoBERTa, BERT, DistilBERT, …) work"
+        )
+    return layer

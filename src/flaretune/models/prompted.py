@@ -17,9 +17,10 @@ from flaretune.errors import UserError
 from flaretune.models.black_box import BlackBox, TextSet, default_batch_size
 from flaretune.models.causal import CausalLM
 from flaretune.models.label_head import narrow_to_label_words
-from flaretune.models.load import Pretrained, load_pretrained, reason
+from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.masked import MaskedLM
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
+from flaretune.models.self_check import PLAIN, check_prompted
 from flaretune.models.soft_prompt import SoftPrompt
 from flaretune.models.verbalizer import label_word_ids, word_classes
 from flaretune.seeding import derive_seed
@@ -131,12 +132,17 @@ def prompt_model(
     )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     classes = word_classes(spec.wording(pretrained.kind)) if words is None else None
-    if pretrained.kind == "masked":
-        mode, plain_mode = settings.cat_or_add, "cat"
-        lm, plain_lm = MaskedLM(model, mode, pad_id, classes), MaskedLM(model, plain_mode, pad_id, classes)
-    else:
-        mode, plain_mode = settings.prompt_position, "prefix"
-        lm = plain_lm = CausalLM(model, pad_id, classes)
+    masked = pretrained.kind == "masked"
+    mode = settings.cat_or_add if masked else settings.prompt_position
+
+    def make(of: torch.nn.Module, in_mode: str, at_answers_only: bool) -> MaskedLM | CausalLM:
+        if masked:
+            return MaskedLM(of, in_mode, pad_id, classes, at_answers_only)
+        return CausalLM(of, pad_id, classes, at_answers_only)
+
+    cached = mode == "suffix" and cache_mb > 0
+    together = batch_size != 1
+    lm, plain_lm, cached = check_prompted(pretrained, make, mode, classes, cached=cached, together=together)
     limit = pretrained.max_length
     encoder = Encoder(tokenizer, spec, pretrained.kind, mode, settings.n_prompt_tokens, limit)
     hidden_size = lm.hidden_size
@@ -152,16 +158,14 @@ def prompt_model(
         pretrained.device,
     )
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
-    _try_out(lm, prompt, encoder, pretrained.name, type(model).__name__)
-    cached = pretrained.kind == "causal" and mode == "suffix" and cache_mb > 0
     batch_size = batch_size or default_batch_size(pretrained.device, cached)
     return PromptedModel(
         pretrained,
         spec,
         mode,
         encoder,
-        BlackBox(lm, prompt, batch_size, cache_mb),
-        Encoder(tokenizer, spec, pretrained.kind, plain_mode, 0, limit),
+        BlackBox(lm, prompt, batch_size, cache_mb if cached else 0),
+        Encoder(tokenizer, spec, pretrained.kind, PLAIN[pretrained.kind], 0, limit),
         BlackBox(plain_lm, no_prompt, batch_size),
     )
 
@@ -171,21 +175,6 @@ def share_weights(pretrained: Pretrained) -> Pretrained:
     weights = [*pretrained.model.parameters(), *pretrained.model.buffers()]
     shared = {id(tensor): tensor for tensor in weights}
     return replace(pretrained, model=copy.deepcopy(pretrained.model, shared))
-
-
-def _try_out(lm: MaskedLM | CausalLM, prompt: SoftPrompt, encoder: Encoder, model_name: str, model_class: str) -> None:
-    """Ask once: some families cannot take a prompt in every mode, as those with relative positions in ``cat``."""
-    example = encoder.encode(dict.fromkeys(encoder.spec.text_columns, "a a a"))
-    black_box = BlackBox(lm, prompt, batch_size=1, cache_mb=1024)
-    try:
-        black_box.label_logits(np.zeros((1, prompt.intrinsic_dim)), black_box.register([example]))
-    except (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError):  # not the model's fault
-        raise
-    except Exception as error:  # whatever it stumbles over
-        raise UserError(
-            f"--model_name {model_name}: {model_class} does not answer with a prompt in mode {encoder.mode!r} "
-            f"({reason(error)}); use another mode or model"
-        ) from error
 
 
 def embed(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from flaretune.models.label_head import narrow_to_label_words, share_label_words
 from flaretune.models.label_model import LabelModel
 from flaretune.models.load import Pretrained, load_pretrained, reason, resolve_device, resolve_dtype
 from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora
+from flaretune.models.self_check_plain import check_tuned
 from flaretune.models.verbalizer import label_word_ids
 from flaretune.tasks.spec import TaskSpec
 
@@ -130,4 +131,5 @@ def open_tuned_model(
             raise UserError(f"--gradient_checkpointing 1: {reason(error)}; leave it out for this model") from error
     autocast = not is_lora and dtype == "bfloat16"
     label_model = LabelModel(tuned, pretrained, spec, batch_size, autocast)
+    check_tuned(pretrained, label_model, parameters if is_lora else None, dtype, together=batch_size != 1)
     return TunedModel(pretrained, dtype, label_model, parameters, initial, config)

@@ -17,6 +17,7 @@ from flaretune.models.last_layer import last_feed_forward, only_at
 from flaretune.models.load import Pretrained
 from flaretune.models.padding import pad_right
 from flaretune.models.progress import Progress, in_silence
+from flaretune.models.self_check_plain import check_words
 from flaretune.tasks.spec import TaskSpec
 
 PIECE = 2**15  # rows of the output embedding that are made float32 at a time
@@ -38,7 +39,8 @@ class WordLogProbs:
         example_forwards: texts sent through the model so far, once for each template.
 
     Raises:
-        UserError: the model has no output embedding, or a template does not fit the task or the model.
+        UserError: the model has no output embedding, or gives other numbers than its own forward code, or a template
+            does not fit the task or the model.
     """
 
     def __init__(self, pretrained: Pretrained, spec: TaskSpec, templates: Sequence[str], batch_size: int):
@@ -59,6 +61,14 @@ class WordLogProbs:
             )
         self._feed_forward = last_feed_forward(self._model)
         self.example_forwards = 0
+        try:
+            check_words(pretrained, self._log_probs, together=batch_size != 1)
+        except UserError:
+            if self._feed_forward is None:
+                raise
+            self._feed_forward = None  # positions may be mixed behind it
+            check_words(pretrained, self._log_probs, together=batch_size != 1)
+        self.example_forwards = 0  # the check's are not counted
 
     def __call__(
         self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray, progress: Progress = in_silence

@@ -172,3 +172,48 @@ def test_counts_that_can_be(metric, counts, n_examples):
 def test_counts_that_cannot_be(metric, counts, n_examples, message):
     with pytest.raises(ValueError, match=message):
         find_metric(metric).check_possible(np.array(counts), n_examples)
+
+
+# ---- standard errors ----
+
+
+def redrawn(metric: str, pairs: np.ndarray, n_classes: int) -> float:
+    """The standard deviation of a metric over samples of the same size, drawn from the examples with replacement."""
+    rng, found = np.random.default_rng(7), find_metric(metric)
+    rows = rng.integers(len(pairs), size=(2000, len(pairs)))
+    return float(np.std([found.value(found.count(*pairs[drawn].T, 1, n_classes)) for drawn in rows]))
+
+
+def some_pairs(n_classes: int) -> np.ndarray:
+    """400 predictions and labels, about three in four correct, some classes rarer than others."""
+    rng = np.random.default_rng(3)
+    labels = rng.choice(n_classes, size=400, p=np.arange(1, n_classes + 1) / sum(range(n_classes + 1)))
+    predictions = np.where(rng.random(400) < 0.7, labels, rng.integers(n_classes, size=400))
+    return np.stack([predictions, labels], axis=1)
+
+
+@pytest.mark.parametrize(("metric", "most"), [("accuracy", 1.06), ("f1", 1.06), ("macro_f1", 1.06 * 2**0.5)])
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_standard_errors_are_those_of_samples_drawn_anew(metric, most, n_classes):
+    """Macro-F1's is up to √2 too large: which classes were confused is not among its counts."""
+    pairs = some_pairs(n_classes)
+    found = find_metric(metric).estimate(counts_of_all(metric, pairs, n_classes))
+    assert 0.94 < found.standard_error / redrawn(metric, pairs, n_classes) < most
+
+
+def counts_of_all(metric: str, pairs: np.ndarray, n_classes: int) -> np.ndarray:
+    return find_metric(metric).count(*pairs.T, 1, n_classes)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_twelve_of_twelve_leave_a_doubt_and_no_examples_have_no_error(metric):
+    twelve = find_metric(metric).count(np.ones(12, dtype=int), np.ones(12, dtype=int), 1, 2)
+    value, error = find_metric(metric).estimate(twelve)
+    assert value == 1
+    assert 0.02 < error < 0.1
+    assert find_metric(metric).estimate(np.zeros_like(twelve)) == (None, None)
+
+
+def test_the_standard_error_of_an_accuracy():
+    """√(p (1 − p) / n) of 359 in 400 is 0.0152."""
+    assert find_metric("accuracy").standard_error(np.array([359, 400])) == pytest.approx(0.0152, abs=1e-4)

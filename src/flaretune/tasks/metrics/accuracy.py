@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from flaretune.tasks.metrics.base import Metric, check_pairs, impossible
+from flaretune.tasks.metrics.base import HALF, Metric, check_pairs, impossible
 
 
 class Accuracy(Metric):
@@ -24,6 +26,12 @@ class Accuracy(Metric):
     def value(self, counts: np.ndarray) -> float | None:
         correct, total = (int(c) for c in counts)
         return correct / total if total else None
+
+    def standard_error(self, counts: np.ndarray) -> float:
+        """√(p (1 − p) / n)."""
+        correct, total = (int(c) for c in counts)
+        well, wrong = correct + HALF, total - correct + HALF
+        return math.sqrt(well * wrong / (well + wrong) ** 3)
 
     def check_possible(self, counts: np.ndarray, n_examples: int | None = None) -> None:
         correct, total = (int(c) for c in counts)

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
+
+# Added, by `standard_error`, to what went well and to what did not, as Jeffreys' prior does: that 12 of 12 predictions
+# are correct leaves a doubt too.
+HALF = 0.5
+
+
+class Estimate(NamedTuple):
+    """A metric on some examples, and its standard error; None for both where it has no value."""
+
+    value: float | None
+    standard_error: float | None
 
 
 class Metric(ABC):
@@ -48,6 +59,15 @@ class Metric(ABC):
     @abstractmethod
     def value(self, counts: np.ndarray) -> float | None:
         """The metric, in [0, 1], from summed counts; None where they are of no examples that it is about."""
+
+    @abstractmethod
+    def standard_error(self, counts: np.ndarray) -> float:
+        """The standard error of `value` over examples drawn independently, with `HALF` added to the counts."""
+
+    def estimate(self, counts: np.ndarray) -> Estimate:
+        """The metric from summed counts, with its standard error."""
+        value = self.value(counts)
+        return Estimate(value, None if value is None else self.standard_error(counts))
 
     @abstractmethod
     def check_possible(self, counts: np.ndarray, n_examples: int | None = None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from flaretune.errors import UserError
-from flaretune.tasks.metrics.base import Metric, check_pairs, impossible
+from flaretune.tasks.metrics.base import HALF, Metric, check_pairs, impossible
 
 
 class F1(Metric):
@@ -34,6 +36,14 @@ class F1(Metric):
         true_positives, false_positives, false_negatives = (int(c) for c in counts)
         denominator = 2 * true_positives + false_positives + false_negatives
         return 2 * true_positives / denominator if denominator else None
+
+    def standard_error(self, counts: np.ndarray) -> float:
+        """By the delta method: with t true positives and w others, F1 = 2t / D where D = 2t + w, its variance is
+        t (2w / D²)² + w (2t / D²)².
+        """
+        true_positives, false_positives, false_negatives = (int(c) for c in counts)
+        t, w = true_positives + HALF, false_positives + false_negatives + HALF
+        return 2 * math.sqrt(t * w * (t + w)) / (2 * t + w) ** 2
 
     def check_possible(self, counts: np.ndarray, n_examples: int | None = None) -> None:
         if n_examples is not None and int(counts.sum()) > n_examples:

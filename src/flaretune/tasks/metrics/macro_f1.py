@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flaretune.tasks.metrics.base import Metric, check_pairs, impossible
+from flaretune.tasks.metrics.base import HALF, Metric, check_pairs, impossible
 
 
 class MacroF1(Metric):
@@ -39,6 +39,17 @@ class MacroF1(Metric):
         denominators = 2 * true_positives + false_positives + false_negatives
         occurs = denominators > 0
         return float(np.mean(2 * true_positives[occurs] / denominators[occurs])) if occurs.any() else None
+
+    def standard_error(self, counts: np.ndarray) -> float:
+        """By the delta method, as of F1 for each class; at most √2 too large.
+
+        A wrong prediction counts in two classes, and which two is not among the counts: (a + b)² ≤ 2a² + 2b².
+        """
+        true_positives, false_positives, false_negatives = np.reshape(counts, (3, -1)).astype(np.float64)  # (C,) each
+        others = false_positives + false_negatives
+        occurs = true_positives + others > 0
+        t, w = true_positives[occurs] + HALF, others[occurs] + HALF
+        return float(2 * np.sqrt(np.sum(t * w * (w + 2 * t) / (2 * t + w) ** 4)) / len(t))
 
     def check_possible(self, counts: np.ndarray, n_examples: int | None = None) -> None:
         true_positives, false_positives, false_negatives = np.reshape(counts, (3, -1))

@@ -30,6 +30,7 @@ def find_metric(name: str) -> Metric:
     return metric
 
 
-def value_text(name: str, value: float | None) -> str:
-    """A value of the metric of this name, for people: "F1 0.6667"; "F1 -" for None."""
-    return f"{find_metric(name).title} {'-' if value is None else f'{value:.4f}'}"
+def value_text(name: str, value: float | None, standard_error: float | None = None) -> str:
+    """A value of the metric of this name, for people: "F1 0.6667", "F1 0.6667 ± 0.0812"; "F1 -" for None."""
+    error = "" if standard_error is None else f" ± {standard_error:.4f}"
+    return f"{find_metric(name).title} {'-' if value is None else f'{value:.4f}{error}'}"

@@ -1,0 +1,146 @@
+"""Which model types give right numbers? Every type of the installed transformers, tiny and random, in every way.
+
+    python benchmarks/model_types.py --output benchmarks/model_types.json
+
+Each type is made small by its configuration, saved with a tokenizer, opened as a job would open it, and compared with
+its own code from token ids (tests/models/own_code.py), each in a process of its own. What is found is one of: right;
+refused, with the sentence; wrong; error (an exception where a sentence should be); unbuilt, a type that cannot be made
+small from its configuration alone. Finished types are kept in the JSON file; the table is of all that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from markdown_table import markdown_table
+from measurements.machine import circumstances
+
+from flaretune.cli import console as command_line
+from flaretune.cli.console import add_manners, check_output, parse
+from flaretune.engine.summary import write_json
+from flaretune.errors import UserError
+
+WAYS = {
+    "causal": ("suffix", "prefix", "words", "lora", "full"),
+    "masked": ("add", "cat", "words", "lora", "full"),
+}
+OUTCOMES = ("right", "refused", "wrong", "error", "unbuilt")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--kind", choices=("causal", "masked"), help="of one kind alone")
+    parser.add_argument("--types", nargs="+", metavar="NAME", help="of these types alone, as transformers calls them")
+    parser.add_argument("--limit", type=int, default=180, metavar="SECONDS", help="for a type (default: 180)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at a time (default: 2)")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="keep what was found in this JSON file")
+    parser.add_argument("--one", nargs=2, metavar=("KIND", "TYPE"), help=argparse.SUPPRESS)  # what a process is given
+    add_manners(parser)
+    asked = vars(parse(parser, argv))
+    if asked["one"]:
+        print(json.dumps(try_type(*asked["one"])))
+        return 0
+    return command_line.run(lambda: try_all(asked), asked["debug"])
+
+
+def try_all(asked: dict[str, Any]) -> int:
+    """Try the types that are not in the file yet, and print the table; 1 if any number is wrong."""
+    from transformers.models.auto import modeling_auto as auto
+
+    file = asked["output"]
+    check_output(file)
+    kept = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {"types": []}
+    names = {"causal": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "masked": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES}
+    all_types = [(kind, name) for kind in names if asked["kind"] in (None, kind) for name in sorted(names[kind])]
+    unknown = sorted(set(asked["types"] or ()) - {name for _, name in all_types})
+    if unknown:
+        raise UserError(f"--types {' '.join(unknown)}: no such type in the installed transformers")
+    done = {(row["kind"], row["type"]) for row in kept["types"]}
+    wanted = [t for t in all_types if t not in done and (not asked["types"] or t[1] in asked["types"])]
+    with ThreadPoolExecutor(asked["jobs"]) as pool:
+        for row in pool.map(lambda t: in_own_process(*t, asked["limit"]), wanted):
+            print(f"{row['kind']} {row['type']}: {row['found']}", file=sys.stderr, flush=True)
+            kept["types"].append(row)
+            if file:
+                write_json({**kept, **circumstances()}, file)
+    print(table(kept["types"]))
+    return int(any("wrong" in row["found"].values() for row in kept["types"]))
+
+
+def in_own_process(kind: str, name: str, limit: int) -> dict[str, Any]:
+    """What a process that tries one type prints; `unbuilt` where it takes too long or dies."""
+    command = [sys.executable, __file__, "--one", kind, name]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        return json.loads(ended.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        why = f"took more than {limit} seconds"
+    except (IndexError, ValueError):
+        why = f"its process ended with {ended.returncode}"
+    return {"kind": kind, "type": name, "found": dict.fromkeys(WAYS[kind], "unbuilt"), "why": {WAYS[kind][0]: why}}
+
+
+def try_type(kind: str, name: str) -> dict[str, Any]:
+    """Save a small model of a type and try it in every way."""
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    import torch
+    from tests.model_types_for_tests import save_model_type
+    from tests.models.own_code import check_prompted, check_tuned, check_words
+
+    torch.set_num_threads(1)
+    checks: dict[str, Callable[[Path], None]] = {
+        "words": lambda folder: check_words(folder, kind),
+        "lora": lambda folder: check_tuned(folder, kind, "lora"),
+        "full": lambda folder: check_tuned(folder, kind, "full"),
+    }
+    row: dict[str, Any] = {"kind": kind, "type": name, "found": {}, "why": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            save_model_type(name, kind, Path(folder))
+        except Exception as error:  # whatever a configuration stumbles over
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            return {**row, "found": dict.fromkeys(WAYS[kind], "unbuilt"), "why": {WAYS[kind][0]: why}}
+        for way in WAYS[kind]:
+            check = checks.get(way, lambda folder, mode=way: check_prompted(folder, kind, mode))
+            found, why = outcome(check, Path(folder))
+            row["found"][way] = found
+            if why:
+                row["why"][way] = why.replace(folder, "MODEL")
+    return row
+
+
+def outcome(check: Callable[[Path], None], folder: Path) -> tuple[str, str]:
+    """What became of a check, and why."""
+    try:
+        check(folder)
+    except UserError as refusal:
+        return "refused", str(refusal)
+    except AssertionError as difference:
+        return "wrong", " ".join(str(difference).split())[:300]
+    except Exception as error:  # a traceback in place of a sentence
+        return "error", f"{type(error).__name__}: {error}".splitlines()[0]
+    return "right", ""
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """How many types of each kind came out in which way."""
+    lines = []
+    for kind, ways in WAYS.items():
+        for way in ways:
+            counts = Counter(row["found"][way] for row in rows if row["kind"] == kind)
+            if counts:
+                lines.append([kind, way, *(str(counts[found]) for found in OUTCOMES)])
+    return markdown_table(["kind", "way", *OUTCOMES], lines, "llr", "Numbers of model types.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

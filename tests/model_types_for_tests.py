@@ -1,0 +1,112 @@
+"""Tiny random models of any model type that the installed transformers knows.
+
+A configuration is made small by the names of its entries: sizes, numbers of layers, heads and experts, which nearly all
+types share. What is particular to a type is in `PARTICULAR`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM
+
+from tests.models_for_tests import draw_weights
+from tests.tokenizers_for_tests import gpt2_like, llama_like, roberta_like
+
+D, LAYERS, HEADS, KEY_HEADS, HEAD, FORWARD = 32, 2, 4, 2, 8, 48
+
+# entry of a configuration: what it becomes where the type has it
+SMALL = {
+    **dict.fromkeys(("hidden_size", "d_model", "n_embd", "dim", "word_embed_proj_dim", "embedding_size"), D),
+    **dict.fromkeys(
+        ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers"), LAYERS
+    ),
+    **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "decoder_attention_heads"), HEADS),
+    **dict.fromkeys(("encoder_attention_heads", "num_heads"), HEADS),
+    **dict.fromkeys(("num_key_value_heads",), KEY_HEADS),
+    **dict.fromkeys(("head_dim", "global_head_dim", "attention_head_dim", "query_pre_attn_scalar"), HEAD),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "decoder_ffn_dim", "encoder_ffn_dim"), FORWARD),
+    **dict.fromkeys(("hidden_dim", "attention_hidden_size", "shared_expert_intermediate_size"), FORWARD),
+    "attention_hidden_size": D,
+    "moe_intermediate_size": 16,
+    **dict.fromkeys(("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"), 4),
+    **dict.fromkeys(("num_experts_per_tok", "moe_k"), 2),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "context_length", "n_ctx"), 130),
+    "hidden_size_per_layer_input": 8,
+    "laurel_rank": 4,
+    "sliding_window": 64,
+    "state_size": 8,
+    "rescale_every": 0,
+}
+
+PARTICULAR: dict[str, dict[str, Any]] = {
+    "codegen": {"rotary_dim": 4},
+    "gptj": {"rotary_dim": 4},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "convbert": {"conv_kernel_size": 9, "head_ratio": 2},
+    "falcon_h1": {
+        **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8},
+        **{"embedding_multiplier": 5.6},
+    },
+    "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"]},
+    "gemma3n_text": {
+        **{"layer_types": ["sliding_attention", "full_attention"], "num_kv_shared_layers": 0},
+        **{"intermediate_size": [FORWARD] * LAYERS, "activation_sparsity_pattern": [0.0] * LAYERS},
+    },
+    "gemma4_text": {"layer_types": ["sliding_attention", "full_attention"], "num_kv_shared_layers": 0},
+    "gpt_oss": {"layer_types": ["sliding_attention", "full_attention"]},
+    "laguna": {
+        **{"layer_types": ["full_attention"] * LAYERS, "mlp_layer_types": ["dense", "sparse"]},
+        **{"num_attention_heads_per_layer": [HEADS] * LAYERS},
+    },
+    "lfm2": {"layer_types": ["conv", "full_attention"], "block_ff_dim": FORWARD, "block_multiple_of": 8},
+    "mamba": {"intermediate_size": 64, "time_step_rank": 4},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8},
+    "phi": {"partial_rotary_factor": 0.5},
+    "phi3": {"rope_scaling": None, "original_max_position_embeddings": 130},
+    "qwen3_next": {
+        **{"layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2},
+        **{"linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
+    },
+    "yoso": {"hash_code_len": 4, "num_hash": 8},
+    "nystromformer": {"segment_means_seq_len": 8, "num_landmarks": 4, "conv_kernel_size": 5},
+    "bart": {"is_encoder_decoder": False},
+}
+
+
+# those for which transformers takes a byte-level tokenizer, whatever was saved
+TOKENIZERS = dict.fromkeys(("qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp"), gpt2_like)
+
+
+def save_model_type(model_type: str, kind: str, folder: Path, *, seed: int = 0, std: float = 0.2, **overrides) -> Path:
+    """Save a tiny random model of a type, with a tokenizer.
+
+    Args:
+        model_type: as transformers calls it.
+        kind: masked or causal.
+        folder: where to.
+        seed: of the weights.
+        std: of the weights, see `save_tiny_model`.
+        overrides: entries of the configuration.
+    """
+    transformers.logging.disable_progress_bar()
+    tokenizer = roberta_like() if kind == "masked" else TOKENIZERS.get(model_type, llama_like)()
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config_class = CONFIG_MAPPING[model_type]
+    wanted = {**SMALL, **PARTICULAR.get(model_type, {}), **overrides}
+    there = config_class().to_dict()
+    names = {*there, *getattr(config_class, "attribute_map", {})}
+    entries = {name: value for name, value in wanted.items() if name in names or name in overrides}
+    config = config_class(**{**entries, "vocab_size": len(tokenizer), **ids})
+    if "vocab_size_per_layer_input" in there:
+        config.vocab_size_per_layer_input = len(tokenizer)
+    auto = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
+    torch.manual_seed(0)
+    model = auto.from_config(config)
+    draw_weights(model, seed, std)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Path(folder)

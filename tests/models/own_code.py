@@ -1,0 +1,124 @@
+"""What models here give, against a model's own code from token ids, one text at a time."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+from flaretune.data.encode import Encoded
+from flaretune.data.load import Examples
+from flaretune.models.load import load_pretrained
+from flaretune.models.prompt_settings import PromptSettings
+from flaretune.models.prompted import PromptedModel, open_prompted_model
+from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
+from flaretune.models.verbalizer import label_word_ids
+from flaretune.models.word_log_probs import WordLogProbs
+from tests.models.asking import TEXTS
+from tests.tasks_for_tests import review_task
+
+PROMPT = "a funny film"  # its tokens are the prompt of causal models, which so has an equivalent in token ids
+TEMPLATES = {"masked": "{sentence} It was {mask} .", "causal": "{sentence} It was"}
+EXAMPLES = Examples(tuple({"sentence": text} for text in TEXTS), np.zeros(len(TEXTS), dtype=np.int64))
+MODES = {"masked": ("add", "cat"), "causal": ("prefix", "suffix")}
+
+
+def check_prompted(folder: Path, kind: str, mode: str) -> None:
+    """Raises AssertionError where logits with a prompt, or without one, are not those of the model's own code."""
+    prompted = opened(folder, mode)
+    if mode == "cat":  # has no equivalent in token ids
+        _equal(_with_first_prompt(prompted), _with_first_prompt(opened(folder, mode, batch_size=1)))
+    else:
+        examples = [prompted.encoder.encode(text) for text in EXAMPLES.texts]
+        rows = [_with_prompt(prompted, example) for example in examples]
+        positions = [example.answer if kind == "masked" else -1 for example in examples]
+        _equal(_with_first_prompt(prompted), own_logits(folder, kind, rows, positions))
+    plain = [prompted.plain_encoder.encode(text) for text in EXAMPLES.texts]
+    own = own_logits(folder, kind, [e.ids for e in plain], [e.answer for e in plain])
+    _equal(prompted.zero_shot_logits(EXAMPLES), own)
+    assert np.ptp(own, axis=0).max() > 0.05  # or nothing would be seen here
+
+
+def check_tuned(folder: Path, kind: str, tuning: str, batch_size: int = 0) -> None:
+    """Likewise of a model as training begins; and where arrays that are loaded are not those that are read back."""
+    model = tuned(folder, tuning, batch_size=batch_size)
+    examples = model.label_model.encode(EXAMPLES.texts)
+    own = own_logits(folder, kind, [e.ids for e in examples], [e.answer for e in examples])
+    _equal(model.label_model.predict_logits(examples), own)
+    rng = np.random.default_rng(0)
+    shapes = model.parameters.shapes()
+    sent = {name: rng.normal(size=shape).astype(np.float32) / 10 for name, shape in shapes.items()}
+    model.parameters.load(sent)
+    read = model.parameters.arrays()
+    assert all(np.array_equal(read[name], sent[name]) for name in sent)
+
+
+def check_words(folder: Path, kind: str) -> None:
+    """Likewise of log-probabilities of words, normalised over the whole vocabulary."""
+    _model, label_ids = _own_model(folder, kind)
+    found = opened_words(folder, kind)(EXAMPLES.texts, label_ids)[:, 0]
+    encoder = opened(folder, "cat" if kind == "masked" else "prefix").plain_encoder
+    plain = [encoder.encode(text) for text in EXAMPLES.texts]
+    whole = own_logits(folder, kind, [e.ids for e in plain], [e.answer for e in plain], whole=True).astype(np.float64)
+    shifted = whole - whole.max(axis=1, keepdims=True)
+    _equal(found, (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))[:, label_ids])
+
+
+def settings(mode: str) -> PromptSettings:
+    masked = mode in MODES["masked"]
+    initial = PROMPT if not masked else "zeros" if mode == "add" else "tokens"
+    return PromptSettings(3, 10, mode if masked else "add", "suffix" if masked else mode, initial, 1.0, 1.0, 1, 0)
+
+
+def opened(folder: Path, mode: str, batch_size: int = 0, dtype: str = "float32", cache_mb: int = 16) -> PromptedModel:
+    where = {"dtype": dtype, "device": "cpu", "batch_size": batch_size, "cache_mb": cache_mb}
+    return open_prompted_model(review_task(), str(folder), settings(mode), **where)
+
+
+def tuned(
+    folder: Path, tuning: str = "lora", targets: str = "auto", batch_size: int = 0, dtype: str = "float32"
+) -> TunedModel:
+    how = TuneSettings(4, 8.0, targets, 1, tuning, 0, 0)
+    return open_tuned_model(review_task(), str(folder), how, dtype=dtype, device="cpu", batch_size=batch_size)
+
+
+def opened_words(folder: Path, kind: str) -> WordLogProbs:
+    task = review_task()
+    return WordLogProbs(load_pretrained(str(folder), "float32", "cpu"), task, [task.wording(kind).template], 8)
+
+
+@torch.no_grad()
+def own_logits(folder: Path, kind: str, rows: list[np.ndarray], answers: list[int], whole: bool = False) -> np.ndarray:
+    """Logits at the answers, of the label words or of the whole vocabulary, float32, shape (N, W)."""
+    model, label_ids = _own_model(folder, kind)
+    extra = {"use_cache": False} if kind == "causal" else {}
+    found = [model(input_ids=torch.tensor(row)[None], **extra).logits[0] for row in rows]
+    at_answers = np.stack([logits[answer].numpy() for logits, answer in zip(found, answers, strict=True)])
+    return at_answers if whole else at_answers[:, label_ids]
+
+
+@functools.cache
+def _own_model(folder: Path, kind: str) -> tuple[torch.nn.Module, np.ndarray]:
+    """As transformers loads it, and the ids of its label words."""
+    model = (AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM).from_pretrained(folder).eval()
+    return model, label_word_ids(AutoTokenizer.from_pretrained(folder), review_task(), kind)
+
+
+def _with_first_prompt(prompted: PromptedModel) -> np.ndarray:
+    """Label-word logits with the prompt that the search starts from."""
+    return prompted.black_box.label_logits(np.zeros((1, 10)), prompted.register(EXAMPLES))[0]
+
+
+def _with_prompt(prompted: PromptedModel, example: Encoded) -> np.ndarray:
+    """Token ids in which the prompt is tokens; of mode ``add``, whose prompt is zeros, those of the text."""
+    if prompted.pretrained.kind == "masked":
+        return example.ids
+    ids = prompted.pretrained.tokenizer.encode(PROMPT, add_special_tokens=False)
+    return np.insert(example.ids, example.insert, [ids[i % len(ids)] for i in range(3)])
+
+
+def _equal(found: np.ndarray, own: np.ndarray) -> None:
+    np.testing.assert_allclose(found, own, atol=1e-4)
