@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
 
 from tests.models_for_tests import draw_weights
 from tests.tokenizers_for_tests import gpt2_like, llama_like, roberta_like
@@ -94,19 +94,44 @@ def save_model_type(model_type: str, kind: str, folder: Path, *, seed: int = 0, 
     """
     transformers.logging.disable_progress_bar()
     tokenizer = roberta_like() if kind == "masked" else TOKENIZERS.get(model_type, llama_like)()
-    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    config_class = CONFIG_MAPPING[model_type]
-    wanted = {**SMALL, **PARTICULAR.get(model_type, {}), **overrides}
-    there = config_class().to_dict()
-    names = {*there, *getattr(config_class, "attribute_map", {})}
-    entries = {name: value for name, value in wanted.items() if name in names or name in overrides}
-    config = config_class(**{**entries, "vocab_size": len(tokenizer), **ids})
-    if "vocab_size_per_layer_input" in there:
-        config.vocab_size_per_layer_input = len(tokenizer)
     auto = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
     torch.manual_seed(0)
-    model = auto.from_config(config)
+    model = auto.from_config(_small(CONFIG_MAPPING[model_type], tokenizer, overrides))
     draw_weights(model, seed, std)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
+
+
+def save_multimodal(model_type: str, architecture: str, folder: Path) -> torch.nn.Module:
+    """Save a tiny random model that takes images too, with a tokenizer; the model as it was saved."""
+    transformers.logging.disable_progress_bar()
+    tokenizer, config_class = llama_like(), CONFIG_MAPPING[model_type]
+    usual = config_class()
+    text = _small(type(usual.text_config), tokenizer, {})
+    parts = {"text_config": text.to_dict(), "tie_word_embeddings": usual.tie_word_embeddings}
+    if (vision := getattr(usual, "vision_config", None)) is not None:
+        images = {"image_size": 28, "patch_size": 14}
+        parts["vision_config"] = type(vision)(**_known(type(vision), {**SMALL, **images})).to_dict()
+    torch.manual_seed(0)
+    model = getattr(transformers, architecture)(config_class(**parts)).eval()
+    draw_weights(model, 0, 0.2)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def _small(config_class: type[PreTrainedConfig], tokenizer: Any, overrides: dict[str, Any]) -> PreTrainedConfig:
+    """The configuration of a tiny model with this tokenizer."""
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    wanted = _known(config_class, {**SMALL, **PARTICULAR.get(config_class.model_type, {})})
+    config = config_class(**{**wanted, **overrides, "vocab_size": len(tokenizer), **ids})
+    if hasattr(config, "vocab_size_per_layer_input"):
+        config.vocab_size_per_layer_input = len(tokenizer)
+    return config
+
+
+def _known(config_class: type[PreTrainedConfig], entries: dict[str, Any]) -> dict[str, Any]:
+    """Of entries, those that a configuration has."""
+    names = {*config_class().to_dict(), *getattr(config_class, "attribute_map", {})}
+    return {name: value for name, value in entries.items() if name in names}

@@ -17,6 +17,7 @@ from transformers import (
     LlamaTokenizerFast,
     PreTrainedTokenizerFast,
     RobertaTokenizerFast,
+    XLMRobertaTokenizerFast,
 )
 
 LABEL_WORDS = ("bad", "great", "terrible", "Yes", "No", "Maybe")
@@ -64,6 +65,23 @@ def bert_like(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator([text.lower() for text in training_texts(words)], trainer)
     return BertTokenizerFast(vocab=tokenizer.get_vocab(), model_max_length=512)
+
+
+def xlm_roberta_like(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Sentencepiece unigrams with ``<s> … </s>`` and a blank put before every text; the mask swallows blanks before it.
+
+    The blank is a token of its own before words that no blank stood before in the texts it was trained on.
+    """
+    texts = "\n".join(training_texts())
+    pieces = {"\u2581", *texts, *(f"\u2581{word}" for word in texts.split())} - {" ", "\n"}
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocab = [
+        *((token, 0.0) for token in special),
+        *((piece, -10.0) for piece in sorted(pieces)),
+        *((w, -5.0) for w in words),
+    ]
+    mask = AddedToken("<mask>", lstrip=True, special=True)
+    return XLMRobertaTokenizerFast(vocab=[*vocab, ("<mask>", 0.0)], mask_token=mask, model_max_length=512)
 
 
 def llama_like(words: Sequence[str] = ()) -> PreTrainedTokenizerFast:

@@ -20,13 +20,14 @@ from flaretune.tasks.spec import load_task
 from tests.authoring.tickets import BODIES, SUBJECTS, WORDS, write_task
 from tests.models_for_tests import save_tiny_model
 
+FAMILIES = ("roberta", "gpt2", "llama")
 SMALL = FedBPTConfig(n_prompt_tokens=5, dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("models")
-    return {family: str(save_tiny_model(family, folder / family, words=WORDS)) for family in ("roberta", "gpt2")}
+    return {family: str(save_tiny_model(family, folder / family, words=WORDS)) for family in FAMILIES}
 
 
 def run(capsys, *argv) -> tuple[int, str, str]:
@@ -164,6 +165,14 @@ def test_what_is_wrong_with_the_data(tmp_path):
         ((('" urgent"]\n\n[source]', '" fine"]\n\n[source]'),), "gpt2", 13, "' fine' 2 times"),
         ((('"{subject} . {body} It is"', '"{subject"'),), "gpt2", 12, "cannot be read"),
         ((("path = ", "path == "),), "gpt2", 16, "not valid TOML"),
+        (
+            (("{subject} . {body} It is", "<s>{subject} . {body} It is"),),
+            "llama",
+            12,
+            "spells '<s>', which every text gets anyway",
+        ),
+        ((("{mask} .", "{mask} .</s>"),), "roberta", 8, "spells '</s>', which every text gets anyway"),
+        ((("{mask} .", "{mask} .</s>"),), "llama", None, ""),  # of another kind
     ],
 )
 def test_single_mistakes_have_their_line(tmp_path, models, changes, family, line, said):

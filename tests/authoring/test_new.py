@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,43 @@ def test_labels_with_commas_and_rows_without_a_label(capsys, tmp_path):
         run(capsys, file, "--data", data, *flags, "--label_values", 'sport,"arts, music", "the ""big"" news"')[0] == 0
     )
     assert load_task(str(file)).label_values == ("sport", "arts, music", 'the "big" news')
+
+
+@pytest.mark.parametrize("n_classes", [77, 150])
+def test_many_classes_are_classes(capsys, tmp_path, n_classes):
+    """The first number is that of banking77."""
+    data = write_intents(tmp_path / "intents.csv", n_classes, 2)
+    assert run(capsys, tmp_path / "own.toml", "--data", data, "--no_questions")[0] == 0
+    spec = load_task(str(tmp_path / "own.toml"))
+    assert spec.label_values == tuple(sorted(f"intent_{number}" for number in range(n_classes)))
+    assert not spec.masked.has_label_words
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "rows", "said"),
+    [(151, 2, "tasks of up to 150 classes are tested: write broader classes"), (51, 1, "classification only")],
+)
+def test_more_classes_than_are_tested_and_a_column_that_is_no_label(capsys, tmp_path, n_classes, rows, said):
+    data = write_intents(tmp_path / "intents.csv", n_classes, rows)
+    status, out, err = run(capsys, tmp_path / "own.toml", "--data", data, "--no_questions")
+    assert (status, out) == (1, "")
+    assert f"column 'label' has {n_classes} different values such as intent_0, " in err
+    assert said in err
+
+
+def write_intents(file: Path, n_classes: int, rows: int) -> Path:
+    """A question for each row of each class."""
+    lines = [f"question {row} about {label},intent_{label}" for row in range(rows) for label in range(n_classes)]
+    file.write_text("\n".join(["text,label", *lines]) + "\n", encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(("written", "other"), [("True", "False"), ("true", "false")])
+def test_truth_values_as_labels(capsys, tmp_path, written, other):
+    data, file = tmp_path / "spam.csv", tmp_path / "own.toml"
+    data.write_text(f"text,label\nbuy now,{written}\nsee you,{other}\n")
+    assert run(capsys, file, "--data", data, "--no_questions", "--label_values", "False,True")[0] == 0
+    assert load_split(load_task(str(file)), "train").labels.tolist() == [1, 0]
 
 
 def test_what_is_missing_is_told_at_once(capsys, tmp_path):

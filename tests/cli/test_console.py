@@ -122,6 +122,24 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         assert process.wait() == 0
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_stdout_prints_replacements_for_characters_that_it_lacks(encoding):
+    text = "\u00e9 \u5dee \udcff \u2020"
+    code = f"import sys; from flaretune.cli.console import run; sys.exit(run(lambda: print({text!a})))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode(encoding).rstrip() == text.encode(encoding, "replace").decode(encoding)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["options"], ["tasks", "show", "sst2"]])
+def test_every_command_can_be_read_where_stdout_is_ascii(argv):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-m", "flaretune", *argv], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode("ascii")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -7,6 +7,7 @@ import math
 import re
 
 import pytest
+from pyhocon import ConfigFactory
 
 from flaretune.config.client import ClientConfig
 from flaretune.config.client_flags import read_client_config
@@ -219,6 +220,19 @@ def test_mistakes_in_a_client_s_own_file_are_one_sentence(tmp_path, text, senten
     file.write_text(text + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(sentence)):
         read_client_config(FedBPTConfig, [], file)
+
+
+@pytest.mark.parametrize("name", ["a#b.csv", "set#2"])
+def test_flags_that_nvflare_has_cut_at_a_path_s_number_sign_are_noticed(tmp_path, name):
+    """`nvflare job create` drops what follows a # and says nothing, so that further flags are lost."""
+    (tmp_path / name).write_text("sentence,label\n", encoding="utf-8")
+    whole = f"--data_path {tmp_path / name} --k_shot 5"
+    cut = ConfigFactory.parse_string(f"app_config={whole}")["app_config"]
+    assert cut == whole.partition("#")[0]
+    with pytest.raises(UserError, match=f"cut off, it seems, as there is .*{name}: NVFlare drops what follows a #"):
+        read_client_config(FedBPTConfig, cut.split())
+    kept = ConfigFactory.parse_string(f'app_config="{whole}"')["app_config"]  # as docs/how-to/gpu-box.md says
+    assert read_client_config(FedBPTConfig, kept.split())[0].k_shot == 5
 
 
 def test_one_file_of_a_client_serves_both_methods(tmp_path):

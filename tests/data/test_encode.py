@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from flaretune.data.encode import Encoder
 from flaretune.errors import UserError
+from flaretune.models.verbalizer import label_word_ids
 from tests.tasks_for_tests import pair_task, review_task
 from tests.tokenizers_for_tests import SENTENCES, bert_like, gpt2_like, llama_like, roberta_like
 
@@ -117,6 +118,30 @@ def test_no_end_token_where_a_tokenizer_would_add_one():
     assert tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id  # the tokenizer does add one
     encoded = Encoder(tokenizer, review_task(), "causal", "suffix", 4, 64).encode(FILM)
     assert encoded.ids.tolist() == expected
+
+
+def test_a_chat_template_gives_what_the_tokenizer_makes_of_a_message():
+    """As docs/how-to/own-task.md has it: the start token left out, the newline before the answer kept."""
+    tokenizer = llama_like()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>", "<end>"]})
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for message in messages %}<turn>{{ message['role'] }}\n{{ message['content'] }}<end>\n"
+        "{% endfor %}{% if add_generation_prompt %}<turn>model\n{% endif %}"
+    )
+
+    def chat(content: str, **options):
+        messages = [{"role": "user", "content": content}]
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, **options)
+
+    template = chat("{sentence}\nIs it good or bad ?", tokenize=False).removeprefix(tokenizer.bos_token)
+    spec = review_task(causal={"template": template, "label_words": ["bad", "great"], "first_token": True})
+    encoded = Encoder(tokenizer, spec, "causal", "prefix", 4, 128).encode(FILM)
+    assert encoded.ids.tolist() == chat(f"{FILM['sentence']}\nIs it good or bad ?")
+    assert encoded.ids.tolist().count(tokenizer.bos_token_id) == 1
+    words = label_word_ids(tokenizer, spec, "causal")
+    assert tokenizer.convert_ids_to_tokens(words.tolist()) == [
+        tokenizer.tokenize(f"\n{w}")[2] for w in ("bad", "great")
+    ]
 
 
 @pytest.mark.parametrize("family", CAUSAL)

@@ -109,6 +109,23 @@ def test_numbers_that_parquet_keeps_as_floats_are_labels(tmp_path):
     assert load_file(review_task(), write_parquet(tmp_path / "x.parquet", rows)).labels.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize(("negative", "positive"), [("0.0", "1.0"), (0.0, 1), (" 0 ", 1.0)])
+def test_numbers_as_pandas_writes_them_are_the_same_labels_in_all_formats(tmp_path, negative, positive):
+    rows = [{"sentence": "a", "label": positive}, {"sentence": "b", "label": negative}]
+    for suffix in ("csv", "jsonl", "json"):
+        assert load_file(review_task(), WRITERS[suffix](tmp_path / f"x.{suffix}", rows)).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("values", [[False, True], ["False", "True"], ["false", "true"], ["FALSE", "TRUE"]])
+def test_truth_values_are_the_same_labels_in_all_formats(tmp_path, values):
+    task = review_task(label_values=values)
+    for written in ([True, False], ["True", "False"], ["true", "false"], ["TRUE", "FALSE"]):
+        rows = [{"sentence": "a", "label": label} for label in written]
+        formats = WRITERS if isinstance(written[0], bool) else ("csv", "jsonl")
+        for suffix in formats:
+            assert load_file(task, WRITERS[suffix](tmp_path / f"x.{suffix}", rows)).labels.tolist() == [1, 0]
+
+
 def test_take_keeps_the_given_order():
     examples = Examples(({"s": "a"}, {"s": "b"}, {"s": "c"}), np.array([0, 1, 0]))
     taken = examples.take(np.array([2, 1]))

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import datasets
 import pytest
 
-from flaretune.data.load import is_one_file, load_split
+from flaretune.data.load import is_one_file, load_split, load_texts
 from flaretune.data.places import find_split
-from flaretune.data.shares import Split, share_of_common_set
+from flaretune.data.shares import Split, own_data, share_of_common_set
 from flaretune.errors import UserError
 from tests.tasks_for_tests import review_task
 
@@ -50,6 +51,64 @@ def test_a_download_that_is_not_whole(tmp_path):
     (tmp_path / "train-00001-of-00003.parquet").unlink()
     with pytest.raises(UserError, match="has 2 of the 3 Parquet files of split 'train'; fetch all"):
         find_split(tmp_path, "train")
+
+
+def json_lines(file: Path, texts: list[str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"sentence": text, "label": 0}) for text in texts]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train-00000-of-00002-0123456789abcdef.parquet", "train-00001-of-00002-fedcba9876543210.parquet"],
+        ["data/train-00000-of-00002-0123456789abcdef.parquet", "data/train-00001-of-00002-fedcba9876543210.parquet"],
+        ["default/train/0000.parquet", "default/train/0001.parquet"],
+        ["train/0000.parquet", "train/0001.parquet"],
+        ["train/a.jsonl", "train/b.jsonl"],
+        ["train/part-00000-27f1.jsonl", "train/part-00001-27f1.jsonl"],
+        ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"],
+    ],
+)
+def test_names_that_hubs_and_spark_give_to_the_files_of_a_split(tmp_path, names):
+    for number, name in enumerate(names):
+        part = tmp_path / name
+        json_lines(part, [f"text {number}"])
+        if part.suffix == ".parquet":
+            rows(2).select([number]).to_parquet(part)
+    (tmp_path / names[0]).with_name("_SUCCESS").write_text("")
+    (tmp_path / names[0]).with_name(".hidden.jsonl").write_text("")
+    (tmp_path / names[0]).with_name("README.md").write_text("")
+    assert find_split(tmp_path, "train").read(["sentence"]).values == {"sentence": ["text 0", "text 1"]}
+    with pytest.raises(UserError, match="no file of split 'test'"):
+        find_split(tmp_path, "test")
+
+
+def test_files_of_a_split_that_do_not_belong_together(tmp_path):
+    json_lines(tmp_path / "mixed" / "train" / "a.jsonl", ["a"])
+    (tmp_path / "mixed" / "train" / "b.csv").write_text("sentence,label\nb,0\n")
+    with pytest.raises(UserError, match="has split 'train' in files of several formats; keep one of them"):
+        find_split(tmp_path / "mixed", "train")
+    for fingerprint in ("0123456789abcdef", "fedcba9876543210"):
+        json_lines(tmp_path / "twice" / f"train-00000-of-00001-{fingerprint}.jsonl", ["a"])
+    with pytest.raises(UserError, match="has files of split 'train' from several downloads; keep those of one"):
+        find_split(tmp_path / "twice", "train")
+
+
+def test_a_data_set_of_save_to_disk_without_splits_is_as_one_file(tmp_path):
+    rows(40).save_to_disk(tmp_path / "all")
+    rows(40).to_csv(tmp_path / "all.csv")
+    spec = review_task(source={"path": str(tmp_path / "all"), "train": "train", "test": "test"})
+    assert is_one_file(spec)
+    split = Split(k_shot=3, n_shares=2, iid=True, alpha=1.0, seed=4, unlabelled=6)
+    for place in ("all", "all.csv"):
+        common = share_of_common_set(spec, str(tmp_path / place), split, 0, (0, 2))
+        own = own_data(spec, str(tmp_path / place), 3, 4, True)
+        assert (len(common.test), len(own.test)) == (11, 28)
+    assert len(load_texts(spec, tmp_path / "all")) == 40
+    with pytest.raises(UserError, match="all is one data set and has no test split"):
+        load_split(spec, "test")
 
 
 def test_a_split_of_save_to_disk(tmp_path):

@@ -93,6 +93,14 @@ def test_simulated_clients_share_the_cores_unless_the_user_has_said_otherwise(mo
     assert os.environ.get("OMP_NUM_THREADS") == said
 
 
+@pytest.mark.parametrize("names", [["hospital.a", "b"], ["Server", "b"], ["a", "A"], ["a", "a"], ["a b", "c"]])
+def test_names_that_nvflare_cannot_give_to_clients_are_refused_in_python_too(names, tmp_path):
+    recipe = FedBPTRecipe(num_rounds=1)
+    with pytest.raises(UserError, match=r"^client "):
+        recipe.execute(SimEnv(clients=names, workspace_root=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_way_that_does_not_exist_is_refused():
     with pytest.raises(UserError, match="code 'borrowed': must be one of carried, installed"):
         FedBPTRecipe(code="borrowed")

@@ -128,6 +128,12 @@ def test_files_that_hold_no_texts_are_refused(tmp_path, spec, name, content, mes
         texts_of_file(spec, tmp_path / name)
 
 
+def test_bytes_of_a_command_line_that_are_no_utf_8_are_refused():
+    given = b"caf\xe9 noir".decode(errors="surrogateescape")  # as Python has them from the shell
+    with pytest.raises(UserError, match=r"text 2 of the command line has half a character, .* at the end of 'caf"):
+        given_texts(review_task(), ["fine", given])
+
+
 def test_texts_that_are_no_texts_are_refused():
     with pytest.raises(
         UserError, match="text 2 of the command line is '' in column 'sentence'; every row needs a text"

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import psutil
@@ -15,11 +17,16 @@ import requests
 
 from flaretune.config.model_server import ServiceConfig
 from flaretune.config.options import build
+from flaretune.engine import codec
 from flaretune.errors import UserError
+from flaretune.methods.fedbpt.config import FedBPTConfig
+from flaretune.methods.registry import find_method
 from flaretune.model_server.client import is_ready, open_remote_model
 from flaretune.model_server.launch import running_model_server
 from flaretune.model_server.token import TOKEN_VARIABLE
 from flaretune.models.prompted import open_prompted_model
+from tests.engine.in_process import run_job
+from tests.learnable import write_reviews
 from tests.model_server.conftest import EXAMPLES, POINTS, SETTINGS
 from tests.tasks_for_tests import review_task
 
@@ -87,6 +94,55 @@ def test_a_killed_worker_ends_the_server_and_its_clients_are_told(model_folders,
         with pytest.raises(UserError, match="the model server does not answer: no connection"):
             model.black_box.label_logits(POINTS, model.register(EXAMPLES))
     assert "error: " in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("how", ["a killed worker", "a server told to stop"])
+def test_an_open_query_is_told_too_and_nobody_is_left_behind(model_folders, tmp_path, how):
+    folder, told = model_folders["roberta"], []
+    many = type(EXAMPLES)(tuple({"sentence": "good film " * 100} for _ in range(400)), np.zeros(400, dtype=np.int64))
+    with running_model_server(config(folder), tmp_path / "log") as url:
+        model = opened(url, folder)
+        main, *others = family_of(url)
+        worker = max(others, key=lambda process: process.memory_info().rss)
+
+        def query():
+            with pytest.raises(UserError) as caught:
+                model.black_box.label_logits(np.tile(POINTS, (100, 1)), model.register(many))
+            told.append(str(caught.value))
+
+        idle = worker.cpu_times().user
+        open_query = threading.Thread(target=query)
+        open_query.start()
+        while worker.cpu_times().user < idle + 0.5:  # it works on the query
+            time.sleep(0.05)
+        worker.kill() if how == "a killed worker" else main.terminate()
+        assert gone([main, *others])
+        open_query.join(30)
+    assert len(told) == 1
+    assert "the model server does not answer: no connection" in told[0]
+    if how == "a killed worker":
+        assert "error: a worker has ended, killed perhaps for lack of memory (" in (tmp_path / "log").read_text()
+
+
+def test_a_job_whose_model_server_loses_its_worker_fails_with_a_sentence_of_every_client(model_folders, tmp_path):
+    folder = model_folders["roberta"]
+    data = write_reviews(tmp_path / "data", n_train=40, n_test=8)
+    with running_model_server(config(folder), tmp_path / "log") as url:
+        main, *others = family_of(url)
+
+        def lose_the_worker(_client, task, round_number, reply):
+            if (task, round_number) == (codec.INITIALIZE, 0) and main.is_running():
+                max(others, key=lambda process: process.memory_info().rss).kill()
+                assert gone([main, *others])
+            return reply
+
+        options = {"model_name": folder, "dataset": str(data), "k_shot": 4, "dtype": "float32", "local_iter": 1}
+        client = FedBPTConfig(**options, n_prompt_tokens=3, intrinsic_dim=6, model_server=url, model_server_timeout=1)
+        clients = dict.fromkeys(["site-1", "site-2"], client)
+        told = run_job(find_method("fedbpt"), clients, tmp_path / "results", change=lose_the_worker, num_rounds=1)
+    assert told.failure
+    assert set(told.client_failures) == {"site-1", "site-2"}
+    assert all("the model server does not answer" in sentence for sentence in told.client_failures.values())
 
 
 def test_a_killed_server_leaves_nobody_behind_and_another_takes_over(model_folders, free_port):

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
 from flaretune.errors import UserError
@@ -76,6 +76,29 @@ def test_a_git_lfs_pointer_in_place_of_weights(checkpoint):
     folder = checkpoint("llama")
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     assert "make sure that model.safetensors is there and whole" in complaint(folder)
+
+
+@pytest.mark.parametrize("library", ["quanto", "hqq", "compressed-tensors"])
+def test_a_quantised_checkpoint_without_what_reads_it(checkpoint, library):
+    folder = checkpoint("llama")
+    change_config(folder, quantization_config={"quant_method": library})
+    message = complaint(folder)
+    assert message.startswith("its weights could not be loaded (")
+    assert message.endswith(
+        f"; it is quantised ({library}): install what that needs, or use the model as it was before"
+    )
+
+
+def test_quantised_weights_that_transformers_does_not_know(checkpoint):
+    folder = checkpoint("llama")
+    weights = load_file(folder / "model.safetensors")
+    packed = {name.replace("q_proj.weight", "q_proj.qweight"): array for name, array in weights.items()}
+    save_file(packed, folder / "model.safetensors", {"format": "pt"})
+    change_config(folder, quantization_config={"quant_method": "wonder"})
+    assert complaint(folder).endswith(
+        "q_proj.weight, which would be drawn at random; it is quantised (wonder): install what that needs, or use the "
+        "model as it was before"
+    )
 
 
 @pytest.mark.parametrize("without", [("tokenizer.json",), ("tokenizer*.json",)])

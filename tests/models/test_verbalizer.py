@@ -6,7 +6,7 @@ import pytest
 from flaretune.errors import UserError
 from flaretune.models.verbalizer import label_word_ids
 from tests.tasks_for_tests import pair_task, review_task
-from tests.tokenizers_for_tests import bert_like, gpt2_like, llama_like, roberta_like
+from tests.tokenizers_for_tests import bert_like, gpt2_like, llama_like, roberta_like, xlm_roberta_like
 
 
 def masked(*words: str):
@@ -35,6 +35,26 @@ def test_words_are_looked_up_as_written(family, kind, words, expected):
     ids = label_word_ids(tokenizer, spec, kind)
     assert ids.dtype == np.int64
     assert tokenizer.convert_ids_to_tokens(ids.tolist()) == expected
+
+
+def chinese(before_mask: str):
+    template = f"{{sentence}}{before_mask}{{mask}}\u3002"
+    return review_task(masked={"template": template, "label_words": ["\u5dee", "\u597d"]})
+
+
+@pytest.mark.parametrize("before_mask", ["\u5f88", ""])  # "very"
+def test_a_masked_word_that_is_no_token_alone_is_looked_up_behind_what_stands_before_the_mask(before_mask):
+    tokenizer = xlm_roberta_like(words=["\u5f88", "\u5dee", "\u597d"])
+    assert tokenizer.tokenize("\u5dee") == ["\u2581", "\u5dee"]
+    ids = label_word_ids(tokenizer, chinese(before_mask), "masked")
+    assert tokenizer.convert_ids_to_tokens(ids.tolist()) == ["\u5dee", "\u597d"]
+    assert tokenizer("a\u5f88\u5dee", add_special_tokens=False)["input_ids"][-1] == ids[0]
+
+
+def test_a_blank_before_the_mask_is_named_where_it_is_in_the_way():
+    tokenizer = xlm_roberta_like(words=["\u5f88", "\u5dee", "\u597d"])
+    with pytest.raises(UserError, match=r"is not one token .* or leave out the blank before \{mask\}$"):
+        label_word_ids(tokenizer, chinese("\u5f88 "), "masked")
 
 
 @pytest.mark.parametrize("family", [gpt2_like, llama_like])

@@ -119,14 +119,14 @@ def test_unknown_task_lists_the_available_and_the_nearest():
         ('["sentence"]', '["sentence", "label"]', "label_column 'label'"),
         ('metric = "accuracy"', 'metric = "accuracy"\nlabel_values = [0, 1, 2]', "2 words for 3 classes"),
         ('metric = "accuracy"', 'metric = "accuracy"\nlabel_values = [0, "0"]', "label_values has '0' 2 times"),
-        ('metric = "accuracy"', 'metric = "accuracy"\nlabel_values = [true, false]', "not \\[True, False\\]"),
+        ('metric = "accuracy"', 'metric = "accuracy"\nlabel_values = [0.5, 1]', "not \\[0.5, 1\\]"),
         ('metric = "accuracy"', 'metric = "accuracy"\ndrop_labels = ["1"]', "'1' is in both"),
         ('[" bad", " great"]', '[" bad", " great", " fine"]', "causal label_words has 3 words for 2 classes"),
         ('[" bad", " great"]', '[" bad", " "]', "empty word ' '"),
         ('[" bad", " great"]', '[" bad", " bad"]', "' bad' 2 times"),
         ("was {mask} .", "was .", r"masked template .* lacks \{mask\}"),
         ('It was"', 'It was {mask}"', r"causal template .* has \{mask\}"),
-        ('It was"', 'It was "', "ends in white space"),
+        ('It was"', 'It was "', "ends in a blank"),
         ('"{sentence} It was"', '"{text} It was"', r"field \{text\}, which is not in text_columns \(sentence\)"),
         ('"{sentence} It was"', '"It was"', "uses no text column"),
         ('"{sentence} It was"', '"{sentence} {sentence} It was"', "'sentence' 2 times"),
@@ -144,6 +144,15 @@ def test_mistakes_in_a_file_are_named(tmp_path, old, new, message):
         load_task(file)
     assert "mine.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "values"),
+    [("[false, true]", ("false", "true")), ("[0.0, 1.0]", (0, 1)), ('["0.0", "1.0"]', ("0.0", "1.0"))],
+)
+def test_labels_are_read_as_data_has_them(tmp_path, written, values):
+    file = write(tmp_path, GOOD.replace('metric = "accuracy"', f'metric = "accuracy"\nlabel_values = {written}'))
+    assert load_task(file).label_values == values
 
 
 def test_a_file_without_any_wording(tmp_path):

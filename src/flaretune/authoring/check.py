@@ -11,7 +11,7 @@ from flaretune.authoring.checking import Checking
 from flaretune.authoring.report import Mistake, Report
 from flaretune.config.options import defaults
 from flaretune.data.load import find_local
-from flaretune.data.places import LocalSplit
+from flaretune.data.places import LocalSplit, is_one_set
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.registry import find_method
@@ -115,7 +115,7 @@ def _find_splits(checking: Checking, data: str) -> list[tuple[str, LocalSplit]]:
     place = data or source.get("path") or ""
     if not place or not (data or Path(place).exists()):
         return []
-    if not Path(place).expanduser().is_dir():
+    if is_one_set(place) or not Path(place).expanduser().is_dir():
         try:
             return [("all", find_local(place, "train", "", None))]
         except UserError as error:

@@ -13,6 +13,7 @@ from flaretune.authoring.report import LabelWord, Lengths, ModelReport, Report
 from flaretune.config.options import as_dict, build
 from flaretune.data.encode import Encoder
 from flaretune.data.load import Examples
+from flaretune.data.tokens import start_and_end_ids
 from flaretune.errors import UserError
 from flaretune.methods.classifier import score
 from flaretune.methods.fedbpt.config import FedBPTConfig
@@ -69,6 +70,7 @@ def hold_against_model(
     except UserError as error:
         checking.note((kind, "template"), str(error))
         return report
+    _note_doubled(checking, model, entries)
     data = [
         replace(one, lengths=_lengths(encoder, of_split.texts)) if of_split.texts else one
         for one, of_split in zip(report.data, rows, strict=True)
@@ -148,6 +150,19 @@ def _look_up_words(checking: Checking, model: Pretrained, entries: Mapping[str, 
     id_of = dict(zip(different, ids, strict=True))
     tokens = {i: model.tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None}
     return tuple(LabelWord(value, word, tokens.get(id_of.get(word)), id_of.get(word)) for value, word in words)
+
+
+def _note_doubled(checking: Checking, model: Pretrained, entries: Mapping[str, Any]) -> None:
+    """Templates that begin or end with a token that the tokenizer adds to every text."""
+    start, end = map(model.tokenizer.convert_ids_to_tokens, start_and_end_ids(model.tokenizer))
+    for key, templates in (("template", [entries["template"]]), ("templates", entries["templates"] or ())):
+        for template in templates:
+            doubled = [token for token in start if template.lstrip().startswith(token)]
+            if model.kind == "masked":
+                doubled += [token for token in end if template.rstrip().endswith(token)]
+            for token in doubled:
+                sentence = f"the {model.kind} template {template!r} spells {token!r}, which every text gets anyway"
+                checking.note((model.kind, key), f"{sentence}; leave it out, or texts have it twice")
 
 
 def _what_can_be_encoded(checking: Checking, kind: str) -> TaskSpec | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from flaretune.data.columns import check_whole_characters
 from flaretune.errors import UserError
 
 Value = TypeVar("Value")
@@ -50,6 +51,7 @@ class Inputs:
     def value(self, name: str, suggested: str | None, read: Callable[[str], Value]) -> Value | None:
         """One value, read; None where it is missing, or follows from one that is."""
         if name in self._given:
+            check_whole_characters(self._given[name], f"--{name}")
             try:
                 return read(self._given[name])
             except UserError as error:

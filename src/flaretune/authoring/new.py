@@ -13,7 +13,7 @@ from typing import Any
 
 from flaretune.authoring.inputs import Inputs
 from flaretune.data.columns import READERS
-from flaretune.data.places import LocalSplit, find_split
+from flaretune.data.places import LocalSplit, find_split, is_one_set
 from flaretune.errors import UserError
 from flaretune.tasks.checks import (
     AUTO,
@@ -30,7 +30,8 @@ from flaretune.tasks.checks import (
 )
 from flaretune.tasks.spec import read_draft
 
-MOST_CLASSES = 50  # of which a person would write down the words
+MOST_CLASSES = 150
+MANY_CLASSES = 50  # more have two rows each at least, or the column is no label
 TEST_SPLITS = ("test", "validation", "valid", "dev")
 
 
@@ -119,9 +120,9 @@ def _find_source(data: Path, folder: Path) -> _Source:
         raise UserError(f"--data {data} does not exist; give a data file, or a folder of train and test data")
     if data.is_file() and data.suffix not in READERS:
         raise UserError(f"--data {data} has no known format; its name must end in {', '.join(READERS)}")
-    own_folder = data.parent if data.is_file() else data
+    own_folder = data.parent if is_one_set(data) else data
     test = next((name for name in TEST_SPLITS if _has_split(own_folder, name)), None)
-    if data.is_dir() or (data.stem == "train" and test):
+    if not is_one_set(data) or (data.stem == "train" and test):
         training = find_split(own_folder, "train")
         if test is None:
             raise UserError(
@@ -130,7 +131,7 @@ def _find_source(data: Path, folder: Path) -> _Source:
         return _Source(
             training, (f"path = {_toml(_seen_from(folder, own_folder))}", 'train = "train"', f"test = {_toml(test)}")
         )
-    remark = " # one file: what is not drawn from it to train and develop with is the test data"
+    remark = " # without splits: what is not drawn from it to train and develop with is the test data"
     lines = (f"path = {_toml(_seen_from(folder, data))}{remark}", 'train = "train"', 'test = "test"')
     return _Source(LocalSplit((data,)), lines)
 
@@ -156,10 +157,16 @@ def _values_of(training: LocalSplit, label_column: str | None) -> list[str]:
     """The different raw labels, numbers in their order."""
     if label_column is None:
         return []
-    values = {label_key(v) for v in training.read([label_column]).values[label_column] if not is_missing(v)} - {""}
-    if any(is_score(value) for value in values) or len(values) > MOST_CLASSES:
-        some = ", ".join(sorted(values)[:3])
-        raise UserError(f"column {label_column!r} has {len(values)} different values such as {some}; {OUT_OF_SCOPE}")
+    labels = [label_key(v) for v in training.read([label_column]).values[label_column] if not is_missing(v)]
+    values = set(labels) - {""}
+    some = f"column {label_column!r} has {len(values)} different values such as {', '.join(sorted(values)[:3])}"
+    if any(map(is_score, values)) or (len(values) > MANY_CLASSES and 2 * len(values) > len(labels)):
+        raise UserError(f"{some}; {OUT_OF_SCOPE}")
+    if len(values) > MOST_CLASSES:
+        raise UserError(
+            f"{some}; tasks of up to {MOST_CLASSES} classes are tested: write broader classes into that column, or the "
+            "task file by hand"
+        )
     return sorted(values, key=lambda value: (not _is_number(value), int(value) if _is_number(value) else 0, value))
 
 
@@ -179,7 +186,7 @@ def _label_values(text: str, there: list[str]) -> list[str]:
     values = _parts(text)
     _raise_first(label_problems(values, ()))
     for value in values:
-        if value not in there:
+        if label_key(value) not in there:
             raise UserError(f"no row has the label {value!r}; there are {', '.join(there)}")
     return values
 
@@ -208,8 +215,9 @@ def _causal_of(masked: str | None, texts: str) -> str:
 
 
 def _behind(template: str, words: list[tuple[str, ...]] | None) -> list[str | list[str]]:
-    """Label words as they stand at the answer position: behind a blank, but for the start of a text."""
-    blank = "" if template.startswith("{mask}") else " "
+    """Label words as they stand at the answer position: behind a blank, but for the start of a text or line."""
+    before, mask, _ = template.partition("{mask}")
+    blank = "" if (mask and not before) or before.endswith("\n") else " "
     written = [[f"{blank}{word}" for word in alternatives(of_class)] for of_class in words or ()]
     return [of_class[0] if len(of_class) == 1 else of_class for of_class in written]
 

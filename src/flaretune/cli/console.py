@@ -42,6 +42,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 
 def leaving_well(parse: Callable[[], Item]) -> Item:
     """What reads a command line, and may exit after a help text that nobody reads to its end."""
+    _replace_unprintable()
     try:
         return parse()
     except SystemExit as stop:
@@ -52,6 +53,7 @@ def leaving_well(parse: Callable[[], Item]) -> Item:
 def run(command: Callable[[], int | None], debug: bool = False) -> int:
     """Run a command; returns the exit status: 1 after what the user can correct, which is told in one sentence."""
     status = 0
+    _replace_unprintable()
     try:
         status = command() or 0
         if sys.stdout is not None:  # as it is where the shell has closed it
@@ -74,6 +76,12 @@ def run(command: Callable[[], int | None], debug: bool = False) -> int:
         if sentence := lack_of_memory(error):
             return _told(sentence, debug)
         raise
+
+
+def _replace_unprintable() -> None:
+    """Let a stdout that is not UTF-8 print "?" for what it lacks: the work it tells of is done."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _told(sentence: str, debug: bool) -> int:

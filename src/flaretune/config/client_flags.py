@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,7 @@ def read_client_config(
         description=f"The script of a {config.method} client. NVFlare starts it: put these flags into a job's "
         "app_config.",
     )
+    _check_not_cut(argv)
     parser.add_argument("--config", metavar="FILE", help="options as a JSON object; flags go before them")
     add_flags(parser, config, groups=GROUPS, short=True)
     given, sentences = read_flags(parser, argv, config)
@@ -63,6 +65,24 @@ def read_client_config(
         sentences += [*more, *left, f"of this client's own {client_file}: {', '.join(own)}"]
     given |= {name: in_cache(given[name]) for name in PATHS if name in given}
     return build(config, given), sentences
+
+
+def _check_not_cut(argv: Sequence[str]) -> None:
+    """Notice flags that end in a path which was cut at a #.
+
+    `nvflare job create` of NVFlare 2.9 takes a value outside double quotes for HOCON, and drops what follows a #.
+
+    Raises:
+        UserError: there is a path that goes on where the last flag ends.
+    """
+    last = Path(argv[-1]).expanduser() if argv else Path()
+    found = next(last.parent.glob(f"{glob.escape(last.name)}#*"), None) if last.name else None
+    if found:
+        raise UserError(
+            f"{' '.join(argv[-2:])}: cut off, it seems, as there is {found}: NVFlare drops what follows a #, unless "
+            "the job is created with double quotes inside single ones, as in app_config='\"--option a#b\"'; if it is "
+            "whole, write another option behind it"
+        )
 
 
 def refuse_own_data(own: Mapping[str, Any], place: str = "") -> None:

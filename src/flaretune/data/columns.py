@@ -8,18 +8,21 @@ stays the text that was written, and what is read is always what the file holds 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from flaretune.errors import UserError
+from flaretune.errors import UserError, shown
 
 csv.field_size_limit(2**31 - 1)  # its default refuses a text of more than 131,072 characters
-_END = ["the", "end"]  # of two columns: in a text that is open it would be one
+_SHOWN = 60  # characters of a line in a message
+_QUOTING = "put every text in double quotes and double those inside it"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,17 @@ def _named_errors(path: Path) -> Iterator[None]:
         raise UserError(f"data file {path} cannot be read: {error}") from error
 
 
+def check_whole_characters(value: Any, place: str) -> None:
+    """Refuse a text with half a surrogate pair, which JSON and command lines can hold and a tokenizer cannot take.
+
+    Raises:
+        UserError: it has one; the message names ``place``.
+    """
+    if isinstance(value, str) and (half := re.search("[\ud800-\udfff]", value)):
+        before = value[max(0, half.start() - 20) : half.end()]
+        raise UserError(f"{place} has half a character, {half[0]!r} at the end of {before!r}; write it whole")
+
+
 def read_hub(hub: str, config: str | None, split: str, wanted: Sequence[str]) -> Columns:
     """Read columns of one split of a data set on the Hugging Face hub (or of its copy in the hub's cache).
 
@@ -99,38 +113,120 @@ def read_hub(hub: str, config: str | None, split: str, wanted: Sequence[str]) ->
         raise UserError(
             f"split {split!r} of data set {name} cannot be read ({_first_line(error)}); name another, or {way_out}"
         ) from error
-    place = f"split {split!r} of {name}"
+    return columns_of_dataset(dataset, wanted, f"split {split!r} of {name}")
+
+
+def columns_of_dataset(dataset: Any, wanted: Sequence[str], place: str) -> Columns:
+    """Some columns of a split of the ``datasets`` library.
+
+    Raises:
+        UserError: a column is missing, or was read from JSON with texts and other values in it: datasets 5.2 then
+            decodes its texts too, and "null" or "007" cannot be told from null and 7.
+    """
     _check_present(wanted, dataset.column_names, place)
-    return Columns(place, {column: list(dataset[column]) for column in wanted})
+    values = {column: list(dataset[column]) for column in wanted}
+    for column, found in values.items():
+        if type(dataset.features[column]).__name__ == "Json":
+            others = (f" (row {n} is read as {shown(v)})" for n, v in enumerate(found, 1) if not isinstance(v, str))
+            raise UserError(
+                f"column {column!r} of {place} mixes texts and other values{next(others, '')}, so that the datasets "
+                "library changes texts such as '007'; write all of them as texts, or give the JSON file itself with "
+                "--dataset"
+            )
+    return Columns(place, values)
 
 
-def _csv_lines(path: Path) -> list[list[str]]:
+@dataclass(frozen=True)
+class _Lines:
+    """Lines of a CSV file without blank ones, the header first, and what is wrong with the row behind them, or ""."""
+
+    lines: list[list[str]]
+    problem: str = ""
+
+    @property
+    def header(self) -> list[str]:
+        return self.lines[0] if self.lines else []
+
+
+def _csv_lines(path: Path) -> _Lines:
+    """Read standard CSV, and what differs from it in ways that leave one reading: Spark's backslash before a quote in
+    a text, blanks before the quote at a text's start, and a comma at the end of every line."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
+        text = stream.read()
+    standard = _with_blanks_before_quotes(text, path)
+    if '\\"' not in text:
+        return standard
+    spark = _with_blanks_before_quotes(re.sub(r'(?<!\\)\\"', '""', text), path)
+    if standard.problem and spark.problem:
+        return max(standard, spark, key=lambda reading: len(reading.lines))
+    if spark.problem or standard == spark:
+        return standard
+    # where it fits the standard too, or a backslash may stand for itself or for the quote behind it, nobody can tell
+    pairs = zip_longest(standard.lines if not standard.problem else spark.lines, spark.lines)
+    for number, (line, other) in enumerate(pairs):
+        if line != other or any("\\\\" in value for value in other or ()):
+            begin = ",".join(line or ())[:_SHOWN]
+            sentence = f"{_row(number, path, begin)} may be read in two ways, since it has a backslash before a quote"
+            return _Lines(spark.lines[:number], f"{sentence}; {_QUOTING}")
+    return spark
+
+
+def _with_blanks_before_quotes(text: str, path: Path) -> _Lines:
+    """Read a file in which a text's opening quote may stand behind blanks; other blanks stay, where there are none."""
+    plain = _parse_csv(text, path)
+    if ' "' not in text:
+        return plain
+    skipped = _parse_csv(text, path, skipinitialspace=True)
+    same = [[value.lstrip(" ") for value in line] for line in plain.lines] == [
+        [value.lstrip(" ") for value in line] for line in skipped.lines
+    ]
+    return plain if same else skipped
+
+
+def _parse_csv(text: str, path: Path, **dialect: bool) -> _Lines:
+    physical = list(io.StringIO(text, newline=""))
+    reader = csv.reader(physical, strict=True, **dialect)
+    lines: list[list[str]] = []
+    while True:
+        start = reader.line_num
         try:
-            *lines, last = csv.reader(chain(stream, [",".join(_END)]))
-        except csv.Error as error:
-            raise UserError(f"data file {path} is not valid CSV: {error}") from error
-    if last != _END:  # which csv takes for the rest of a text
-        number, begin = sum(map(bool, lines)), "\n".join(last)[:60].splitlines()[0]
-        raise UserError(
-            f"row {number} of {path}, which begins with {begin!r}, has a text whose double quote at its start is never "
-            "closed; close it, or write the text in double quotes with those in it doubled"
-        )
-    return lines
+            line = next(reader)
+        except StopIteration:
+            break
+        except csv.Error:  # which are of quotes alone, in this dialect
+            begin = physical[start].strip()[:_SHOWN]
+            sentence = f"{_row(len(lines), path, begin)} has a double quote inside a text, or one that is never closed"
+            return _Lines(lines, f"{sentence}; {_QUOTING}")
+        lines += [line] if line else []
+    if not lines:
+        return _Lines(lines)
+    header, *rows = lines
+    width = len(header)
+    if rows and all(len(row) == width + 1 and not row[-1] for row in rows):
+        rows = [row[:-1] for row in rows]
+    elif rows and not header[-1] and all(len(row) == width - 1 for row in rows):
+        header = header[:-1]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            comma = "" if row[-1] else ", or remove the comma at its end"
+            return _Lines(
+                [header, *rows[: number - 1]],
+                f"row {number} of {path} has {len(row)} values for {len(header)} columns; put texts that contain "
+                f"commas in double quotes{comma}",
+            )
+    return _Lines([header, *rows])
+
+
+def _row(number: int, path: Path, begin: str) -> str:
+    return f"{f'row {number}' if number else 'the header'} of {path}, which begins with {begin!r},"
 
 
 def _read_csv(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
-    lines = _csv_lines(path)
-    header, rows = (lines[0], lines[1:]) if lines else ([], [])
-    _check_present(wanted, header, str(path))
-    rows = [row for row in rows if row]  # blank lines
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise UserError(
-                f"row {number} of {path} has {len(row)} values for {len(header)} columns; put texts that "
-                "contain commas in double quotes"
-            )
-    return {column: [row[header.index(column)] for row in rows] for column in wanted}
+    found = _csv_lines(path)
+    _check_present(wanted, found.header, str(path))
+    if found.problem:
+        raise UserError(found.problem)
+    return {column: [row[found.header.index(column)] for row in found.lines[1:]] for column in wanted}
 
 
 def _json_lines(path: Path) -> list[Any]:
@@ -173,7 +269,7 @@ def _parquet_names(path: Path) -> list[str]:
 
 READERS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".json": _read_json, ".parquet": _read_parquet}
 NAMERS = {
-    ".csv": lambda path: next(iter(_csv_lines(path)), []),
+    ".csv": lambda path: _csv_lines(path).header,
     ".jsonl": lambda path: _names_of_records(_json_lines(path), path),
     ".json": lambda path: _names_of_records(_json(path), path),
     ".parquet": _parquet_names,
@@ -189,6 +285,9 @@ def _parse_json(text: str, place: str) -> Any:
 
 def _columns_of_records(records: Any, wanted: Sequence[str], path: Path) -> dict[str, list[Any]]:
     _check_present(wanted, _names_of_records(records, path, wanted[0]), str(path))
+    for number, record in enumerate(records, start=1):
+        for column in wanted:
+            check_whole_characters(record.get(column), f"row {number} of {path} in column {column!r}")
     return {column: [record.get(column) for record in records] for column in wanted}
 
 

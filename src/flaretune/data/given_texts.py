@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flaretune.data.columns import read_file
+from flaretune.data.columns import check_whole_characters, read_file
 from flaretune.errors import UserError
 from flaretune.tasks.spec import TaskSpec
 
@@ -55,4 +55,5 @@ def _checked(texts: list[dict[str, str]], place: str) -> list[dict[str, str]]:
                 raise UserError(
                     f"text {number} of {place} is {text!r} in column {column!r}; every row needs a text there"
                 )
+            check_whole_characters(text, f"text {number} of {place}")
     return texts

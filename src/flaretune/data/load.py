@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from flaretune.data.columns import READERS, Columns, read_file, read_hub
-from flaretune.data.places import LocalSplit, find_split
+from flaretune.data.columns import READERS, Columns, read_hub
+from flaretune.data.places import LocalSplit, find_split, is_one_set
 from flaretune.data.unlabelled import Unlabelled
 from flaretune.errors import UserError
 from flaretune.tasks.checks import OUT_OF_SCOPE, is_score, label_key
@@ -74,16 +74,16 @@ def load_split(spec: TaskSpec, split: Literal["train", "test"], dataset: str | N
 
 
 def is_one_file(spec: TaskSpec, dataset: str | None = None) -> bool:
-    """Whether a task's source, or what replaces it, is a single file on this machine."""
+    """Whether a task's source, or what replaces it, is a single file, or set without splits, on this machine."""
     place = dataset or spec.source.path
-    return bool(place) and Path(place).expanduser().is_file()
+    return bool(place) and is_one_set(place)
 
 
 def find_local(place: str, split: Literal["train", "test"], name: str, config: str | None) -> LocalSplit:
     """Find a split on this machine.
 
     Args:
-        place: a folder in one of the shapes that `data.places` knows, or one file, which is of ``train`` only.
+        place: a folder in one of the shapes that `data.places` knows; one without splits is of ``train`` only.
         split: which of the two.
         name: what the split is called there.
         config: of the data set on the hub, whose sub-folder a copy may have.
@@ -94,33 +94,34 @@ def find_local(place: str, split: Literal["train", "test"], name: str, config: s
     folder = Path(place).expanduser()
     if not folder.exists():
         raise UserError(f"{folder} does not exist; give a folder of data files with --dataset FOLDER")
-    if folder.is_dir():
+    if not is_one_set(folder):
         return find_split(folder, name, config)
     if split == "test":
         raise UserError(
-            f"{folder} is one file and has no test split; give a folder that also has a test file, {name}.csv"
+            f"{folder} is one {'file' if folder.is_file() else 'data set'} and has no test split; give a folder that "
+            f"also has a test file, {name}.csv"
         )
     return LocalSplit((folder,))
 
 
 def load_file(spec: TaskSpec, path: str | Path) -> Examples:
-    """Load the examples of one local file (see ``flaretune.data.columns.read_file`` for the formats).
+    """Load the examples of one local file (see ``flaretune.data.columns.read_file`` for the formats) or saved data set.
 
     Raises:
         UserError: the file cannot be read, a column is missing, a text is empty or a label unknown.
     """
-    return _to_examples(spec, read_file(Path(path).expanduser(), _columns(spec)))
+    return _to_examples(spec, LocalSplit((Path(path).expanduser(),)).read(_columns(spec)))
 
 
 def load_texts(spec: TaskSpec, path: str | Path) -> Unlabelled:
-    """Load the texts of one local file, which needs the task's text columns only; a label column is not read.
+    """Load the texts of one local file or saved data set, which needs the text columns only; no label is read.
 
     Rows are therefore kept whatever their label, those that the task drops too.
 
     Raises:
         UserError: the file cannot be read, a column is missing, a text is empty or there is none.
     """
-    columns = read_file(Path(path).expanduser(), spec.text_columns)
+    columns = LocalSplit((Path(path).expanduser(),)).read(spec.text_columns)
     n_rows = len(columns.values[spec.text_columns[0]])
     if not n_rows:
         raise UserError(f"{columns.place} has no texts; give data with at least one row")

@@ -10,6 +10,7 @@ import numpy as np
 from flaretune.data.fewshot import few_shot
 from flaretune.data.load import Examples, is_one_file, load_file, load_split
 from flaretune.data.partition import dirichlet_proportions, dirichlet_shares, iid_shares
+from flaretune.data.places import is_one_set
 from flaretune.data.unlabelled import Unlabelled
 from flaretune.errors import UserError
 from flaretune.seeding import derive_seed
@@ -110,7 +111,7 @@ def own_data(spec: TaskSpec, path: str, k_shot: int, seed: int, with_test: bool,
     Raises:
         UserError: the data cannot be had, is too small for k_shot and unlabelled, or leaves nothing to test on.
     """
-    is_folder = Path(path).expanduser().is_dir()
+    is_folder = Path(path).expanduser().is_dir() and not is_one_set(path)
     pool = load_split(spec, "train", path) if is_folder else load_file(spec, path)
     train, validation = few_shot(pool.labels, k_shot, spec.n_classes, derive_seed(seed, "few-shot"))
     rest = np.setdiff1d(np.arange(len(pool)), np.concatenate([train, validation]))

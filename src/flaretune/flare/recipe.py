@@ -120,6 +120,7 @@ class FlaretuneRecipe(Recipe):
 
     def run(self, env: ExecEnv, **exec_params: Any) -> Run:
         """Run in an environment; one with fewer clients than `min_clients` starts with all it has."""
+        check_clients("client", getattr(env, "clients", None) or [])
         available = getattr(env, "num_clients", None)
         if available:  # the simulator or a proof of concept, whose clients run on this machine
             self._job.job.min_clients = min(self._job.job.min_clients, available)

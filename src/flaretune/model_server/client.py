@@ -29,6 +29,7 @@ from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.tasks.spec import TaskSpec
 
 CONNECT_SECONDS = 5
+PATIENCE = 60.0  # seconds, see `Connection`
 PAUSE_SECONDS = 1.0
 OVERLOADED = (500, 502, 503, 504)  # what may pass: a server that starts, or whose worker has ended
 
@@ -178,7 +179,7 @@ def open_remote_model(
     dtype: str,
     settings: PromptSettings,
     *,
-    patience: float = 60,
+    patience: float = PATIENCE,
     answer_seconds: float = 600,
 ) -> RemotePromptedModel:
     """A black box for a task, of the model that a model server has loaded.

@@ -162,7 +162,7 @@ def serve(config: ServiceConfig, token: str) -> int:
     except SystemExit:  # of uvicorn, which has said why
         reason = f"port {config.port} of {config.host} cannot be listened at; choose another with --port"
     except Exception as error:  # LitServe raises whatever its queues raise when a worker has ended
-        reason = f"the model server has ended: {error or type(error).__name__}"
+        reason = f"{reason} ({str(error) or type(error).__name__})"
     finally:
         for process in multiprocessing.active_children():
             process.kill()

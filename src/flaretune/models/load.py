@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedConfig
 from transformers import logging as transformers_logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
@@ -24,6 +24,15 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 # A model that brings its own code is refused: without this, transformers asks at the terminal whether to run it.
 _OWN_CODE = {"trust_remote_code": False}
+
+CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "GenerationDecoder")  # of architectures' names
+
+# Where the weights of the language model lie in a multimodal checkpoint, and where in one of its own.
+_LANGUAGE_MODEL = {
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^model\.language_model\.": "model.",
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,8 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
 def load_pretrained(name: str, dtype: str = "auto", device: str = "auto") -> Pretrained:
     """Load a masked or causal language model and its tokenizer, by hub id or from a folder.
 
-    Whether it is masked or causal is what the checkpoint's configuration says (``architectures``).
+    Whether it is masked or causal is what the checkpoint's configuration says (``architectures``). Of a multimodal
+    model (…ForConditionalGeneration) the causal language model in it is loaded, and nothing else.
 
     Raises:
         UserError: no such folder or hub id, a folder without weights or tokenizer, damaged files, an
@@ -113,9 +123,9 @@ def load_pretrained(name: str, dtype: str = "auto", device: str = "auto") -> Pre
     source = os.path.expanduser(name)
     with _quiet_transformers():
         config = _read_config(name, source)
-        kind = _kind_of(config, name)
+        language_model, kind = _language_model_of(config, name)
         tokenizer = _read_tokenizer(name, source)
-        model = _read_model(name, source, kind, dtype)
+        model = _read_model(name, source, config, language_model, kind, dtype)
     _check_they_fit(name, tokenizer, model)
     model.requires_grad_(False)
     try:
@@ -140,11 +150,11 @@ def load_outline(name: str) -> Pretrained:
     source = os.path.expanduser(name)
     with _quiet_transformers():
         config = _read_config(name, source)
-        kind = _kind_of(config, name)
+        language_model, kind = _language_model_of(config, name)
         tokenizer = _read_tokenizer(name, source)
         auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
         with torch.device("meta"):
-            model = auto_class.from_config(config, **_OWN_CODE)
+            model = auto_class.from_config(language_model, **_OWN_CODE)
     _check_they_fit(name, tokenizer, model)
     return Pretrained(name, kind, model.eval(), tokenizer, torch.device("meta"))
 
@@ -169,23 +179,38 @@ def _read_config(name: str, source: str):
         raise UserError(f"--model_name {name or repr(name)}: {wrong} ({reason(error)}); {advice}") from error
 
 
-def _kind_of(config, name: str) -> Kind:
+def _language_model_of(config: PreTrainedConfig, name: str) -> tuple[PreTrainedConfig, Kind]:
+    """The configuration of a language model, that inside a multimodal one if it is that; and its kind."""
     architecture = (getattr(config, "architectures", None) or [""])[0]
+    inside = getattr(config, "text_config", None)
+    if architecture.endswith("ForConditionalGeneration") and type(inside) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        if getattr(config, "quantization_config", None):  # whose names are those of the whole
+            raise UserError(
+                f"--model_name {name}: a language model cannot be taken out of a quantised multimodal checkpoint; use "
+                "the model as it was before, or a quantised language model"
+            )
+        inside.tie_word_embeddings = config.tie_word_embeddings
+        return inside, "causal"
     if architecture.endswith(("ForMaskedLM", "ForPreTraining")) and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
-        return "masked"
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")) and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return "causal"
+        return config, "masked"
+    if architecture.endswith(CAUSAL_ENDINGS) and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return config, "causal"
     raise UserError(
         f"--model_name {name}: its architecture is {architecture or 'not stated in config.json'}, but a masked "
-        "(…ForMaskedLM) or a causal (…ForCausalLM) language model is needed"
+        "(…ForMaskedLM) or a causal (…ForCausalLM) language model is needed, or a multimodal one around a causal one"
     )
 
 
-def _read_model(name: str, source: str, kind: Kind, dtype: str) -> torch.nn.Module:
+def _read_model(
+    name: str, source: str, config: PreTrainedConfig, language_model: PreTrainedConfig, kind: Kind, dtype: str
+) -> torch.nn.Module:
     auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
+    quantisation = getattr(config, "quantization_config", None)
     try:
         model, report = auto_class.from_pretrained(
             source,
+            config=language_model,
+            key_mapping=None if language_model is config else _LANGUAGE_MODEL,
             dtype=DTYPES[dtype],
             output_loading_info=True,
             use_safetensors=True,  # nothing is unpickled
@@ -193,22 +218,28 @@ def _read_model(name: str, source: str, kind: Kind, dtype: str) -> torch.nn.Modu
             **_OWN_CODE,
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise UserError(
-            f"--model_name {name}: its weights could not be loaded ({reason(error)}); make sure that "
-            "model.safetensors is there and whole"
-        ) from error
-    _check_loaded(name, report)
+        advice = _if_quantised(quantisation) or "make sure that model.safetensors is there and whole"
+        raise UserError(f"--model_name {name}: its weights could not be loaded ({reason(error)}); {advice}") from error
+    _check_loaded(name, report, quantisation)
     return model
 
 
-def _check_loaded(name: str, report: dict) -> None:
+def _if_quantised(quantisation: dict | None) -> str:
+    """What to do where a checkpoint is quantised by a library that is not there, or not for this machine, else ""."""
+    if not quantisation:
+        return ""
+    method = quantisation.get("quant_method")
+    return f"it is quantised ({method}): install what that needs, or use the model as it was before"
+
+
+def _check_loaded(name: str, report: dict, quantisation: dict | None) -> None:
     """Refuse a checkpoint that leaves weights to chance; weights it holds beyond need are fine."""
     missing = sorted(report["missing_keys"])
     mismatched = sorted(key for key, *_shapes in report["mismatched_keys"])
     if missing:
+        advice = _if_quantised(quantisation) or "use one that was saved with its language-model head"
         raise UserError(
-            f"--model_name {name}: the checkpoint lacks {_some(missing)}, which would be drawn at random; use one "
-            "that was saved with its language-model head"
+            f"--model_name {name}: the checkpoint lacks {_some(missing)}, which would be drawn at random; {advice}"
         )
     if mismatched:
         raise UserError(

@@ -15,7 +15,7 @@ from flaretune.data.tokens import plain_ids
 from flaretune.errors import UserError
 from flaretune.tasks.checks import alternatives, needs_label_words
 from flaretune.tasks.spec import Kind, TaskSpec, Wording
-from flaretune.tasks.template import split_at_last_field, split_template
+from flaretune.tasks.template import MASK, split_at_last_field, split_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 def label_word_ids(tokenizer: PreTrainedTokenizerFast, spec: TaskSpec, kind: Kind) -> np.ndarray:
     """Look up the one token of each label word.
 
-    For a masked model the word is tokenised as it is written. For a causal model it is tokenised behind the
-    template's tail, as the model would go on writing, and must add exactly one token.
+    For a masked model the word is tokenised as it is written and, if that is not one token, behind what stands before
+    the mask. For a causal model it is tokenised behind the template's tail, as the model would go on writing, and must
+    add exactly one token.
 
     Returns:
         Token ids of the W words in the order of their classes, int64, shape (W,); W is the number of classes C, or
@@ -63,7 +64,11 @@ def look_up(
     words = [word for of_class in wording.label_words for word in alternatives(of_class)]
     ids: list[int | None] = []
     problems: list[str] = []
-    tail = "" if kind == "masked" else split_at_last_field(split_template(wording.template))[1]
+    parts = split_template(wording.template)
+    if kind == "masked":
+        parts = parts[: parts.index(("field", MASK))]
+    # None where the word begins the text
+    tail = split_at_last_field((("field", ""), *parts))[1] if parts else None
     for word in words:
         try:
             token = _token_of(tokenizer, tail, word, kind, wording.first_token)
@@ -79,25 +84,30 @@ def look_up(
     return ids, problems
 
 
-def _token_of(tokenizer: PreTrainedTokenizerFast, tail: str, word: str, kind: Kind, first_token: bool) -> int:
+def _token_of(tokenizer: PreTrainedTokenizerFast, tail: str | None, word: str, kind: Kind, first_token: bool) -> int:
     """The one token of a word, or its first one if that may stand for it."""
-    tokens = plain_ids(tokenizer, word) if kind == "masked" else _ids_behind(tokenizer, tail, word)
+    tokens = plain_ids(tokenizer, word) if kind == "masked" else _ids_behind(tokenizer, tail or "", word)
+    if tokens is None:
+        melted = tokenizer.convert_ids_to_tokens(plain_ids(tokenizer, f"a{tail}{word}"))
+        raise UserError(f"melts with the end of the causal template, {tail!r}, into {melted}; begin it with a blank")
     is_one = len(tokens) == 1 or (first_token and len(tokens) > 1)
+    advice = "choose a word that is one token, or write it with or without a leading blank"
+    if kind == "masked" and not is_one and tail is not None:
+        # sentencepiece puts a blank of its own, a token before words without one, in front of a word that stands alone
+        behind = _ids_behind(tokenizer, tail.rstrip(), word) or []
+        if len(behind) == 1 and tail == tail.rstrip():
+            tokens, is_one = behind, True
+        elif len(behind) == 1:
+            advice += ", or leave out the blank before {mask}"
     if is_one and tokens[0] != tokenizer.unk_token_id:
         return tokens[0]
     raise UserError(
-        f"is not one token of {tokenizer.name_or_path!r} but {tokenizer.convert_ids_to_tokens(tokens)}; choose a word "
-        "that is one token, or write it with or without a leading blank"
+        f"is not one token of {tokenizer.name_or_path!r} but {tokenizer.convert_ids_to_tokens(tokens)}; {advice}"
     )
 
 
-def _ids_behind(tokenizer: PreTrainedTokenizerFast, tail: str, word: str) -> list[int]:
-    """The tokens that ``word`` adds behind a text that ends in ``tail``."""
+def _ids_behind(tokenizer: PreTrainedTokenizerFast, tail: str, word: str) -> list[int] | None:
+    """The tokens that ``word`` adds behind a text that ends in ``tail``; None where it changes those before it."""
     before = plain_ids(tokenizer, "a" + tail)
     together = plain_ids(tokenizer, "a" + tail + word)
-    if together[: len(before)] != before:
-        raise UserError(
-            f"melts with the end of the causal template, {tail!r}, into "
-            f"{tokenizer.convert_ids_to_tokens(together)}; begin the word with a blank"
-        )
-    return together[len(before) :]
+    return together[len(before) :] if together[: len(before)] == before else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,10 +43,16 @@ class Problem:
 
 
 def label_key(value: Any) -> str:
-    """The form in which raw labels are compared: 0, 0.0, "0" and " 0 " are the same label."""
+    """The form in which raw labels are compared, whatever format they come from.
+
+    0, 0.0, "0", "0.0" and " 0 " are the same label; so are true, True, "true" and "TRUE".
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip()
+    text = str(value).strip()
+    if re.fullmatch(r"-?\d+\.0+", text, re.ASCII):
+        return text.partition(".")[0]
+    return text.lower() if text.lower() in ("true", "false") else text
 
 
 def is_missing(value: Any) -> bool:
@@ -202,11 +209,11 @@ def template_problems(
             yield Problem(where, f"{place} has the field {{{field}}}, which is not in text_columns ({known})")
     if not set(fields) - {MASK} and text_columns:
         yield Problem(where, f"{place} uses no text column; put {{{text_columns[0]}}} into it")
-    if kind == "causal" and template != template.rstrip():
+    if kind == "causal" and template.endswith(" "):
         yield Problem(
             where,
-            f"{place} ends in white space; move it to the front of the label words, as in ' great', where a "
-            f"tokenizer expects it",
+            f"{place} ends in a blank; move it to the front of the label words, as in ' great', where a tokenizer "
+            "expects it",
         )
 
 

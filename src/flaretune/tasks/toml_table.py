@@ -56,12 +56,13 @@ class Table:
         return _tuple(self._read(key, default, "a list of strings", _is_list_of(lambda v: isinstance(v, str))))
 
     def labels(self, key: str, default: Any = REQUIRED) -> Any:
-        """A list of whole numbers and strings as a tuple."""
+        """A list of whole numbers and strings as a tuple; true is taken as "true", and 1.0 as 1."""
         wanted = "a list of whole numbers or strings"
         values = self._values.get(key)
         if isinstance(values, list) and any(isinstance(value, float) for value in values):
             wanted += f" ({OUT_OF_SCOPE})"
-        return _tuple(self._read(key, default, wanted, _is_list_of(lambda v: isinstance(v, str) or _is_integer(v))))
+        labels = self._read(key, default, wanted, _is_list_of(_is_label))
+        return labels if labels is None else tuple(map(_plain_label, labels))
 
     def words(self, key: str) -> Any:
         """A list of strings, or of lists of strings for several words of a class, as a tuple; or `AUTO`."""
@@ -96,6 +97,16 @@ class Table:
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and value.is_integer())
+
+
+def _plain_label(value: Any) -> int | str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return int(value) if isinstance(value, float) else value
 
 
 def _is_list_of(is_item):

@@ -92,6 +92,24 @@ def test_a_job_asks_once_in_a_round_of_three_steps(job):
     assert len(last_head(told)["words"]) == 8
 
 
+@pytest.mark.parametrize("n_classes", [77, 150])
+def test_many_classes_are_learned_from_three_texts_each(roberta, tmp_path, n_classes):
+    """The first number is that of banking77."""
+    labels = [f"intent_{number}" for number in range(n_classes)]
+    rows = [f"text {n} about {label.replace('_', ' ')},{label}" for n in range(8) for label in labels]
+    (tmp_path / "intents.csv").write_text("\n".join(["sentence,label", *rows]) + "\n", encoding="utf-8")
+    task = TASK.replace("[0, 1]", json.dumps(labels)).replace('"data"', '"intents.csv"')
+    (tmp_path / "intents.toml").write_text(task, encoding="utf-8")
+    small = {"k_shot": 3, "dtype": "float32", "eval_clients": "all", "model_name": str(roberta)}
+    config = VerbalizerConfig(task_file=str(tmp_path / "intents.toml"), **small)
+    told = run_job(find_method("verbalizer"), dict.fromkeys(CLIENTS[:2], config), tmp_path / "results")
+    assert (told.failure, told.client_failures) == ("", {})
+    texts = [{"sentence": row.partition(",")[0]} for row in rows]
+    classifier = load_classifier(tmp_path / "results" / "best_verbalizer.safetensors", dtype="float32")
+    found = classifier.probabilities(texts).argmax(axis=1)
+    assert np.mean(found == np.tile(np.arange(n_classes), 8)) > 10 / n_classes  # chance: 1 / n_classes
+
+
 def test_label_words_are_always_among_the_words(job, folders):
     told, _ = job(n_words=2)
     settings = next(m for _, task, _, m in told.replies if task == codec.INITIALIZE).fields["settings"]

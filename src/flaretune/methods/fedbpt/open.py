@@ -16,7 +16,7 @@ from flaretune.methods.client_data import load_data
 from flaretune.methods.fedbpt.client import FedBPTClient, Labelled
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.learned_client import LearnedFedBPTClient
-from flaretune.model_server.client import open_remote_model
+from flaretune.model_server.client import PATIENCE, open_remote_model
 from flaretune.model_server.token import token_of_environment
 from flaretune.models.prompt_settings import PromptSettings
 
@@ -62,6 +62,7 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
             config.model_name,
             config.dtype,
             settings,
+            patience=min(PATIENCE, config.model_server_timeout),
             answer_seconds=config.model_server_timeout,
         )
     # torch and transformers take seconds to import: only now that NVFlare knows this process
