@@ -1,4 +1,4 @@
-"""This machine: a free port for a process that is about to be started, and an output that nobody reads."""
+"""This machine: a free port for a process that is about to be started, and an output that takes or needs less."""
 
 import os
 import socket
@@ -10,6 +10,12 @@ def free_port() -> int:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         return held.getsockname()[1]
+
+
+def replace_unprintable() -> None:
+    """Let a stdout that is not UTF-8 print "?" for what it lacks: the work it tells of is done."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def write_nowhere() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from pathlib import Path
 
 import datasets
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from flaretune.data.columns import columns_of_dataset, read_file
 from flaretune.errors import UserError
@@ -44,6 +49,40 @@ def test_csv_that_differs_from_the_standard_is_read_where_one_reading_is_left(tm
     file = tmp_path / "mine.csv"
     file.write_text(f"sentence,label\n{rows}\n", encoding="utf-8")
     assert read_columns(file) == texts
+
+
+def spark(rows: list[tuple[str, str]]) -> str:
+    return "".join('"' + text.replace('"', '\\"') + f'",{label}\n' for text, label in rows)
+
+
+def standard(rows: list[tuple[str, str]]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue()
+
+
+TEXT = st.lists(st.sampled_from(["a", "b", " ", '"', "\\", ",", "\n", ' "', '\\"']), min_size=1, max_size=6).map(
+    "".join
+)
+
+
+@given(
+    rows=st.lists(st.tuples(TEXT, st.sampled_from("01")), min_size=1, max_size=4),
+    write=st.sampled_from([spark, standard]),
+)
+@settings(max_examples=300, deadline=None)
+def test_no_text_is_changed_in_silence(tmp_path_factory, rows, write):
+    """It is read as it was or, rarely, refused."""
+    assume(write is standard or not any("\\" in text for text, _ in rows))
+    file = tmp_path_factory.mktemp("rows") / "mine.csv"
+    file.write_text(f"sentence,label\n{write(rows)}", encoding="utf-8", newline="")
+    texts, refused = [text for text, _ in rows], ""
+    try:
+        texts = read_columns(file)
+    except UserError as error:
+        refused = str(error)
+    assert texts == [text for text, _ in rows]
+    assert re.fullmatch("|.* (may be read in two ways|has a double quote inside a text).*", refused, re.DOTALL)
 
 
 def test_a_comma_at_the_end_of_the_header_alone_is_no_column(tmp_path):

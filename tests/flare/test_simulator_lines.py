@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -31,6 +32,13 @@ def test_a_reader_of_rounds_that_has_seen_enough_is_no_error(fixed):
         assert (said, status) == (b"done\n", 0)
     else:  # what it is for
         assert said.count(b"BrokenPipeError") > 1000
+
+
+def test_characters_that_stdout_lacks_are_no_error():
+    code = TELLING.format(fix="let_readers_leave()").replace("100000", "1").replace("a line", "\\u03b5 of a line")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == ("? of a line of some length\n", "done\n")
 
 
 def test_other_errors_of_a_line_are_told():

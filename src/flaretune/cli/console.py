@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flaretune.errors import UserError, lack_of_memory
-from flaretune.host import write_nowhere
+from flaretune.host import replace_unprintable, write_nowhere
 
 Item = TypeVar("Item")
 STOPPED = 130  # exit status after Ctrl-C, as shells have it
@@ -42,7 +42,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 
 def leaving_well(parse: Callable[[], Item]) -> Item:
     """What reads a command line, and may exit after a help text that nobody reads to its end."""
-    _replace_unprintable()
+    replace_unprintable()
     try:
         return parse()
     except SystemExit as stop:
@@ -53,7 +53,7 @@ def leaving_well(parse: Callable[[], Item]) -> Item:
 def run(command: Callable[[], int | None], debug: bool = False) -> int:
     """Run a command; returns the exit status: 1 after what the user can correct, which is told in one sentence."""
     status = 0
-    _replace_unprintable()
+    replace_unprintable()
     try:
         status = command() or 0
         if sys.stdout is not None:  # as it is where the shell has closed it
@@ -76,12 +76,6 @@ def run(command: Callable[[], int | None], debug: bool = False) -> int:
         if sentence := lack_of_memory(error):
             return _told(sentence, debug)
         raise
-
-
-def _replace_unprintable() -> None:
-    """Let a stdout that is not UTF-8 print "?" for what it lacks: the work it tells of is done."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
 
 
 def _told(sentence: str, debug: bool) -> int:

@@ -167,7 +167,7 @@ def _csv_lines(path: Path) -> _Lines:
         if line != other or any("\\\\" in value for value in other or ()):
             begin = ",".join(line or ())[:_SHOWN]
             sentence = f"{_row(number, path, begin)} may be read in two ways, since it has a backslash before a quote"
-            return _Lines(spark.lines[:number], f"{sentence}; {_QUOTING}")
+            return _Lines(spark.lines[:number], f"{sentence}; save the data as JSONL or Parquet")
     return spark
 
 

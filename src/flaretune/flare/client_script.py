@@ -15,6 +15,7 @@ from flaretune.config.client import ClientConfig
 from flaretune.config.client_flags import read_client_config
 from flaretune.engine.errors import Failure, record_failure
 from flaretune.errors import UserError, lack_of_memory
+from flaretune.host import replace_unprintable
 from flaretune.methods.base import Method
 from flaretune.methods.registry import METHODS, find_method
 
@@ -39,6 +40,7 @@ def main(method: str, argv: Sequence[str] | None = None) -> None:
         method: name of the method.
         argv: flags; None for the command line's.
     """
+    replace_unprintable()
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("flaretune").setLevel(logging.INFO)
     sentence, status, said = "", 1, io.StringIO()

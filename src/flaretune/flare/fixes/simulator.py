@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from flaretune.host import free_port, write_nowhere
+from flaretune.host import free_port, replace_unprintable, write_nowhere
 
 RUNNER = "nvflare.private.fed.app.simulator.simulator_runner"
 
@@ -51,7 +51,11 @@ def find_ports_without_listening() -> None:
 
 
 def let_readers_leave() -> None:
-    """Let who reads a job's progress, such as `head`, leave; logging would tell of an error at every line after."""
+    """Let who reads a job's progress, such as `head`, leave; logging would tell of an error at every line after.
+
+    Nor does it for characters that stdout lacks.
+    """
+    replace_unprintable()
     for handler in logging.getLogger("flaretune").handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
             handler.handleError = _unless_nobody_reads(handler.handleError)
