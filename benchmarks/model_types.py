@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import multiprocessing
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
 from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
+
+REPOSITORY = Path(__file__).parent.parent
+sys.path.insert(0, str(REPOSITORY))
+_SERVER = multiprocessing.get_context("forkserver")  # has imported what takes seconds, once
+_SERVER.set_forkserver_preload(["tests.models.own_code", "tests.model_types_for_tests"])
 
 WAYS = {
     "causal": ("suffix", "prefix", "words", "lora", "full"),
@@ -43,12 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=180, metavar="SECONDS", help="for a type (default: 180)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at a time (default: 2)")
     parser.add_argument("--output", metavar="FILE", type=Path, help="keep what was found in this JSON file")
-    parser.add_argument("--one", nargs=2, metavar=("KIND", "TYPE"), help=argparse.SUPPRESS)  # what a process is given
     add_manners(parser)
     asked = vars(parse(parser, argv))
-    if asked["one"]:
-        print(json.dumps(try_type(*asked["one"])))
-        return 0
     return command_line.run(lambda: try_all(asked), asked["debug"])
 
 
@@ -77,21 +79,29 @@ def try_all(asked: dict[str, Any]) -> int:
 
 
 def in_own_process(kind: str, name: str, limit: int) -> dict[str, Any]:
-    """What a process that tries one type prints; `unbuilt` where it takes too long or dies."""
-    command = [sys.executable, __file__, "--one", kind, name]
+    """What trying one type gives; `unbuilt` where that takes too long, or the process dies."""
+    ours, theirs = _SERVER.Pipe(duplex=False)
+    process = _SERVER.Process(target=_send, args=(theirs, kind, name), daemon=True)
+    process.start()
+    theirs.close()
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=limit)
-        return json.loads(ended.stdout.splitlines()[-1])
-    except subprocess.TimeoutExpired:
+        if ours.poll(limit):
+            return ours.recv()
         why = f"took more than {limit} seconds"
-    except (IndexError, ValueError):
-        why = f"its process ended with {ended.returncode}"
+    except EOFError:
+        why = "its process died"
+    finally:
+        process.kill()
+        process.join()
     return {"kind": kind, "type": name, "found": dict.fromkeys(WAYS[kind], "unbuilt"), "why": {WAYS[kind][0]: why}}
+
+
+def _send(connection: Connection, kind: str, name: str) -> None:
+    connection.send(try_type(kind, name))
 
 
 def try_type(kind: str, name: str) -> dict[str, Any]:
     """Save a small model of a type and try it in every way."""
-    sys.path.insert(0, str(Path(__file__).parent.parent))
     import torch
     from tests.model_types_for_tests import save_model_type
     from tests.models.own_code import check_prompted, check_tuned, check_words
