@@ -51,6 +51,14 @@ def test_csv_that_differs_from_the_standard_is_read_where_one_reading_is_left(tm
     assert read_columns(file) == texts
 
 
+@pytest.mark.parametrize("between", [";", "\t", "|"])
+def test_columns_with_something_else_than_commas_between_them(tmp_path, between):
+    file = tmp_path / "mine.csv"
+    file.write_text(f"sentence{between}label\na, b{between}1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine\.csv has the columns 'sentence.+label'; put commas between them, not '"):
+        read_columns(file)
+
+
 def spark(rows: list[tuple[str, str]]) -> str:
     return "".join('"' + text.replace('"', '\\"') + f'",{label}\n' for text, label in rows)
 

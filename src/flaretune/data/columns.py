@@ -223,6 +223,8 @@ def _row(number: int, path: Path, begin: str) -> str:
 
 def _read_csv(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
     found = _csv_lines(path)
+    if len(found.header) == 1 and (other := re.search("[;\t|]", found.header[0])):
+        raise UserError(f"{path} has the columns {found.header[0]!r}; put commas between them, not {other[0]!r}")
     _check_present(wanted, found.header, str(path))
     if found.problem:
         raise UserError(found.problem)
