@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,6 +37,8 @@ class CausalLM:
         self._feed_forward = last_feed_forward(model) if at_answers_only else None
         self._pad_id = pad_id
         self._classes = classes
+        # transformers 5.24 calls the cache `cache`, and warns of the old name
+        self._cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
     @property
     def hidden_size(self) -> int:
@@ -56,7 +59,7 @@ class CausalLM:
                 input_ids=ids,
                 attention_mask=attention,
                 position_ids=_positions(attention),
-                past_key_values=cache,
+                **{self._cache_name: cache},
                 use_cache=True,
             )
         return TextCache([(layer.keys, layer.values) for layer in cache.layers], attention)
@@ -102,7 +105,7 @@ class CausalLM:
                     inputs_embeds=torch.cat(pieces, dim=1),
                     attention_mask=by_row(attention),
                     position_ids=by_row(positions),
-                    past_key_values=cache,
+                    **{self._cache_name: cache},
                     use_cache=cache is not None,
                 ).logits  # (λB, columns, C)
         logits = at_answers(logits, answers, self._classes)
