@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tests.models_for_tests import draw_weights
 from tests.tokenizers_for_tests import gpt2_like, llama_like, roberta_like
@@ -42,7 +43,21 @@ SMALL = {
     "rescale_every": 0,
 }
 
+_MAMBA_2 = {
+    **{"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8, "mamba_n_groups": 1},
+    **{"layer_types": ["mamba", "attention"], "attn_layer_indices": [1]},
+}
 PARTICULAR: dict[str, dict[str, Any]] = {
+    "bamba": _MAMBA_2,
+    "granitemoehybrid": _MAMBA_2,
+    "dots1": {
+        "n_shared_experts": 1,
+        "layer_types": ["full_attention"] * LAYERS,
+        "max_window_layers": LAYERS,
+        "n_group": 1,
+        "topk_group": 1,
+    },
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "codegen": {"rotary_dim": 4},
     "gptj": {"rotary_dim": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
@@ -93,6 +108,10 @@ def save_model_type(model_type: str, kind: str, folder: Path, *, seed: int = 0, 
         overrides: entries of the configuration.
     """
     transformers.logging.disable_progress_bar()
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type, "")
+    if kind == "causal" and architecture.endswith("ForConditionalGeneration"):
+        save_multimodal(model_type, architecture, folder)
+        return Path(folder)
     tokenizer = roberta_like() if kind == "masked" else TOKENIZERS.get(model_type, llama_like)()
     auto = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
     torch.manual_seed(0)

@@ -121,4 +121,4 @@ def _with_prompt(prompted: PromptedModel, example: Encoded) -> np.ndarray:
 
 
 def _equal(found: np.ndarray, own: np.ndarray) -> None:
-    np.testing.assert_allclose(found, own, atol=1e-4)
+    np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-4)
