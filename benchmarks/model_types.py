@@ -1,6 +1,6 @@
 """Which model types give right numbers? Every type of the installed transformers, tiny and random, in every way.
 
-    python benchmarks/model_types.py --output benchmarks/model_types.json
+    python benchmarks/model_types.py --output benchmarks/model_types.json --page docs/reference/models.md
 
 Each type is made small by its configuration, saved with a tokenizer, opened as a job would open it, and compared with
 its own code from token ids (tests/models/own_code.py), each in a process of its own. What is found is one of: right;
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -39,6 +40,15 @@ WAYS = {
     "causal": ("suffix", "prefix", "words", "lora", "full"),
     "masked": ("add", "cat", "words", "lora", "full"),
 }
+PREFACE = """\
+Every model type of transformers with a causal or a masked language model was made small with random weights, opened as
+a job opens it, and compared with its own code. A dash: refused in one sentence when it is loaded, which says what works
+instead. The same check runs on your model whenever it is loaded, so that a type which is not in these tables is right
+or refused too. `suffix`, `prefix`, `add` and `cat` are places of FedBPT's prompt (`--prompt_position`,
+`--cat_or_add`), `words` is the learned verbalizer, `lora` and `full` are LP-FL's `--tuning`.
+"""
+WHY = "Refusals, by what differs. Where the model's code fails, that may be due to how it was made small here."
+CELLS = {"right": "right", "refused": "–"}
 OUTCOMES = ("right", "refused", "wrong", "error", "unbuilt")
 
 
@@ -49,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=180, metavar="SECONDS", help="for a type (default: 180)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at a time (default: 2)")
     parser.add_argument("--output", metavar="FILE", type=Path, help="keep what was found in this JSON file")
+    parser.add_argument("--page", metavar="FILE", type=Path, help="write a page of documentation of what is there")
     add_manners(parser)
     asked = vars(parse(parser, argv))
     return command_line.run(lambda: try_all(asked), asked["debug"])
@@ -75,6 +86,8 @@ def try_all(asked: dict[str, Any]) -> int:
             if file:
                 write_json({**kept, **circumstances()}, file)
     print(table(kept["types"]))
+    if asked["page"]:
+        asked["page"].write_text(page({**kept, **circumstances()} if wanted else kept), encoding="utf-8")
     return int(any("wrong" in row["found"].values() for row in kept["types"]))
 
 
@@ -150,6 +163,42 @@ def table(rows: list[dict[str, Any]]) -> str:
             if counts:
                 lines.append([kind, way, *(str(counts[found]) for found in OUTCOMES)])
     return markdown_table(["kind", "way", *OUTCOMES], lines, "llr", "Numbers of model types.")
+
+
+def page(kept: dict[str, Any]) -> str:
+    """The documentation of all that was found: counts, a table of types for each kind, and why some are refused."""
+    versions = kept["versions"]
+    blocks = [
+        "# Models",
+        f"{PREFACE}\nMade by `python benchmarks/model_types.py` with transformers {versions['transformers']}, torch "
+        f"{versions['torch']} and PEFT {versions['peft']}, {kept['date']}.",
+        f"## How many\n\n{table(kept['types'])}",
+    ]
+    for kind, ways in WAYS.items():
+        rows = [row for row in kept["types"] if row["kind"] == kind]
+        built = [row for row in rows if "unbuilt" not in row["found"].values()]
+        cells = [[row["type"], *(CELLS.get(row["found"][w], row["found"][w]) for w in ways)] for row in built]
+        left = ", ".join(row["type"] for row in rows if row not in built) or "none"
+        blocks.append(
+            f"## {kind.capitalize()}\n\n" + markdown_table(["type", *ways], cells, "l", f"Not tried: {left}.")
+        )
+    whys = Counter(_kind_of_refusal(why) for row in kept["types"] for w, why in row["why"].items() if _refused(row, w))
+    blocks.append(
+        "## Why\n\n"
+        + markdown_table(["what differs", "times"], [[w, str(n)] for w, n in whys.most_common()], "lr", WHY)
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _refused(row: dict[str, Any], way: str) -> bool:
+    return row["found"][way] == "refused"
+
+
+def _kind_of_refusal(sentence: str) -> str:
+    """A refusal without the names of model and class, what a library said, and advice."""
+    if "its architecture is" in sentence:
+        return "an architecture that is neither causal nor masked"
+    return re.split(r" \(|; |: ", sentence.partition(": ")[2].partition(" ")[2])[0]
 
 
 if __name__ == "__main__":

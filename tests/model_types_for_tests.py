@@ -45,11 +45,10 @@ SMALL = {
 
 _MAMBA_2 = {
     **{"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8, "mamba_n_groups": 1},
-    **{"layer_types": ["mamba", "attention"], "attn_layer_indices": [1]},
 }
 PARTICULAR: dict[str, dict[str, Any]] = {
-    "bamba": _MAMBA_2,
-    "granitemoehybrid": _MAMBA_2,
+    "bamba": {**_MAMBA_2, "attn_layer_indices": [1]},
+    "granitemoehybrid": {**_MAMBA_2, "layer_types": ["mamba", "attention"]},
     "dots1": {
         "n_shared_experts": 1,
         "layer_types": ["full_attention"] * LAYERS,

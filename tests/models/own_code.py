@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-from flaretune.data.encode import Encoded
+from flaretune.data.encode import Encoded, Encoder
 from flaretune.data.load import Examples
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompt_settings import PromptSettings
@@ -60,7 +60,8 @@ def check_words(folder: Path, kind: str) -> None:
     """Likewise of log-probabilities of words, normalised over the whole vocabulary."""
     _model, label_ids = _own_model(folder, kind)
     found = opened_words(folder, kind)(EXAMPLES.texts, label_ids)[:, 0]
-    encoder = opened(folder, "cat" if kind == "masked" else "prefix").plain_encoder
+    pretrained, mode = load_pretrained(str(folder), "float32", "cpu"), "cat" if kind == "masked" else "prefix"
+    encoder = Encoder(pretrained.tokenizer, review_task(), kind, mode, 0, pretrained.max_length)
     plain = [encoder.encode(text) for text in EXAMPLES.texts]
     whole = own_logits(folder, kind, [e.ids for e in plain], [e.answer for e in plain], whole=True).astype(np.float64)
     shifted = whole - whole.max(axis=1, keepdims=True)
