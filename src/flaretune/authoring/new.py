@@ -177,6 +177,9 @@ def _values_of(training: LocalSplit, label_column: str | None) -> list[str]:
         return []
     labels = [label_key(v) for v in training.read([label_column]).values[label_column] if not is_missing(v)]
     values = set(labels) - {""}
+    if len(values) < 2:
+        there = f"one value alone, {min(values)!r}" if values else "no values"
+        raise UserError(f"column {label_column!r} has {there}; a task needs texts of at least two classes")
     some = f"column {label_column!r} has {len(values)} different values such as {', '.join(sorted(values)[:3])}"
     if any(map(is_score, values)) or (len(values) > MANY_CLASSES and 2 * len(values) > len(labels)):
         raise UserError(f"{some}; {OUT_OF_SCOPE}")

@@ -6,10 +6,8 @@ job's clients and server compute (`HeadSteps`, `HeadFit`), and judged on texts t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -83,9 +81,8 @@ class Trial:
         n, n_there, n_twice: see `Sample`.
         n_by_class: texts of each class, by raw label.
         majority: share of the most frequent class.
-        folds: of the cross-validation.
         curve: empty where a class has too few texts.
-        wrong: `SHOWN` at the most, worst first.
+        most_wrong: `SHOWN` at the most, worst first.
         example_forwards: texts sent through the model, for each template.
         toml: the task file to go on with.
     """
@@ -99,31 +96,25 @@ class Trial:
     n_twice: int
     n_by_class: dict[str, int]
     majority: float
-    folds: int
     curve: tuple[CurvePoint, ...]
-    wrong: tuple[WrongText, ...]
+    most_wrong: tuple[WrongText, ...]
     example_forwards: int
     toml: str
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
-
-class AskedOnce:
+class AskedTexts:
     """Heads from what a model has said of texts.
 
     Args:
         spec: the task.
         data: the texts, with what the model has said of candidates.
         features: looks that up.
-        neutral: log-probabilities of the candidates behind texts that say nothing, float32 (T, V), in their order.
         n_words: of a head, for each template.
     """
 
-    def __init__(self, spec: TaskSpec, data: Labelled, features: WordFeatures, neutral: np.ndarray, n_words: int):
+    def __init__(self, spec: TaskSpec, data: Labelled, features: WordFeatures, n_words: int):
         self.spec, self.data = spec, data
-        self._features, self._neutral, self._n_words = features, neutral, n_words
+        self._features, self._n_words = features, n_words
 
     def head(self, rows: np.ndarray) -> Head:
         """The head that a job makes of texts at `rows`, without validation texts: λ and τ by leave-one-out losses.
@@ -132,11 +123,12 @@ class AskedOnce:
             UserError: no word's log-probability varies over them.
         """
         train, n_classes = self._take(rows), self.spec.n_classes
+        n_templates, n_candidates = train.log_probs.shape[1:]
         nothing = Labelled((), np.zeros(0, dtype=np.int64))
-        steps = HeadSteps(self._features.log_probs, train, nothing, n_classes, len(self._neutral))
+        steps = HeadSteps(self._features.log_probs, train, nothing, n_classes, n_templates)
         settings = HeadSettings(
             candidates=self.data.ids,
-            neutral=self._neutral,
+            neutral=np.zeros((n_templates, n_candidates)),  # which only noised sums need
             label_ids=frozenset(),
             n_words=self._n_words,
             n_classes=n_classes,
@@ -190,13 +182,11 @@ def try_data(
     from flaretune.methods.verbalizer.open import open_words  # torch, once what is wrong with the data is said
 
     words = open_words(spec, model_name, config.dtype, config.device, config.batch_size)
-    vocabulary = words.vocabulary()
-    order = np.argsort(vocabulary.candidates)
-    ids, neutral = vocabulary.candidates[order], vocabulary.neutral[:, order]
+    ids = np.sort(words.vocabulary().candidates)
     said = words.log_probs(examples.texts, ids, progress)  # (N, T, V)
     labelled = Labelled(examples.texts, examples.labels, ids=ids, log_probs=said)
     features = WordFeatures(words.log_probs, ids, len(words.templates))
-    asked = AskedOnce(spec, labelled, features, neutral, config.n_words)
+    asked = AskedTexts(spec, labelled, features, config.n_words)
 
     folds = draw_folds(examples.labels, config.seed)
     probabilities = cross_validate(asked, folds)
@@ -211,9 +201,8 @@ def try_data(
         n_twice=sample.n_twice,
         n_by_class={str(value): n for value, n in zip(spec.label_values, found.n_by_class, strict=True)},
         majority=max(found.n_by_class) / found.n,
-        folds=FOLDS,
         curve=learning_curve(asked, folds, config.seed),
-        wrong=most_wrong(spec, examples, probabilities),
+        most_wrong=most_wrong(spec, examples, probabilities),
         example_forwards=words.log_probs.example_forwards,
         toml=toml,
     )
@@ -261,7 +250,7 @@ def draw_folds(labels: np.ndarray, seed: int) -> np.ndarray:
     return folds
 
 
-def cross_validate(asked: AskedOnce, folds: np.ndarray) -> np.ndarray:
+def cross_validate(asked: AskedTexts, folds: np.ndarray) -> np.ndarray:
     """Probabilities of the classes, float64 (N, C): for each fold by a head, its words too, made of the other folds."""
     found = np.empty((len(folds), asked.spec.n_classes))
     for fold in range(FOLDS):
@@ -270,34 +259,25 @@ def cross_validate(asked: AskedOnce, folds: np.ndarray) -> np.ndarray:
     return found
 
 
-def learning_curve(asked: AskedOnce, folds: np.ndarray, seed: int) -> tuple[CurvePoint, ...]:
+def learning_curve(asked: AskedTexts, folds: np.ndarray, seed: int) -> tuple[CurvePoint, ...]:
     """The metric on a held-out fold by the number of labels per class that are drawn from the other folds.
 
-    The labels of a draw are among those of its next point. A draw whose metric has no value is left out.
+    The labels of a draw are among those of its next point.
     """
     labels, spec = asked.data.labels, asked.spec
-    values: dict[int, list[float]] = {}
+    most = min(np.bincount(labels[folds != fold], minlength=spec.n_classes).min() for fold in range(FOLDS))
+    points = [n for i in range(32) if (n := FIRST * 2**i) <= most]
+    values = np.empty((len(points), DRAWS))
     for draw in range(DRAWS):
         held_out = np.flatnonzero(folds == draw % FOLDS)
         rng = np.random.default_rng(derive_seed(seed, "labels per class", draw))
         mixed = rng.permutation(np.flatnonzero(folds != draw % FOLDS))
         by_class = [mixed[labels[mixed] == class_id] for class_id in range(spec.n_classes)]
-        for n in _points(by_class):
+        for i, n in enumerate(points):
             head = asked.head(np.sort(np.concatenate([rows[:n] for rows in by_class])))
-            value = score(spec, asked.probabilities(head, held_out), labels[held_out]).value
-            values.setdefault(n, []).extend([] if value is None else [value])
-    return tuple(
-        CurvePoint(n, float(np.mean(of_draws)), float(np.std(of_draws, ddof=1)), len(of_draws))
-        for n, of_draws in values.items()
-        if len(of_draws) > 1
-    )
-
-
-def _points(by_class: Sequence[np.ndarray]) -> list[int]:
-    points, most = [], min(map(len, by_class))
-    while (n := FIRST * 2 ** len(points)) <= most:
-        points.append(n)
-    return points
+            values[i, draw] = score(spec, asked.probabilities(head, held_out), labels[held_out]).value
+    means, deviations = values.mean(axis=1).tolist(), values.std(axis=1, ddof=1).tolist()
+    return tuple(CurvePoint(*point, DRAWS) for point in zip(points, means, deviations, strict=True))
 
 
 def most_wrong(spec: TaskSpec, examples: Examples, probabilities: np.ndarray) -> tuple[WrongText, ...]:

@@ -7,6 +7,7 @@ import json
 import shlex
 import textwrap
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,7 @@ def try_file(args: argparse.Namespace) -> None:
     if args.output is not None:
         save_task(args.output, found.toml)
     if args.json:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
+        print(json.dumps(asdict(found), ensure_ascii=False))
         return
     for line in _lines(found):
         print(printable(line))
@@ -99,6 +100,7 @@ def _demo_model() -> str:
 
 
 def _lines(found: Trial) -> Iterator[str]:
+    from flaretune.authoring.trial import FIRST, FOLDS
     from flaretune.tasks.metrics.registry import find_metric, value_text
 
     title = find_metric(found.metric).title
@@ -109,16 +111,16 @@ def _lines(found: Trial) -> Iterator[str]:
     yield f"model {found.model_name}: {found.example_forwards} example-forwards"
     yield (
         f"{value_text(found.metric, found.value, found.standard_error)} (standard error) by the learned verbalizer, "
-        f"{found.folds}-fold cross-validated; the most frequent label has a share of {found.majority:.4f}"
+        f"{FOLDS}-fold cross-validated; the most frequent label has a share of {found.majority:.4f}"
     )
     if found.curve:
-        yield f"labels per class  {title} on held-out texts, mean ± standard deviation"
+        yield f"labels per class  {title} on held-out texts, mean ± standard deviation over draws of the labels"
     else:
-        yield "no learning curve: a class has too few texts for its first point"
+        yield f"no learning curve: a class has fewer than {FIRST} texts outside of a fold"
     for point in found.curve:
-        yield (f"{point.labels_per_class:16d}  {point.mean:.4f} ± {point.standard_deviation:.4f} ({point.draws} draws)")
-    if found.wrong:
+        yield (f"{point.labels_per_class:16d}  {point.mean:.4f} ± {point.standard_deviation:.4f}")
+    if found.most_wrong:
         yield "most wrong: label, prediction and its probability"
-    for wrong in found.wrong:
+    for wrong in found.most_wrong:
         text = textwrap.shorten(" | ".join(wrong.text.values()), LINE, placeholder=" …")
         yield f"  {wrong.label}, {wrong.prediction} {wrong.probability:.3f}  {text}"
