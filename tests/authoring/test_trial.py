@@ -312,6 +312,14 @@ def test_what_is_wrong_is_one_sentence(capsys, tmp_path, monkeypatch, make, argv
     assert sorted(file.name for file in tmp_path.iterdir()) in ([], ["data.csv"])
 
 
+def test_what_to_do_next_is_a_line_for_the_shell(capsys, tmp_path, model, reviews):
+    file = tmp_path / "my task.toml"
+    status, out, _ = run(capsys, reviews, model, "--max_texts", 20, "--output", file)
+    assert (status, "label_words" in out) == (0, False)
+    assert out.splitlines()[-2:] == [str(file), f"next: python -m flaretune tasks check '{file}' --model_name {model}"]
+    assert main(["tasks", "check", str(file), "--model_name", str(model), "--device", "cpu"]) == 0
+
+
 def test_a_task_file_that_is_there_is_kept(capsys, tmp_path, reviews):
     file = tmp_path / "mine.toml"
     file.write_text("mine")

@@ -84,7 +84,9 @@ def try_file(args: argparse.Namespace) -> None:
     if args.output is None:
         print(f"task file to go on with:\n\n{found.toml}", end="")
         return
-    print(printable(f"{args.output}\nnext: python -m flaretune tasks check {shlex.quote(str(args.output))}"))
+    check = f"tasks check {shlex.quote(str(args.output))} --model_name {shlex.quote(model_name)}"
+    print(printable(str(args.output)))
+    print(printable(f"next: python -m flaretune {check}"))
 
 
 def _demo_model() -> str:
