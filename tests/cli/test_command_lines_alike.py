@@ -38,7 +38,7 @@ def flags(parser: argparse.ArgumentParser) -> set[str]:
 
 def test_every_command_of_flaretune_can_be_quiet_and_debugged():
     found = {parser.prog: flags(parser) for parser in commands(make_parser())}
-    assert len(found) == 13
+    assert len(found) == 14
     assert [name for name, there in found.items() if not {"--quiet", "--debug"} <= there] == []
     without_json = {name.removeprefix("flaretune ") for name, there in found.items() if "--json" not in there}
     # a picture, a page, a file that is printed as it is or written, the default's own command, a server

@@ -37,7 +37,7 @@ def test_argparse_answers_wrong_flags_with_status_2(capsys, argv):
 
 
 @pytest.mark.parametrize(
-    "command", ["predict", "evaluate", "plot", "report", "tasks", "watch", "serve", "options", "fetch"]
+    "command", ["predict", "evaluate", "plot", "report", "tasks", "try", "watch", "serve", "options", "fetch"]
 )
 def test_every_command_has_a_help_text(capsys, command):
     for argv in (["--help"], [command, "--help"]):

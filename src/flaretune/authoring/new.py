@@ -50,11 +50,25 @@ def write_task(file: Path, data: str, given: Mapping[str, str], read_line: Calla
     Raises:
         UserError: the file is there already, the data cannot be read, or a value is missing or wrong.
     """
+    check_new(file)
+    return save_task(file, task_text(file.absolute().parent, data, given, read_line))
+
+
+def check_new(file: Path) -> None:
+    """Check the place of a task file that is to be written.
+
+    Raises:
+        UserError: its name does not end in .toml, or it is there already.
+    """
     if file.suffix != ".toml":
         raise UserError(f"{file}: a task file's name ends in .toml")
     if file.exists():
         raise UserError(f"{file} is there already; give another name, or remove it first")
-    source = _find_source(Path(data).expanduser(), file.absolute().parent)
+
+
+def task_text(folder: Path, data: str, given: Mapping[str, str], read_line: Callable[[str], str] | None) -> str:
+    """What `write_task` writes; `folder` is where the file is to be."""
+    source = _find_source(Path(data).expanduser(), folder)
     columns = source.training.column_names()
     inputs = Inputs(given, read_line)
 
@@ -94,11 +108,15 @@ def write_task(file: Path, data: str, given: Mapping[str, str], read_line: Calla
                 f"template = {_toml(template)}",
                 f"label_words = {_toml(AUTO if words == AUTO else _behind(template, words))}",
             ]
-    lines += ["", "[source]", *source.lines]
+    return "\n".join([*lines, "", "[source]", *source.lines]) + "\n"
+
+
+def save_task(file: Path, text: str) -> Path:
+    """Write what `task_text` gave; returns the file."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x", encoding="utf-8") as stream:
-            stream.write("\n".join(lines) + "\n")
+            stream.write(text)
     except OSError as error:
         raise UserError(f"{file} cannot be written ({error.strerror}); give another place") from error
     for problem in read_draft(file).problems:  # which the values' own checks leave none of
@@ -159,6 +177,9 @@ def _values_of(training: LocalSplit, label_column: str | None) -> list[str]:
         return []
     labels = [label_key(v) for v in training.read([label_column]).values[label_column] if not is_missing(v)]
     values = set(labels) - {""}
+    if len(values) < 2:
+        there = f"one value alone, {min(values)!r}" if values else "no values"
+        raise UserError(f"column {label_column!r} has {there}; a task needs texts of at least two classes")
     some = f"column {label_column!r} has {len(values)} different values such as {', '.join(sorted(values)[:3])}"
     if any(map(is_score, values)) or (len(values) > MANY_CLASSES and 2 * len(values) > len(labels)):
         raise UserError(f"{some}; {OUT_OF_SCOPE}")

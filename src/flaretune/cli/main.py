@@ -18,6 +18,7 @@ from flaretune.cli.predict import add_predict
 from flaretune.cli.runs import add_plot, add_report, add_watch
 from flaretune.cli.serve import add_serve
 from flaretune.cli.tasks import add_tasks
+from flaretune.cli.trial import add_try
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_plot(commands)
     add_report(commands)
     add_tasks(add_command(commands, "tasks", None, "list the tasks there are, show, check or write one"))
+    add_try(commands)
     add_watch(commands)
     add_serve(commands)
     add_options(commands)

