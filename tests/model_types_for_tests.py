@@ -114,7 +114,10 @@ def save_model_type(model_type: str, kind: str, folder: Path, *, seed: int = 0, 
     tokenizer = roberta_like() if kind == "masked" else TOKENIZERS.get(model_type, llama_like)()
     auto = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
     torch.manual_seed(0)
-    model = auto.from_config(_small(CONFIG_MAPPING[model_type], tokenizer, overrides))
+    config = _small(CONFIG_MAPPING[model_type], tokenizer, overrides)
+    if hasattr(config, "causal"):  # of XLM and its kin, which are either
+        config.causal = kind == "causal"
+    model = auto.from_config(config)
     draw_weights(model, seed, std)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -138,10 +138,19 @@ def test_embeddings_that_are_not_what_the_model_makes_of_tokens(name, overrides,
         assert message.endswith(f"CausalLM {AS_PROMPT} (mode {mode!r}); use another model")
 
 
-@pytest.mark.parametrize("name", ["roberta", "bert", "xlm"])
+@pytest.mark.parametrize("name", ["roberta", "bert"])
 def test_a_model_that_is_not_causal(name, model_type):
     message = complaint(opened, model_type(name, "causal"), "suffix")
     assert "is no causal language model as it is configured: tokens change the logits of those in front" in message
+
+
+@pytest.mark.parametrize("kind", ["masked", "causal"])
+def test_one_class_for_both_kinds(kind, model_type):
+    assert load_pretrained(str(model_type("xlm", kind)), "float32", "cpu").kind == kind
+
+
+def test_a_model_without_a_table_of_words(model_type):
+    assert "has no table of word embeddings" in complaint(opened, model_type("perceiver", "masked"), "add")
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("rwkv", "bfloat16"), ("bart", "float32")])

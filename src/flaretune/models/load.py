@@ -191,7 +191,9 @@ def _language_model_of(config: PreTrainedConfig, name: str) -> tuple[PreTrainedC
             )
         inside.tie_word_embeddings = config.tie_word_embeddings
         return inside, "causal"
-    if architecture.endswith(("ForMaskedLM", "ForPreTraining")) and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+    either = architecture.endswith("WithLMHeadModel") and not getattr(config, "causal", True)  # XLM, Flaubert
+    masked = either or architecture.endswith(("ForMaskedLM", "ForPreTraining"))
+    if masked and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
         return config, "masked"
     if architecture.endswith(CAUSAL_ENDINGS) and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return config, "causal"
@@ -263,7 +265,13 @@ def _read_tokenizer(name: str, source: str):
 
 
 def _check_they_fit(name: str, tokenizer, model: torch.nn.Module) -> None:
-    largest, n_embeddings = text_ids(tokenizer).max(), len(model.get_input_embeddings().weight)
+    table = getattr(model.get_input_embeddings(), "weight", None)
+    if table is None:
+        raise UserError(
+            f"--model_name {name}: {type(model).__name__} has no table of word embeddings where others have it; use "
+            "another model"
+        )
+    largest, n_embeddings = text_ids(tokenizer).max(), len(table)
     if largest >= n_embeddings:
         raise UserError(
             f"--model_name {name}: its tokenizer has token ids up to {largest}, but the model embeds only "
