@@ -21,7 +21,6 @@ from tests.models.asking import TEXTS
 from tests.tasks_for_tests import review_task
 
 PROMPT = "a funny film"  # its tokens are the prompt of causal models, which so has an equivalent in token ids
-TEMPLATES = {"masked": "{sentence} It was {mask} .", "causal": "{sentence} It was"}
 EXAMPLES = Examples(tuple({"sentence": text} for text in TEXTS), np.zeros(len(TEXTS), dtype=np.int64))
 MODES = {"masked": ("add", "cat"), "causal": ("prefix", "suffix")}
 

@@ -14,25 +14,16 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedConfig
 from transformers import logging as transformers_logging
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from flaretune.data.tokens import plain_ids, text_ids
 from flaretune.errors import UserError
+from flaretune.models.architecture import IN_MULTIMODAL, language_model_of
 from flaretune.tasks.spec import Kind
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 # A model that brings its own code is refused: without this, transformers asks at the terminal whether to run it.
 _OWN_CODE = {"trust_remote_code": False}
-
-CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "GenerationDecoder")  # of architectures' names
-
-# Where the weights of the language model lie in a multimodal checkpoint, and where in one of its own.
-_LANGUAGE_MODEL = {
-    r"^language_model\.model\.": "model.",
-    r"^language_model\.lm_head\.": "lm_head.",
-    r"^model\.language_model\.": "model.",
-}
 
 
 @dataclass(frozen=True)
@@ -123,7 +114,7 @@ def load_pretrained(name: str, dtype: str = "auto", device: str = "auto") -> Pre
     source = os.path.expanduser(name)
     with _quiet_transformers():
         config = _read_config(name, source)
-        language_model, kind = _language_model_of(config, name)
+        language_model, kind = language_model_of(config, name)
         tokenizer = _read_tokenizer(name, source)
         model = _read_model(name, source, config, language_model, kind, dtype)
     _check_they_fit(name, tokenizer, model)
@@ -150,7 +141,7 @@ def load_outline(name: str) -> Pretrained:
     source = os.path.expanduser(name)
     with _quiet_transformers():
         config = _read_config(name, source)
-        language_model, kind = _language_model_of(config, name)
+        language_model, kind = language_model_of(config, name)
         tokenizer = _read_tokenizer(name, source)
         auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
         with torch.device("meta"):
@@ -179,30 +170,6 @@ def _read_config(name: str, source: str):
         raise UserError(f"--model_name {name or repr(name)}: {wrong} ({reason(error)}); {advice}") from error
 
 
-def _language_model_of(config: PreTrainedConfig, name: str) -> tuple[PreTrainedConfig, Kind]:
-    """The configuration of a language model, that inside a multimodal one if it is that; and its kind."""
-    architecture = (getattr(config, "architectures", None) or [""])[0]
-    inside = getattr(config, "text_config", None)
-    if architecture.endswith("ForConditionalGeneration") and type(inside) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        if getattr(config, "quantization_config", None):  # whose names are those of the whole
-            raise UserError(
-                f"--model_name {name}: a language model cannot be taken out of a quantised multimodal checkpoint; use "
-                "the model as it was before, or a quantised language model"
-            )
-        inside.tie_word_embeddings = config.tie_word_embeddings
-        return inside, "causal"
-    either = architecture.endswith("WithLMHeadModel") and not getattr(config, "causal", True)  # XLM, Flaubert
-    masked = either or architecture.endswith(("ForMaskedLM", "ForPreTraining"))
-    if masked and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
-        return config, "masked"
-    if architecture.endswith(CAUSAL_ENDINGS) and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return config, "causal"
-    raise UserError(
-        f"--model_name {name}: its architecture is {architecture or 'not stated in config.json'}, but a masked "
-        "(…ForMaskedLM) or a causal (…ForCausalLM) language model is needed, or a multimodal one around a causal one"
-    )
-
-
 def _read_model(
     name: str, source: str, config: PreTrainedConfig, language_model: PreTrainedConfig, kind: Kind, dtype: str
 ) -> torch.nn.Module:
@@ -212,7 +179,7 @@ def _read_model(
         model, report = auto_class.from_pretrained(
             source,
             config=language_model,
-            key_mapping=None if language_model is config else _LANGUAGE_MODEL,
+            key_mapping=None if language_model is config else IN_MULTIMODAL,
             dtype=DTYPES[dtype],
             output_loading_info=True,
             use_safetensors=True,  # nothing is unpickled
