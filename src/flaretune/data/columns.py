@@ -7,22 +7,16 @@ stays the text that was written, and what is read is always what the file holds 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from flaretune.data.csv_lines import read_csv_lines
 from flaretune.errors import UserError, shown
-
-csv.field_size_limit(2**31 - 1)  # its default refuses a text of more than 131,072 characters
-_SHOWN = 60  # characters of a line in a message
-_QUOTING = "put every text in double quotes and double those inside it"
 
 
 @dataclass(frozen=True)
@@ -136,93 +130,8 @@ def columns_of_dataset(dataset: Any, wanted: Sequence[str], place: str) -> Colum
     return Columns(place, values)
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """Lines of a CSV file without blank ones, the header first, and what is wrong with the row behind them, or ""."""
-
-    lines: list[list[str]]
-    problem: str = ""
-
-    @property
-    def header(self) -> list[str]:
-        return self.lines[0] if self.lines else []
-
-
-def _csv_lines(path: Path) -> _Lines:
-    """Read standard CSV, and what differs from it in ways that leave one reading: Spark's backslash before a quote in
-    a text, blanks before the quote at a text's start, and a comma at the end of every line."""
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        text = stream.read()
-    standard = _with_blanks_before_quotes(text, path)
-    if '\\"' not in text:
-        return standard
-    spark = _with_blanks_before_quotes(re.sub(r'(?<!\\)\\"', '""', text), path)
-    if standard.problem and spark.problem:
-        return max(standard, spark, key=lambda reading: len(reading.lines))
-    if spark.problem or standard == spark:
-        return standard
-    # where it fits the standard too, or a backslash may stand for itself or for the quote behind it, nobody can tell
-    pairs = zip_longest(standard.lines if not standard.problem else spark.lines, spark.lines)
-    for number, (line, other) in enumerate(pairs):
-        if line != other or any("\\\\" in value for value in other or ()):
-            begin = ",".join(line or ())[:_SHOWN]
-            sentence = f"{_row(number, path, begin)} may be read in two ways, since it has a backslash before a quote"
-            return _Lines(spark.lines[:number], f"{sentence}; save the data as JSONL or Parquet")
-    return spark
-
-
-def _with_blanks_before_quotes(text: str, path: Path) -> _Lines:
-    """Read a file in which a text's opening quote may stand behind blanks; other blanks stay, where there are none."""
-    plain = _parse_csv(text, path)
-    if ' "' not in text:
-        return plain
-    skipped = _parse_csv(text, path, skipinitialspace=True)
-    same = [[value.lstrip(" ") for value in line] for line in plain.lines] == [
-        [value.lstrip(" ") for value in line] for line in skipped.lines
-    ]
-    return plain if same else skipped
-
-
-def _parse_csv(text: str, path: Path, **dialect: bool) -> _Lines:
-    physical = list(io.StringIO(text, newline=""))
-    reader = csv.reader(physical, strict=True, **dialect)
-    lines: list[list[str]] = []
-    while True:
-        start = reader.line_num
-        try:
-            line = next(reader)
-        except StopIteration:
-            break
-        except csv.Error:  # which are of quotes alone, in this dialect
-            begin = physical[start].strip()[:_SHOWN]
-            sentence = f"{_row(len(lines), path, begin)} has a double quote inside a text, or one that is never closed"
-            return _Lines(lines, f"{sentence}; {_QUOTING}")
-        lines += [line] if line else []
-    if not lines:
-        return _Lines(lines)
-    header, *rows = lines
-    width = len(header)
-    if rows and all(len(row) == width + 1 and not row[-1] for row in rows):
-        rows = [row[:-1] for row in rows]
-    elif rows and not header[-1] and all(len(row) == width - 1 for row in rows):
-        header = header[:-1]
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            comma = "" if row[-1] else ", or remove the comma at its end"
-            return _Lines(
-                [header, *rows[: number - 1]],
-                f"row {number} of {path} has {len(row)} values for {len(header)} columns; put texts that contain "
-                f"commas in double quotes{comma}",
-            )
-    return _Lines([header, *rows])
-
-
-def _row(number: int, path: Path, begin: str) -> str:
-    return f"{f'row {number}' if number else 'the header'} of {path}, which begins with {begin!r},"
-
-
 def _read_csv(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
-    found = _csv_lines(path)
+    found = read_csv_lines(path)
     if len(found.header) == 1 and (other := re.search("[;\t|]", found.header[0])):
         raise UserError(f"{path} has the columns {found.header[0]!r}; put commas between them, not {other[0]!r}")
     _check_present(wanted, found.header, str(path))
@@ -271,7 +180,7 @@ def _parquet_names(path: Path) -> list[str]:
 
 READERS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".json": _read_json, ".parquet": _read_parquet}
 NAMERS = {
-    ".csv": lambda path: _csv_lines(path).header,
+    ".csv": lambda path: read_csv_lines(path).header,
     ".jsonl": lambda path: _names_of_records(_json_lines(path), path),
     ".json": lambda path: _names_of_records(_json(path), path),
     ".parquet": _parquet_names,
