@@ -1,15 +1,42 @@
 """This machine: a free port for a process that is about to be started, and an output that takes or needs less."""
 
 import os
+import random
 import socket
 import sys
+from pathlib import Path
+
+FIRST_PORT = 10_000  # below are those of well-known services
+GIVEN_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_ANY = random.SystemRandom()  # whatever seeds a job sets
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody uses; it is held for a moment, and never listened at."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
+    """A TCP port of 127.0.0.1 that nobody uses; it is held for a moment, and never listened at.
+
+    It is none of those that the kernel gives to connections and to who asks for any: who is about to start may need
+    seconds until it listens.
+
+    Raises:
+        OSError: a thousand of them are in use.
+    """
+    for _ in range(1000):
+        with socket.socket() as held:
+            try:
+                held.bind(("127.0.0.1", _ANY.randrange(FIRST_PORT, _first_given())))
+                return held.getsockname()[1]
+            except OSError as error:
+                problem = error
+    raise problem
+
+
+def _first_given() -> int:
+    """The first port that the kernel gives."""
+    try:
+        first = int(GIVEN_PORTS.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):  # no Linux
+        first = 0
+    return first if first > 2 * FIRST_PORT else 2**15
 
 
 def replace_unprintable() -> None:

@@ -9,6 +9,10 @@ starts answers there. A process that another thread starts in that moment holds 
 become another program, and on a busy machine the connection is to that copy, which means to nobody. Seen in 8 of 840
 starts of /bin/true by seven threads, on two cores that had four other processes to run.
 
+That process listens only once it has imported everything, seconds later. Where the kernel has given the port to
+somebody else by then, it dies of "Address already in use", and the job waits an hour for its client; seen once in a run
+of all tests by two processes. So the port is none of those that the kernel gives (`host.free_port`).
+
 The server of a simulated job runs in the simulator's process, from where both can be set right.
 """
 
