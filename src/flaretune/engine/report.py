@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from flaretune.engine.errors import failures_below
 from flaretune.engine.plot import SMALL, curve, reliability, svg
 from flaretune.engine.records import as_text
-from flaretune.engine.summary import estimate_text
+from flaretune.engine.summary import estimate_text, read_object
 from flaretune.errors import UserError, shown
 from flaretune.files import atomic_write
 from flaretune.methods.registry import find_method
@@ -40,7 +40,7 @@ def write_report(
     Raises:
         UserError: the run's config.json or the evaluation cannot be used.
     """
-    config = _read_json(run / CONFIG, "give the folder of a finished run")
+    config = read_object(run / CONFIG, "give the folder of a finished run")
     best = next(r for r in summary["rounds"] if r["round"] == summary["best_round"])
     context = {
         "summary": summary,
@@ -68,19 +68,7 @@ def read_evaluation(file: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is no JSON object.
     """
-    return _read_json(file, "give a file of `flaretune evaluate --output`")
-
-
-def _read_json(file: Path, advice: str) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}): {advice}") from error
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}): {advice}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file} holds no JSON object: {advice}")
-    return values
+    return read_object(file, "give a file of `flaretune evaluate --output`")
 
 
 def _as_good(rounds: list[Mapping[str, Any]], best: Mapping[str, Any]) -> list[int]:

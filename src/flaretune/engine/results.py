@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from shlex import quote
@@ -11,7 +10,7 @@ from typing import Any
 from flaretune.engine import errors
 from flaretune.engine.plot import draw_curve
 from flaretune.engine.report import CONFIG, REPORT, write_report
-from flaretune.engine.summary import closing_report, write_json
+from flaretune.engine.summary import closing_report, read_object, write_json
 from flaretune.errors import UserError
 from flaretune.methods.registry import METHODS
 
@@ -86,13 +85,8 @@ def read_summary(folder: Path) -> dict[str, Any]:
         UserError: the folder holds none, or a damaged one.
     """
     file = folder / SUMMARY
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}): give the folder of a finished run") from error
-    except ValueError as error:
-        raise UserError(f"{file} is damaged ({error}): give the folder of a finished run") from error
-    lacking = [key for key in SUMMARY_KEYS if not isinstance(values, dict) or key not in values]
+    values = read_object(file, "give the folder of a finished run")
+    lacking = [key for key in SUMMARY_KEYS if key not in values]
     if lacking:
         raise UserError(f"{file} is no summary of a run: it lacks {', '.join(lacking)}")
     return values

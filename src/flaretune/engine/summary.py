@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flaretune.engine.records import RoundRecord, as_text, round_line
+from flaretune.errors import UserError
 from flaretune.files import atomic_write
 from flaretune.methods.registry import find_method
 from flaretune.privacy.accountant import sentence
@@ -58,6 +59,23 @@ def summary(
 def write_json(value: Any, path: Path) -> None:
     """Write a JSON file, whole or not at all."""
     atomic_write(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_object(file: Path, advice: str) -> dict[str, Any]:
+    """A JSON object that a run or a command has left.
+
+    Raises:
+        UserError: there is none, or a damaged one; ends in `advice`.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}): {advice}") from error
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}): {advice}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file} holds no JSON object: {advice}")
+    return values
 
 
 @cache  # reading them takes 20 ms, and every round saves them
