@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.authoring.trial import AskedTexts, cross_validate, draw_folds, draw_sample, learning_curve
+from flaretune.authoring.trial import HeadsOfTexts, cross_validate, draw_folds, draw_sample, learning_curve
 from flaretune.cli.main import main
 from flaretune.data.demo import model as demo_model
 from flaretune.data.load import Examples
@@ -52,7 +52,7 @@ def run(capsys, data, model=None, *argv) -> tuple[int, str, str]:
     return (status, *capsys.readouterr())
 
 
-def of_texts(log_probs: np.ndarray, labels: np.ndarray, n_words: int = 64) -> AskedTexts:
+def of_texts(log_probs: np.ndarray, labels: np.ndarray, n_words: int = 64) -> HeadsOfTexts:
     """Texts of which a model is said to have told float (N, V), one template."""
 
     class Model:
@@ -63,7 +63,7 @@ def of_texts(log_probs: np.ndarray, labels: np.ndarray, n_words: int = 64) -> As
 
     ids = np.arange(log_probs.shape[1])
     data = Labelled([{"sentence": str(i)} for i in range(len(labels))], labels, ids=ids, log_probs=log_probs[:, None])
-    return AskedTexts(SPEC, data, WordFeatures(Model(), ids, 1), n_words)
+    return HeadsOfTexts(SPEC, data, WordFeatures(Model(), ids, 1), n_words)
 
 
 def ridge_by_hand(features: np.ndarray, labels: np.ndarray, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
@@ -124,10 +124,10 @@ def test_labels_that_say_nothing_of_the_texts_give_chance(seed):
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1], 100)
     log_probs, folds = rng.normal(size=(200, 2000)), draw_folds(labels, seed)
-    asked = of_texts(log_probs, labels, n_words=32)
-    accuracy = np.mean(cross_validate(asked, folds).argmax(axis=1) == labels)
+    heads = of_texts(log_probs, labels, n_words=32)
+    accuracy = np.mean(cross_validate(heads, folds).argmax(axis=1) == labels)
     assert abs(accuracy - 0.5) < 0.12  # 3.4 standard errors
-    assert all(abs(point.mean - 0.5) < 0.12 for point in learning_curve(asked, folds, seed))
+    assert all(abs(point.mean - 0.5) < 0.12 for point in learning_curve(heads, folds, seed))
     # what a leak would come to: words of all texts, heads of the training folds
     means = [log_probs[labels == c].mean(axis=0) for c in (0, 1)]
     best = np.sort(np.argsort(-np.abs(means[0] - means[1]))[:32])
@@ -152,13 +152,13 @@ def test_the_learning_curve_rises_doubles_and_ends_where_a_class_does():
     labels = np.array([0] * 200 + [1] * 45)  # 36 of the second class in four folds
     log_probs = rng.normal(size=(245, 300))
     log_probs[:, :20] += 0.8 * labels[:, None]
-    asked, folds = of_texts(log_probs, labels), draw_folds(labels, 0)
-    curve = learning_curve(asked, folds, seed=0)
+    heads, folds = of_texts(log_probs, labels), draw_folds(labels, 0)
+    curve = learning_curve(heads, folds, seed=0)
     assert [point.labels_per_class for point in curve] == [8, 16, 32]
     assert {point.draws for point in curve} == {10}
     assert curve[0].mean < curve[-1].mean
     assert all(point.standard_deviation > 0 for point in curve)
-    assert curve == learning_curve(asked, folds, seed=0) != learning_curve(asked, folds, seed=1)
+    assert curve == learning_curve(heads, folds, seed=0) != learning_curve(heads, folds, seed=1)
 
 
 def test_a_sample_keeps_the_classes_shares_and_a_rare_class_and_no_text_twice():

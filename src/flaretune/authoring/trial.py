@@ -102,7 +102,7 @@ class Trial:
     toml: str
 
 
-class AskedTexts:
+class HeadsOfTexts:
     """Heads from what a model has said of texts.
 
     Args:
@@ -186,10 +186,10 @@ def try_data(
     said = words.log_probs(examples.texts, ids, progress)  # (N, T, V)
     labelled = Labelled(examples.texts, examples.labels, ids=ids, log_probs=said)
     features = WordFeatures(words.log_probs, ids, len(words.templates))
-    asked = AskedTexts(spec, labelled, features, config.n_words)
+    heads = HeadsOfTexts(spec, labelled, features, config.n_words)
 
     folds = draw_folds(examples.labels, config.seed)
-    probabilities = cross_validate(asked, folds)
+    probabilities = cross_validate(heads, folds)
     found = score(spec, probabilities, examples.labels)
     return Trial(
         model_name=model_name,
@@ -201,7 +201,7 @@ def try_data(
         n_twice=sample.n_twice,
         n_by_class={str(value): n for value, n in zip(spec.label_values, found.n_by_class, strict=True)},
         majority=max(found.n_by_class) / found.n,
-        curve=learning_curve(asked, folds, config.seed),
+        curve=learning_curve(heads, folds, config.seed),
         most_wrong=most_wrong(spec, examples, probabilities),
         example_forwards=words.log_probs.example_forwards,
         toml=toml,
@@ -250,21 +250,21 @@ def draw_folds(labels: np.ndarray, seed: int) -> np.ndarray:
     return folds
 
 
-def cross_validate(asked: AskedTexts, folds: np.ndarray) -> np.ndarray:
+def cross_validate(heads: HeadsOfTexts, folds: np.ndarray) -> np.ndarray:
     """Probabilities of the classes, float64 (N, C): for each fold by a head, its words too, made of the other folds."""
-    found = np.empty((len(folds), asked.spec.n_classes))
+    found = np.empty((len(folds), heads.spec.n_classes))
     for fold in range(FOLDS):
         held_out = np.flatnonzero(folds == fold)
-        found[held_out] = asked.probabilities(asked.head(np.flatnonzero(folds != fold)), held_out)
+        found[held_out] = heads.probabilities(heads.head(np.flatnonzero(folds != fold)), held_out)
     return found
 
 
-def learning_curve(asked: AskedTexts, folds: np.ndarray, seed: int) -> tuple[CurvePoint, ...]:
+def learning_curve(heads: HeadsOfTexts, folds: np.ndarray, seed: int) -> tuple[CurvePoint, ...]:
     """The metric on a held-out fold by the number of labels per class that are drawn from the other folds.
 
     The labels of a draw are among those of its next point.
     """
-    labels, spec = asked.data.labels, asked.spec
+    labels, spec = heads.data.labels, heads.spec
     most = min(np.bincount(labels[folds != fold], minlength=spec.n_classes).min() for fold in range(FOLDS))
     points = [n for i in range(32) if (n := FIRST * 2**i) <= most]
     values = np.empty((len(points), DRAWS))
@@ -274,8 +274,8 @@ def learning_curve(asked: AskedTexts, folds: np.ndarray, seed: int) -> tuple[Cur
         mixed = rng.permutation(np.flatnonzero(folds != draw % FOLDS))
         by_class = [mixed[labels[mixed] == class_id] for class_id in range(spec.n_classes)]
         for i, n in enumerate(points):
-            head = asked.head(np.sort(np.concatenate([rows[:n] for rows in by_class])))
-            values[i, draw] = score(spec, asked.probabilities(head, held_out), labels[held_out]).value
+            head = heads.head(np.sort(np.concatenate([rows[:n] for rows in by_class])))
+            values[i, draw] = score(spec, heads.probabilities(head, held_out), labels[held_out]).value
     means, deviations = values.mean(axis=1).tolist(), values.std(axis=1, ddof=1).tolist()
     return tuple(CurvePoint(*point, DRAWS) for point in zip(points, means, deviations, strict=True))
 
