@@ -42,13 +42,15 @@ WAYS = {
 }
 PREFACE = """\
 Every model type of transformers with a causal or a masked language model was made small with random weights, opened as
-a job opens it, and compared with its own code. A dash: refused in one sentence when it is loaded, which says what works
-instead. The same check runs on your model whenever it is loaded, so that a type which is not in these tables is right
-or refused too. `suffix`, `prefix`, `add` and `cat` are places of FedBPT's prompt (`--prompt_position`,
-`--cat_or_add`), `words` is the learned verbalizer, `lora` and `full` are LP-FL's `--tuning`.
+a job opens it, and compared with its own code given the same tokens (`cat`, whose prompt no tokens are equal to: with
+itself, one text at a time). A dash: refused in one sentence when it is loaded, which says what works instead. Your
+model is checked in much the same way whenever it is loaded, by two short texts, also if its type is not here.
+`suffix`, `prefix`, `add` and `cat` are places of FedBPT's prompt (`--prompt_position`, `--cat_or_add`), `words` is the
+learned verbalizer, `lora` and `full` are LP-FL's `--tuning`.
 """
 WHY = "Refusals, by what differs. Where the model's code fails, that may be due to how it was made small here."
 CELLS = {"right": "right", "refused": "–"}
+LIBRARIES = ("transformers", "torch", "peft")
 OUTCOMES = ("right", "refused", "wrong", "error", "unbuilt")
 
 
@@ -72,6 +74,10 @@ def try_all(asked: dict[str, Any]) -> int:
     file = asked["output"]
     check_output(file)
     kept = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {"types": []}
+    here = circumstances()["versions"]
+    others = {name: v for name, v in kept.get("versions", here).items() if name in LIBRARIES and v != here[name]}
+    if others:
+        raise UserError(f"--output {file} was made with other versions ({others}); give another file, or remove it")
     names = {"causal": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, "masked": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES}
     all_types = [(kind, name) for kind in names if asked["kind"] in (None, kind) for name in sorted(names[kind])]
     unknown = sorted(set(asked["types"] or ()) - {name for _, name in all_types})
