@@ -121,4 +121,5 @@ def _with_prompt(prompted: PromptedModel, example: Encoded) -> np.ndarray:
 
 
 def _equal(found: np.ndarray, own: np.ndarray) -> None:
-    np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-4)
+    """To float32's rounding, which grows with a model's logits (random ModernVBERT: 1e-3 off float64 where they are 27)."""
+    np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(own).max())))
