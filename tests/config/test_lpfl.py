@@ -32,6 +32,9 @@ OFF = {"soft_labels": "off"}  # by default a client needs unlabelled texts
         ({"soft_portion": 1.5}, "--soft_portion 1.5: must be at most 1"),
         ({"soft_select": "random"}, "--soft_select random: must be one of order, confident, balanced"),
         ({"tuning": "full", "freeze_a": 1}, "--tuning full --freeze_a 1: there is no A"),
+        ({"tuning": "full", "first_layer": "auto"}, "--tuning full --first_layer auto: every layer is trained"),
+        ({"first_layer": "-1"}, "--first_layer -1: must be a whole number, at least 0, or auto"),
+        ({"first_layer": "middle"}, "--first_layer middle: must be a whole number, at least 0, or auto"),
     ],
 )
 def test_values_out_of_range_are_named_with_what_would_be_right(given, message):

@@ -81,7 +81,7 @@ def opened(folder: Path, mode: str, batch_size: int = 0, dtype: str = "float32",
 def tuned(
     folder: Path, tuning: str = "lora", targets: str = "auto", batch_size: int = 0, dtype: str = "float32"
 ) -> TunedModel:
-    how = TuneSettings(4, 8.0, targets, 1, tuning, 0, 0)
+    how = TuneSettings(4, 8.0, targets, "0", 1, tuning, 0, 0)
     return open_tuned_model(review_task(), str(folder), how, dtype=dtype, device="cpu", batch_size=batch_size)
 
 
@@ -121,5 +121,5 @@ def _with_prompt(prompted: PromptedModel, example: Encoded) -> np.ndarray:
 
 
 def _equal(found: np.ndarray, own: np.ndarray) -> None:
-    """To float32's rounding, which grows with a model's logits (random ModernVBERT: 1e-3 off float64 where they are 27)."""
+    """But for float32's rounding, which grows with logits (random ModernVBERT: 1e-3 off float64 where they are 27)."""
     np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(own).max())))

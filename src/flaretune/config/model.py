@@ -9,9 +9,13 @@ from flaretune.config.options import Options, option
 
 NUMBER_FORMATS = ("bfloat16", "float32")
 
-# of the model server, and of FedBPT's clients
+# of the model server, and of FedBPT's and LP-FL's clients
 CACHE_MB = option(
-    1024, "MiB for the computed part in front of a suffix prompt (causal models); 0: none", group=MODEL, at_least=0
+    1024,
+    "MiB for what is computed once of a text: the part in front of a suffix prompt (FedBPT, causal models), the layers "
+    "below --first_layer (LP-FL); 0: none",
+    group=MODEL,
+    at_least=0,
 )
 MODEL_SERVER_TIMEOUT = option(
     600, "seconds that a reply of the model server may take, waiting for its turn included", group=MODEL, at_least=1

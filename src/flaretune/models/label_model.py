@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from flaretune.data.encode import Encoded, Encoder
 from flaretune.models.label_head import at_answers
 from flaretune.models.load import Pretrained
+from flaretune.models.lower_layers import LowerLayers
 from flaretune.models.padding import pad_right
 from flaretune.models.progress import Progress, in_silence
 from flaretune.models.verbalizer import word_classes
@@ -30,6 +32,7 @@ class LabelModel:
     Attributes:
         classes: the class of each label word, see `at_answers`.
         example_forwards: texts sent through the model so far.
+        lower: the layers below the adapters; None where every layer may have one.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class LabelModel:
         self._batch_size = batch_size
         self._autocast = autocast
         self.example_forwards = 0
+        self.lower: LowerLayers | None = None
+        self._is_training = False
         tokenizer = pretrained.tokenizer
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         mode = "cat" if pretrained.kind == "masked" else "prefix"
@@ -54,6 +59,13 @@ class LabelModel:
         offset = np.zeros(self.spec.n_classes) if prior is None else calibration.offset(prior)
         self._offset = torch.tensor(offset, dtype=torch.float32, device=self._device)
 
+    def train(self, mode: bool = True) -> None:
+        """Training mode, in which dropout is at work in the layers that are trained; or evaluation."""
+        self._is_training = mode
+        self.model.train(mode and self.lower is None)
+        if self.lower is not None:
+            self.lower.train_others(mode)
+
     def encode(self, texts: Iterable[Mapping[str, str]]) -> list[Encoded]:
         """Texts, each as text column → text, in the template, as token ids."""
         return [self._encoder.encode(columns) for columns in texts]
@@ -64,7 +76,8 @@ class LabelModel:
         positions = torch.tensor([e.answer for e in examples], device=self._device)
         self.example_forwards += len(examples)
         extra = {"use_cache": False} if self._kind == "causal" else {}
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast):
+        autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast)
+        with autocast, self._lower_layers(examples):
             logits = self.model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, L, C)
         return at_answers(logits, positions, self.classes) + self._offset
 
@@ -72,11 +85,16 @@ class LabelModel:
         """Label word logits without gradients or dropout, float32, shape (N, C), in batches sorted by length."""
         found = np.empty((len(examples), self.spec.n_classes), dtype=np.float32)
         order = np.argsort([len(e.ids) for e in examples], kind="stable")
-        was_training = self.model.training
-        self.model.eval()
+        was_training = self._is_training
+        self.train(False)
         with torch.inference_mode():
             for start in progress(range(0, len(order), self._batch_size), "batch"):
                 batch = order[start : start + self._batch_size]
                 found[batch] = self.logits([examples[i] for i in batch]).cpu().numpy()
-        self.model.train(was_training)
+        self.train(was_training)
         return found
+
+    def _lower_layers(self, examples: Sequence[Encoded]) -> AbstractContextManager[None]:
+        if self.lower is None or not self.lower.keep_states:
+            return nullcontext()
+        return self.lower.left_out(examples) if self.lower.know(examples) else self.lower.kept(examples)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from transformers.pytorch_utils import Conv1D
 
 from flaretune.errors import UserError
+from flaretune.models.lower_layers import layers_of
 from flaretune.seeding import derive_seed
 
 
@@ -27,6 +29,7 @@ class LoraSettings:
     lora_rank: int
     lora_alpha: float
     target_modules: str
+    first_layer: str
     seed: int
 
 
@@ -42,24 +45,60 @@ def add_lora(model: torch.nn.Module, kind: str, settings: LoraSettings) -> PeftM
         UserError: the target modules match nothing that LoRA can be put on.
     """
     targets = target_modules(model, settings.target_modules)
+    first, where = first_layer(model, settings.first_layer), {}
+    if first:
+        targets, where = _from_layer(model, targets, first)
+    there = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear_layers(model)}))
     config = LoraConfig(
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         target_modules=targets,
         task_type="CAUSAL_LM" if kind == "causal" else None,
         bias="none",
+        **where,
     )
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # set by PEFT as GPT-2's Conv1D needs it
         torch.manual_seed(derive_seed(settings.seed, "lora"))  # PEFT draws on the CPU, whatever the model's device
         try:
-            return get_peft_model(model, config)
+            tuned = get_peft_model(model, config)
         except ValueError as error:
-            names = sorted({name.rsplit(".", 1)[-1] for name in linear_layers(model)})
             raise UserError(
-                f"--target_modules {settings.target_modules}: PEFT refuses ({error}); there are {', '.join(names)}, "
-                "auto and all-linear"
+                f"--target_modules {settings.target_modules}: PEFT refuses ({error}); there are {there}, auto and "
+                "all-linear"
             ) from error
+    row = layers_of(model)[0] if first else ""
+    trained = [name for name, p in tuned.named_parameters() if p.requires_grad]
+    if below := [name for name in trained if first and _layer(row, name) < first]:
+        raise UserError(
+            f"--first_layer {settings.first_layer}: PEFT puts adapters below it too, for one on {below[0]}; leave it "
+            "out, or name other layers by --target_modules"
+        )
+    return tuned
+
+
+def first_layer(model: torch.nn.Module, wanted: str) -> int:
+    """Index of the first layer that gets adapters.
+
+    Args:
+        model: the model.
+        wanted: a number, or ``auto``: the middle one.
+
+    Raises:
+        UserError: there is no such layer, or it is not known which come before others.
+    """
+    if wanted != "auto" and int(wanted) == 0:
+        return 0
+    found = layers_of(model)
+    if found is None:
+        raise UserError(
+            f"--first_layer {wanted}: {type(model).__name__} does not have its layers in one row; leave it out"
+        )
+    n_layers = len(found[1])
+    first = n_layers // 2 if wanted == "auto" else int(wanted)
+    if first >= n_layers:
+        raise UserError(f"--first_layer {wanted}: this model has {n_layers} layers, 0 to {n_layers - 1}")
+    return first
 
 
 def target_modules(model: torch.nn.Module, wanted: str) -> list[str] | str:
@@ -101,15 +140,43 @@ def linear_layers(model: torch.nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if type(module).__name__ in kinds and module is not head]
 
 
+def _from_layer(
+    model: torch.nn.Module, targets: list[str] | str, first: int
+) -> tuple[list[str], dict[str, list[int] | str]]:
+    """Target modules and what else PEFT is told for adapters from a layer on.
+
+    It wants a list then, and takes full names as they are, in whichever layer.
+    """
+    if isinstance(targets, str):
+        there = _linear_modules(model)
+        named = [name for name in there if targets == "all-linear" or re.fullmatch(targets, name)]
+        targets = sorted({name.rsplit(".", 1)[-1] for name in named})
+    row, layers = layers_of(model)
+    there = {name for name, _ in model.named_modules()}
+    targets = [target for target in targets if target not in there or _layer(row, target) >= first]
+    return targets, {"layers_to_transform": list(range(first, len(layers))), "layers_pattern": row.rsplit(".", 1)[-1]}
+
+
+def _layer(row: str, name: str) -> int:
+    """Index of the layer, in the row of layers of this name, that a module or parameter belongs to; -1 for none."""
+    index = re.search(rf"(?:^|\.){re.escape(row)}\.(\d+)\.", name)
+    return int(index[1]) if index else -1
+
+
 def _linear_layers_taken(model: torch.nn.Module) -> list[str] | str:
     """All linear layers that LoRA can be put on and that PEFT takes; ``all-linear`` where that means the same."""
-    layers, head = linear_layers(model), model.get_output_embeddings()
-    found = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not head]
+    layers = linear_layers(model)
     if _takes(model, "all-linear"):
-        return "all-linear" if len(layers) == len(found) else layers
+        return "all-linear" if layers == _linear_modules(model) else layers
     endings = sorted({name.rsplit(".", 1)[-1] for name in layers})
     by_ending = {ending: [name for name in layers if name.rsplit(".", 1)[-1] == ending] for ending in endings}
     return [name for names in by_ending.values() if _takes(model, names) for name in names]
+
+
+def _linear_modules(model: torch.nn.Module) -> list[str]:
+    """Full names of what PEFT takes for linear layers: of subclasses too, which may give more than those do."""
+    head = model.get_output_embeddings()
+    return [n for n, m in model.named_modules() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not head]
 
 
 def _takes(model: torch.nn.Module, targets: list[str] | str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from flaretune.errors import UserError
 from flaretune.models.label_model import LabelModel
 from flaretune.models.load import Pretrained
 from flaretune.models.lora import LoraParameters
+from flaretune.models.lower_layers import LowerLayers
 from flaretune.models.probe import own_logits, plain_texts
 from flaretune.models.rounding import (
     BESIDE_OTHERS,
@@ -24,6 +26,8 @@ from flaretune.models.rounding import (
     same,
     verdict,
 )
+
+log = logging.getLogger(__name__)
 
 ADAPTER = "its adapter"
 ANOTHER = "use another model"
@@ -89,6 +93,37 @@ def check_tuned(
 
     with _evaluating(label_model.model):
         _refuse(pretrained, compare)
+    label_model.example_forwards = 0
+
+
+def check_lower_layers(pretrained: Pretrained, label_model: LabelModel, lower: LowerLayers) -> None:
+    """Compare logits of texts that enter a model above its lower layers with those of texts that go through all.
+
+    Args:
+        pretrained: the model.
+        label_model: what is made of it; has counted nothing afterwards.
+        lower: its lower layers, which know no text afterwards, and keep none from then on where logits differ; that is
+            said in a line of the log.
+    """
+
+    def compare() -> tuple[str | None, None]:
+        texts = plain_texts(pretrained)
+        lower.forget()
+        with torch.inference_mode():
+            whole = label_model.logits(texts)
+            entered = label_model.logits(texts)
+        lower.forget()
+        return None if same(entered, whole, whole[0] - whole[1], pretrained.dtype) else OWN_CODE, None
+
+    with _evaluating(label_model.model):
+        fault, _ = verdict(pretrained, compare)
+    if fault is not None:
+        lower.keep_states = False
+        log.warning(
+            "--first_layer: texts cannot enter %s in the middle, all of its layers are computed every time (%s)",
+            type(pretrained.model).__name__,
+            fault,
+        )
     label_model.example_forwards = 0
 
 

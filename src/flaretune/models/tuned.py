@@ -13,8 +13,9 @@ from flaretune.errors import UserError
 from flaretune.models.label_head import narrow_to_label_words, share_label_words
 from flaretune.models.label_model import LabelModel
 from flaretune.models.load import Pretrained, load_pretrained, reason, resolve_device, resolve_dtype
-from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora
-from flaretune.models.self_check_plain import check_tuned
+from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora, first_layer
+from flaretune.models.lower_layers import LowerLayers, layers_of
+from flaretune.models.self_check_plain import check_lower_layers, check_tuned
 from flaretune.models.verbalizer import label_word_ids
 from flaretune.tasks.spec import TaskSpec
 
@@ -93,7 +94,14 @@ class AllParameters:
 
 
 def open_tuned_model(
-    spec: TaskSpec, model_name: str, settings: TuneSettings, *, dtype: str, device: str, batch_size: int = 0
+    spec: TaskSpec,
+    model_name: str,
+    settings: TuneSettings,
+    *,
+    dtype: str,
+    device: str,
+    batch_size: int = 0,
+    cache_mb: int = 0,
 ) -> TunedModel:
     """Load a model and make it ready to train.
 
@@ -104,7 +112,7 @@ def open_tuned_model(
         spec: the task.
         model_name: hub id or folder.
         settings: what is trained.
-        dtype, device, batch_size: the options of these names.
+        dtype, device, batch_size, cache_mb: the options of these names.
 
     Raises:
         UserError: the model, the task's label words or the target modules do not fit together.
@@ -132,4 +140,8 @@ def open_tuned_model(
     autocast = not is_lora and dtype == "bfloat16"
     label_model = LabelModel(tuned, pretrained, spec, batch_size, autocast)
     check_tuned(pretrained, label_model, parameters if is_lora else None, dtype, together=batch_size != 1)
+    if is_lora and (first := first_layer(model, settings.first_layer)):
+        label_model.lower = LowerLayers(layers_of(model)[1], first, cache_mb)
+        if cache_mb:
+            check_lower_layers(pretrained, label_model, label_model.lower)
     return TunedModel(pretrained, dtype, label_model, parameters, initial, config)

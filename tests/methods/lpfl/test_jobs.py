@@ -172,6 +172,17 @@ def test_clients_that_were_told_different_things_do_not_start(lpfl_job, options,
 
 
 def test_what_is_each_client_s_own_affair_may_differ(lpfl_job):
-    own = {"site-2": {"batch_size": 3, "gradient_checkpointing": 1}}
+    own = {"site-2": {"batch_size": 3, "gradient_checkpointing": 1, "cache_mb": 0}}
     told, _ = lpfl_job(rounds=1, client_options=own)
     assert told.failure == ""
+
+
+def test_layers_below_the_adapters_change_nothing_but_the_work(lpfl_job, folders):
+    upper = {"first_layer": "auto", "target_modules": "all-linear", "model_name": folders["roberta"]}
+    (_, kept), (_, computed) = lpfl_job("kept", **upper), lpfl_job("computed", cache_mb=0, **upper)
+    arrays, others = (load_adapter(folder / "last_adapter").arrays for folder in (kept, computed))
+    assert arrays.keys() == others.keys()
+    assert {name.split(".layer.")[1][0] for name in arrays} == {"1"}  # of two layers, 0 and 1
+    for name, values in arrays.items():
+        np.testing.assert_allclose(values, others[name], rtol=1e-3, atol=1e-4)
+    assert read_summary(kept)["rounds"][-1]["accuracy"] == read_summary(computed)["rounds"][-1]["accuracy"]

@@ -259,6 +259,7 @@ def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
         dtype=config.dtype,
         device=config.device,
         batch_size=config.batch_size,
+        cache_mb=config.cache_mb,
     )
     pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
     encode = tuned.label_model.encode

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from flaretune.config.client import ClientConfig
 from flaretune.config.groups import ADAPTER, SERVER, SOFT, TASK, TRAINING
+from flaretune.config.model import CACHE_MB
 from flaretune.config.options import option
 from flaretune.config.server import ServerConfig
 
@@ -19,6 +20,7 @@ class LPFLConfig(ClientConfig):
         *ClientConfig.client_options,
         "unlabelled_path",
         "gradient_checkpointing",
+        "cache_mb",
     )
 
     unlabelled: int = option(
@@ -45,6 +47,14 @@ class LPFLConfig(ClientConfig):
         "layers that get one: auto (PEFT's choice for the architecture), all-linear, or names, separated by commas",
         group=ADAPTER,
     )
+    first_layer: str = option(
+        "0",
+        "first of the model's layers that gets an adapter, counted from 0, or auto: the middle one; those below are "
+        "computed once for each text",
+        group=ADAPTER,
+        main=True,
+    )
+    cache_mb: int = CACHE_MB
     freeze_a: Literal[0, 1] = option(
         0,
         "1: A stays as it was drawn, B alone is trained and sent: about half the bytes, exact averaging (FFA-LoRA)",
@@ -92,6 +102,10 @@ class LPFLConfig(ClientConfig):
                 f"--tuning full --dp_noise {self.dp_noise:g}: noise on every parameter leaves nothing of a model; "
                 "use --tuning lora"
             )
+        if self.first_layer != "auto" and not (self.first_layer.isascii() and self.first_layer.isdigit()):
+            yield f"--first_layer {self.first_layer}: must be a whole number, at least 0, or auto"
+        if self.tuning == "full" and self.first_layer != "0":
+            yield f"--tuning full --first_layer {self.first_layer}: every layer is trained there; leave one out"
         if self.tuning == "full" and self.freeze_a:
             yield "--tuning full --freeze_a 1: there is no A where every parameter is trained; leave one out"
 

@@ -74,7 +74,7 @@ def local_train(
     epochs = max(settings.local_epochs, math.ceil(settings.local_steps / steps_an_epoch))
     device = parameters[0].device
     devices = [device] if device.type == "cuda" else []
-    model.model.train()
+    model.train()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         for epoch in range(epochs):
@@ -92,7 +92,7 @@ def local_train(
                 loss += step_loss * data.weights[batch].sum()
                 steps += 1
     optimiser.zero_grad(set_to_none=True)
-    model.model.eval()
+    model.train(False)
     return float(loss / data.weights.sum()), steps
 
 
