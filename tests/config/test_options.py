@@ -9,14 +9,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flaretune.config.client import ClientConfig
 from flaretune.config.client_flags import read_client_config
 from flaretune.config.flags import add_flags, to_argv
 from flaretune.config.groups import GROUPS
 from flaretune.config.job import JobConfig
 from flaretune.config.model_server import ServiceConfig
 from flaretune.config.options import as_dict, build, build_all, changed, check_values, defaults, options_of
-from flaretune.config.server import ServerConfig
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
