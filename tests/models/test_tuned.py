@@ -39,3 +39,22 @@ def test_auto_is_what_the_processor_has_instructions_for(tiny, monkeypatch, tuni
     assert auto.pretrained.model.get_input_embeddings().weight.dtype == held_in
     np.testing.assert_array_equal(logits_of(auto), logits_of(opened(computed_in)))
     assert 0 < np.abs(logits_of(auto) - logits_of(other)).max() < 0.1
+
+
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "gemma3", "opt"])
+def test_gradients_do_not_need_what_the_last_layer_makes_of_other_positions(tiny, family):
+    settings = build(TuneSettings, as_dict(LPFLConfig(soft_labels="off", lora_rank=2, target_modules="all-linear")))
+
+    def gradients(at_answers_only):
+        tuned = open_tuned_model(review_task(), str(tiny(family)), settings, dtype="float32", device="cpu")
+        rng = np.random.default_rng(1)
+        shapes = tuned.parameters.shapes()
+        tuned.parameters.load({n: rng.normal(size=s).astype(np.float32) / 5 for n, s in shapes.items()})
+        if not at_answers_only:
+            tuned.label_model.feed_forward = None
+        loss = tuned.label_model.logits(tuned.label_model.encode(TEXTS)).square().sum()
+        return torch.autograd.grad(loss, tuned.parameters.trained())
+
+    for found, own in zip(gradients(True), gradients(False), strict=True):
+        assert own.any()
+        torch.testing.assert_close(found, own, rtol=1e-3, atol=1e-4)

@@ -36,7 +36,7 @@ class ModelConfig(Options):
     batch_size: int = option(
         0,
         "texts in a forward pass, each with all candidates, and in a pass of a training step; 0: 8 on a CPU, 16 where "
-        "the text is cached, 64 on a GPU, and a whole training step",
+        "the text is cached, 64 on a GPU, and 4 of a training step of adapters on a CPU, else all",
         group=MODEL,
         at_least=0,
     )

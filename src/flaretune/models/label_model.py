@@ -10,6 +10,7 @@ import torch
 
 from flaretune.data.encode import Encoded, Encoder
 from flaretune.models.label_head import at_answers
+from flaretune.models.last_layer import last_feed_forward, only_at
 from flaretune.models.load import Pretrained
 from flaretune.models.lower_layers import LowerLayers
 from flaretune.models.padding import pad_right
@@ -33,6 +34,7 @@ class LabelModel:
         classes: the class of each label word, see `at_answers`.
         example_forwards: texts sent through the model so far.
         lower: the layers below the adapters; None where every layer may have one.
+        feed_forward: what is computed at the answers alone, see `last_layer`; None for nothing.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class LabelModel:
         self._autocast = autocast
         self.example_forwards = 0
         self.lower: LowerLayers | None = None
+        self.feed_forward = last_feed_forward(pretrained.model)
         self._is_training = False
         tokenizer = pretrained.tokenizer
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -77,7 +80,7 @@ class LabelModel:
         self.example_forwards += len(examples)
         extra = {"use_cache": False} if self._kind == "causal" else {}
         autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast)
-        with autocast, self._lower_layers(examples):
+        with autocast, self._lower_layers(examples), only_at(self.feed_forward, positions):
             logits = self.model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, L, C)
         return at_answers(logits, positions, self.classes) + self._offset
 

@@ -139,7 +139,16 @@ def open_tuned_model(
             raise UserError(f"--gradient_checkpointing 1: {reason(error)}; leave it out for this model") from error
     autocast = not is_lora and dtype == "bfloat16"
     label_model = LabelModel(tuned, pretrained, spec, batch_size, autocast)
-    check_tuned(pretrained, label_model, parameters if is_lora else None, dtype, together=batch_size != 1)
+    if settings.gradient_checkpointing:
+        label_model.feed_forward = None  # what is computed a second time, is without it
+    adapter, together = parameters if is_lora else None, batch_size != 1
+    try:
+        check_tuned(pretrained, label_model, adapter, dtype, together)
+    except UserError:
+        if label_model.feed_forward is None:
+            raise
+        label_model.feed_forward = None  # positions may be mixed behind it
+        check_tuned(pretrained, label_model, adapter, dtype, together)
     if is_lora and (first := first_layer(model, settings.first_layer)):
         label_model.lower = LowerLayers(layers_of(model)[1], first, cache_mb)
         if cache_mb:

@@ -73,6 +73,9 @@ def local_train(
     steps_an_epoch = math.ceil(len(data.examples) / settings.train_batch_size)
     epochs = max(settings.local_epochs, math.ceil(settings.local_steps / steps_an_epoch))
     device = parameters[0].device
+    # on a CPU shorter padding is worth more passes; where every parameter is trained, each adds up all their gradients
+    some = 4 if device.type == "cpu" and settings.tuning == "lora" else settings.train_batch_size
+    at_a_time = settings.batch_size or some
     devices = [device] if device.type == "cuda" else []
     model.train()
     with torch.random.fork_rng(devices=devices):
@@ -82,7 +85,7 @@ def local_train(
             for start in range(0, len(order), settings.train_batch_size):
                 batch = order[start : start + settings.train_batch_size]
                 optimiser.zero_grad(set_to_none=True)
-                step_loss = _backward(model, data, batch, settings.batch_size or len(batch))
+                step_loss = _backward(model, data, batch, at_a_time)
                 if not np.isfinite(step_loss):
                     raise FloatingPointError(
                         f"the training loss became {step_loss} in epoch {epoch + 1} of this round, so that this client "
@@ -97,8 +100,9 @@ def local_train(
 
 
 def _backward(model: LabelModel, data: TrainingSet, batch: np.ndarray, at_a_time: int) -> float:
-    """Add up the gradients of a batch's mean loss, in passes of some texts at a time; returns that loss."""
+    """Add up the gradients of a batch's mean loss, in passes of some texts of like length; returns that loss."""
     total, weight = 0.0, data.weights[batch].sum()
+    batch = batch[np.argsort([len(data.examples[i].ids) for i in batch], kind="stable")]
     for part in np.array_split(batch, math.ceil(len(batch) / at_a_time)):
         log_q = torch.log_softmax(model.logits([data.examples[i] for i in part]), dim=-1)  # (B, C)
         targets = torch.from_numpy(data.targets[part]).to(log_q)
