@@ -296,17 +296,6 @@ def test_what_the_clients_of_a_failed_job_said_comes_first(ends_with, env, capsy
     assert capsys.readouterr().err == "error: site-1: its disk is full\nerror: the simulation failed\n"
 
 
-@pytest.mark.parametrize("log", ["simulate_job/log.txt", "log.txt"])
-def test_a_simulator_that_dies_by_itself_tells_its_log_s_last_error(ends_with, log, capsys, tmp_path):
-    file = tmp_path / "out" / "workspace" / "fedbpt" / "server" / log
-    file.parent.mkdir(parents=True)
-    lines = ("ERROR - the first", "ERROR - the number of clients (2) must be larger", "INFO - Good Bye!")
-    file.write_text("".join(f"2026-11-28 20:04:39,410 - SimulatorRunner - {line}\n" for line in lines), "utf-8")
-    assert ends_with(RuntimeError("Simulation failed. Logs are in places that do not exist"), says="") == 1
-    reason = f"the simulator failed: the number of clients (2) must be larger (its log is {file.relative_to(tmp_path)})"
-    assert capsys.readouterr().err.replace(f"{tmp_path}/", "") == f"error: {reason}\n"
-
-
 @pytest.mark.parametrize("status", ["FINISHED:EXECUTION_EXCEPTION", "FINISHED:ABORTED", "FAILED_TO_RUN"])
 def test_a_job_that_fails_after_some_rounds_is_no_success(ends_with, status, monkeypatch, capsys, tmp_path):
     """Its results up to then are there."""

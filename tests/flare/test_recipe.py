@@ -16,6 +16,7 @@ from flaretune import FedBPTConfig, FedBPTRecipe, LPFLRecipe, UserError
 from flaretune.config.client_flags import read_client_config
 from flaretune.config.job import CARRIED, INSTALLED
 from flaretune.config.options import as_dict
+from flaretune.engine.errors import Failure, record_failure
 from flaretune.flare.executor import OPTIONS, ClientExecutor
 from tests.test_templates import components
 
@@ -91,6 +92,46 @@ def test_simulated_clients_share_the_cores_unless_the_user_has_said_otherwise(mo
     FedBPTRecipe().run(SimEnv(num_clients=4, num_threads=threads))
     assert found == [each]
     assert os.environ.get("OMP_NUM_THREADS") == said
+
+
+@pytest.fixture
+def simulation_fails(monkeypatch, tmp_path):
+    """Run a recipe whose simulation fails as NVFlare says it does; returns what is said then."""
+
+    def fail(*_, **__):
+        raise RuntimeError("Simulation failed. Logs are in places that do not exist")
+
+    monkeypatch.setattr(Recipe, "run", fail)
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+
+    def run(workspace):
+        with pytest.raises(RuntimeError) as error:
+            FedBPTRecipe(name="mine").run(SimEnv(num_clients=2, workspace_root=str(tmp_path / workspace)))
+        return str(error.value).replace(f"{tmp_path}/", "")
+
+    return run
+
+
+@pytest.mark.parametrize("log", ["simulate_job/log.txt", "log.txt"])
+@pytest.mark.parametrize("workspace", ["out", "my out"])
+def test_a_simulator_that_dies_by_itself_tells_its_log_s_last_error(simulation_fails, workspace, log, tmp_path):
+    file = tmp_path / workspace / "mine" / "server" / log
+    file.parent.mkdir(parents=True)
+    lines = ("ERROR - the first", "ERROR - the number of clients (2) must be larger", "INFO - Good Bye!")
+    file.write_text("".join(f"2026-11-28 20:04:39,410 - SimulatorRunner - {line}\n" for line in lines), "utf-8")
+    reason = "the simulator failed: the number of clients (2) must be larger"
+    assert simulation_fails(workspace) == f"{reason} (its log is {file.relative_to(tmp_path)})"
+
+
+def test_what_the_clients_of_a_failed_simulation_said_is_its_error(simulation_fails, tmp_path):
+    record_failure(tmp_path / "out" / "mine" / "site-1", Failure("site-1", "its disk is full"))
+    record_failure(tmp_path / "out" / "mine" / "site-2", Failure("site-2", "its disk is full"))
+    record_failure(tmp_path / "out" / "mine" / "server", Failure("server", "too few clients"))
+    assert simulation_fails("out") == "site-1, site-2: its disk is full; server: too few clients"
+
+
+def test_a_simulation_that_left_nothing_fails_with_nvflare_s_words(simulation_fails):
+    assert simulation_fails("out") == "Simulation failed. Logs are in places that do not exist"
 
 
 @pytest.mark.parametrize("names", [["hospital.a", "b"], ["Server", "b"], ["a", "A"], ["a", "a"], ["a b", "c"]])

@@ -33,6 +33,7 @@ from flaretune.flare.controller import FlaretuneController
 from flaretune.flare.environment import variable
 from flaretune.flare.executor import OPTIONS, ClientExecutor, script_arguments, script_file
 from flaretune.flare.fixes.simulator_paths import plain_paths
+from flaretune.flare.outcome import simulation_failed
 from flaretune.flare.tracking import RunTracking
 from flaretune.methods.base import Method
 from flaretune.methods.client_data import task_of
@@ -119,16 +120,26 @@ class FlaretuneRecipe(Recipe):
             self.set_per_site_config({client: dict(own) for client, own in per_client.items()})
 
     def run(self, env: ExecEnv, **exec_params: Any) -> Run:
-        """Run in an environment; one with fewer clients than `min_clients` starts with all it has."""
+        """Run in an environment; one with fewer clients than `min_clients` starts with all it has.
+
+        Raises:
+            SimulationFailed: a simulated job failed; says what went wrong at whom.
+        """
         check_clients("client", getattr(env, "clients", None) or [])
         available = getattr(env, "num_clients", None)
         if available:  # the simulator or a proof of concept, whose clients run on this machine
             self._job.job.min_clients = min(self._job.job.min_clients, available)
             # the clients' command is `python3 …`, looked up in PATH: let it find this Python
             os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+            simulated = Path(getattr(env, "workspace_root", "")) / self._job.name
             paths = plain_paths(env) if isinstance(env, SimEnv) else nullcontext()
             with _shared_cores(getattr(env, "num_threads", None) or available), paths:
-                return super().run(env, **exec_params)
+                try:
+                    return super().run(env, **exec_params)
+                except RuntimeError as error:
+                    if not isinstance(env, SimEnv):
+                        raise
+                    raise simulation_failed(error, simulated) from error
         return super().run(env, **exec_params)
 
     def track(self, tracker: str, uri: str = "") -> None:

@@ -17,7 +17,6 @@ from flaretune.config.job import CARRIED, JobConfig
 from flaretune.config.model_server import ServiceConfig
 from flaretune.config.options import as_dict, build, changed
 from flaretune.config.server import ServerConfig
-from flaretune.engine.errors import SERVER, failures_below
 from flaretune.engine.results import collect_results, forget_results, read_summary
 from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
@@ -31,14 +30,13 @@ with warnings.catch_warnings():
     from nvflare.recipe import ProdEnv, SimEnv
     from nvflare.recipe.spec import ExecEnv
 
+from flaretune.flare.outcome import Failures, SimulationFailed, failures_in  # noqa: E402
 from flaretune.flare.poc_env import PatientPocEnv  # noqa: E402
 from flaretune.flare.recipe import LOG_CONFIG, FlaretuneRecipe  # noqa: E402
 from flaretune.flare.startup_kit import administrator_of  # noqa: E402
 from flaretune.flare.stopping import Stopped, ending_what_it_starts  # noqa: E402
 from flaretune.flare.tracking import check_tracker  # noqa: E402
 from flaretune.flare.watch import SUCCESS  # noqa: E402
-
-Failures = dict[str, list[str]]  # sentence → who said it
 
 
 class Ended(Exception):
@@ -158,18 +156,16 @@ def _run(
                 downloaded = result.get_result(timeout=0, clean_up=False)
                 status = result.get_status()  # None where it is not known
                 if downloaded is None or not (status or SUCCESS).startswith(SUCCESS):
-                    raise Ended(f"the job ended as {status}", _failures(_logs(job, env), downloaded))
+                    raise Ended(f"the job ended as {status}", failures_in(_logs(job, env), downloaded))
                 folder = Path(downloaded)
     except RuntimeError as error:
-        logs = _logs(job, env)
-        failures = _failures(logs)
-        reason = _last_error(logs) if job.env == "sim" and not failures else ""
-        raise Ended(reason or str(error), failures) from error
+        reason = error.reason if isinstance(error, SimulationFailed) else str(error)
+        raise Ended(reason, failures_in(_logs(job, env))) from error
     except Stopped as stop:
         raise Stopped(stop.number, _what_is_left(job, server, _logs(job, env), output)) from stop
     if collect_results(folder, output) is None:
-        raise Ended("the job left no results", _failures(_logs(job, env), folder))
-    return _failures(_logs(job, env), folder)
+        raise Ended("the job left no results", failures_in(_logs(job, env), folder))
+    return failures_in(_logs(job, env), folder)
 
 
 def _environment(job: JobConfig, names: list[str], n_clients: int, output: Path, quiet: bool) -> ExecEnv:
@@ -198,26 +194,6 @@ def _logs(job: JobConfig, env: ExecEnv) -> Path | None:
     if job.env == "sim":
         return Path(env.workspace_root) / job.name
     return next(Path(env.poc_workspace).glob("*/prod_*"), None) if job.env == "poc" else None
-
-
-def _failures(*folders: str | Path | None) -> Failures:
-    """What clients and server recorded as wrong below folders, those of clients first."""
-    said: Failures = {}
-    for folder in filter(None, folders):
-        for failure in failures_below(Path(folder)):
-            who = said.setdefault(failure.sentence, [])
-            who += [failure.who] if failure.who not in who else []
-    return dict(sorted(said.items(), key=lambda item: item[1] == [SERVER]))
-
-
-def _last_error(logs: Path) -> str:
-    """The last error in the log of a simulated server, and where that lies; "" if it has none."""
-    for log in (logs / "server" / "simulate_job" / "log.txt", logs / "server" / "log.txt"):
-        if log.is_file():
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-            if errors := [line.partition(" - ERROR - ")[2] for line in lines if " - ERROR - " in line]:
-                return f"the simulator failed: {errors[-1]} (its log is {log})"
-    return ""
 
 
 def _what_is_left(job: JobConfig, server: ServerConfig, logs: Path | None, output: Path) -> str:

@@ -52,7 +52,6 @@ class LPFLConfig(ClientConfig):
         "first of the model's layers that gets an adapter, counted from 0, or auto: the middle one; those below are "
         "computed once for each text",
         group=ADAPTER,
-        main=True,
     )
     cache_mb: int = CACHE_MB
     freeze_a: Literal[0, 1] = option(
