@@ -42,7 +42,7 @@ class VllmServer:
         name: how messages call it.
         model: id of the served model.
         max_length: positions that it has for a prompt and the word behind it; None where it does not say.
-        recheck: called before it is asked after an interruption or a pause.
+        recheck: called before it is asked after a pause, and before an answer counts that came after an interruption.
 
     Raises:
         UserError: it does not reply, is no such server, or serves other models.
@@ -78,10 +78,14 @@ class VllmServer:
         """
         wanted = np.unique(np.asarray(token_ids, dtype=np.int64))
         found = [np.zeros((0, len(wanted)), dtype=np.float32)]
+        pieces = [wanted[start : start + MOST_WORDS] for start in range(0, len(wanted), MOST_WORDS)]
         for some in _in_requests(prompts):
-            self._recheck_if_needed()
-            pieces = [wanted[start : start + MOST_WORDS] for start in range(0, len(wanted), MOST_WORDS)]
+            if time.monotonic() - self._connection.answered > QUIET_SECONDS:
+                self.recheck()
             found.append(np.concatenate([self.ask(some, piece)[0] for piece in pieces], axis=1))
+            while self._connection.interruptions != self._interruptions:  # also while it is asked once more
+                self._interruptions = self._connection.interruptions
+                self.recheck()
         return np.concatenate(found)[:, np.searchsorted(wanted, token_ids)]
 
     def ask(self, prompts: Sequence[Prompt], token_ids: np.ndarray) -> tuple[np.ndarray, int]:
@@ -119,15 +123,6 @@ class VllmServer:
                 f"word behind it, but the server takes {self.max_length}; start it with --max-model-len "
                 f"{n_tokens + 1} or more, if the model has as many"
             )
-
-    def _recheck_if_needed(self) -> None:
-        quiet = time.monotonic() - self._connection.answered > QUIET_SECONDS
-        if quiet or self._connection.interruptions != self._interruptions:
-            before = None
-            while before != self._connection.interruptions:  # it may be started anew while it is asked
-                before = self._connection.interruptions
-                self.recheck()
-            self._interruptions = before
 
     def _choose_model(self, model_name: str, by_name: bool) -> tuple[str, int | None]:
         response = self._connection.exchange(MODELS_PATH)
