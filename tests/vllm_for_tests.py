@@ -36,6 +36,7 @@ class StandIn:
         dtype: that it computes in.
         token: that it wants; "" for none.
         served: entries of /v1/models.
+        max_logprobs: words that it tells of unasked; -1 for all.
         max_model_len: positions for a prompt and one more token.
         takes_embeds: as with --enable-prompt-embeds.
         failures: (status, body) that the next requests for completions get instead.
@@ -47,6 +48,7 @@ class StandIn:
     dtype: torch.dtype = torch.float32
     token: str = ""
     served: list[dict[str, Any]] | None = None
+    max_logprobs: int = 20
     max_model_len: int = 128
     takes_embeds: bool = True
     failures: list[tuple[int, dict]] = field(default_factory=list)
@@ -75,8 +77,10 @@ class StandIn:
             if self.failures:
                 status, body = self.failures.pop(0)
                 raise Refusal(status, json.dumps(body))
-            words = message["logprob_token_ids"]
-            if len(words) > MOST_WORDS:
+            words = message.get("logprob_token_ids", range(self.model.config.vocab_size))
+            if "logprob_token_ids" not in message and self.max_logprobs != -1:
+                raise Refusal(400, f"Requested sample logprobs, which is greater than max allowed: {self.max_logprobs}")
+            if len(words) > MOST_WORDS and "logprob_token_ids" in message:
                 raise Refusal(400, f"Requested logprob_token_ids of length {len(words)}")
             if beyond := [word for word in words if word >= self.model.config.vocab_size]:
                 raise Refusal(400, f"token_id(s) {beyond} in logprob_token_ids contain out-of-vocab token ids.")

@@ -95,6 +95,21 @@ def test_log_probabilities_of_all_words_are_those_of_a_model_in_this_process(ser
     assert there([], ids).shape == (0, 2, len(ids))
 
 
+@pytest.mark.parametrize("most", [-1, 20])
+def test_many_words_are_asked_for_at_once_where_the_server_gives_them(serve, llama, monkeypatch, caplog, most):
+    monkeypatch.setattr(vllm, "WHOLE_FROM", 200)
+    server = serve(llama, max_logprobs=most)
+    asked = VllmServer(server.url, "", str(llama), 0.05, 20)
+    vocabulary = server.model.config.vocab_size
+    found = asked.log_probs([[1, 5], [1, 6, 7]], np.arange(vocabulary))
+    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, rtol=1e-4)
+    assert len(server.asked) == (2 if most == -1 else 1 + 2 * -(-vocabulary // vllm.MOST_WORDS))
+    assert ("greater than max allowed: 20" in caplog.text) == ("--max-logprobs -1" in caplog.text) == (most == 20)
+    server.asked.clear()
+    assert np.array_equal(found[:, :150], asked.log_probs([[1, 5], [1, 6, 7]], np.arange(150)))
+    assert len(server.asked) == 2
+
+
 def test_what_is_sent(serve, llama, monkeypatch):
     """Prompts of one kind in a request, several at a time, and never a label or more than 128 words."""
     monkeypatch.setattr(vllm, "MOST_PROMPTS", 8)

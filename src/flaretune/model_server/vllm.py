@@ -8,19 +8,23 @@ in turn, without a word, where a request brings two.
 from __future__ import annotations
 
 import base64
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from flaretune.config.served_model import VLLM
 from flaretune.errors import UserError, shown
 from flaretune.model_server.connection import Connection, body_of, what_it_says
 from flaretune.model_server.token import TOKEN_VARIABLE
 
-SCHEME = "vllm+"  # before the URL, in --model_server
+log = logging.getLogger("flaretune.client")
+
 MODELS_PATH, COMPLETIONS_PATH = "/v1/models", "/v1/completions"
 MOST_WORDS = 128  # of a request, which is vLLM's limit
+WHOLE_FROM = 8192  # words, where the whole vocabulary is less work than pieces of it
 MOST_PROMPTS, MOST_BYTES = 128, 16 * 2**20  # of a request, which is ours
 LEAST = -9000.0  # vLLM has -9999 in place of anything below
 QUIET_SECONDS = 5.0  # after which a server may be another one; a vLLM server does not start so fast
@@ -51,14 +55,15 @@ class VllmServer:
     def __init__(
         self, url: str, token: str, model_name: str, patience: float, answer_seconds: float, *, by_name: bool = False
     ):
-        self.name = f"--model_server {SCHEME}{url.removeprefix(SCHEME).rstrip('/')}"
+        self.name = f"--model_server {VLLM}{url.removeprefix(VLLM).rstrip('/')}"
         advice = (
             "start vLLM with `python -m vllm.entrypoints.openai.api_server`, or let every client load the model with "
             "--model_server local"
         )
-        url = url.removeprefix(SCHEME)
+        url = url.removeprefix(VLLM)
         self._connection = Connection(url, token, patience, answer_seconds, name=self.name, advice=advice)
         self._interruptions = 0
+        self._gives_all = True  # until it refuses to
         self.recheck: Callable[[], None] = lambda: None
         self.model, self.max_length = self._choose_model(model_name, by_name)
         self._interruptions = self._connection.interruptions
@@ -78,26 +83,44 @@ class VllmServer:
         """
         wanted = np.unique(np.asarray(token_ids, dtype=np.int64))
         found = [np.zeros((0, len(wanted)), dtype=np.float32)]
-        pieces = [wanted[start : start + MOST_WORDS] for start in range(0, len(wanted), MOST_WORDS)]
-        for some in _in_requests(prompts):
+        for some in _in_requests(prompts, 1 if len(wanted) >= WHOLE_FROM else MOST_PROMPTS):
             if time.monotonic() - self._connection.answered > QUIET_SECONDS:
                 self.recheck()
-            found.append(np.concatenate([self.ask(some, piece)[0] for piece in pieces], axis=1))
+            found.append(self._ask_all(some, wanted))
             while self._connection.interruptions != self._interruptions:  # also while it is asked once more
                 self._interruptions = self._connection.interruptions
                 self.recheck()
         return np.concatenate(found)[:, np.searchsorted(wanted, token_ids)]
 
-    def ask(self, prompts: Sequence[Prompt], token_ids: np.ndarray) -> tuple[np.ndarray, int]:
-        """One request: log-probabilities, float32 (N, V), of words that differ; and how many tokens N prompts have."""
+    def _ask_all(self, prompts: Sequence[Prompt], token_ids: np.ndarray) -> np.ndarray:
+        """Log-probabilities of any number of words, float32 (N, V), in one request or in several."""
+        if len(token_ids) >= WHOLE_FROM and self._gives_all:
+            try:
+                return self.ask(prompts, token_ids, whole=True)[0]
+            except UserError as error:
+                self._gives_all = False
+                log.warning(
+                    "%s; so %d words are asked for in %d requests for each of some texts: vLLM that is started with "
+                    "--max-logprobs -1 gives them in one",
+                    *(error, len(token_ids), -(-len(token_ids) // MOST_WORDS)),
+                )
+        pieces = [token_ids[start : start + MOST_WORDS] for start in range(0, len(token_ids), MOST_WORDS)]
+        return np.concatenate([self.ask(prompts, piece)[0] for piece in pieces], axis=1)
+
+    def ask(self, prompts: Sequence[Prompt], token_ids: np.ndarray, whole: bool = False) -> tuple[np.ndarray, int]:
+        """One request: log-probabilities, float32 (N, V), of words that differ; and how many tokens N prompts have.
+
+        Raises:
+            UserError: see `log_probs`.
+        """
         entry = "prompt_embeds" if isinstance(prompts[0], bytes) else "prompt"
         sent = [base64.b64encode(p).decode("ascii") if isinstance(p, bytes) else p for p in prompts]
         message = {
             "model": self.model,
             entry: sent,
             "max_tokens": 1,
-            "logprobs": len(token_ids),
-            "logprob_token_ids": [int(token) for token in token_ids],
+            "logprobs": -1 if whole else len(token_ids),
+            **({} if whole else {"logprob_token_ids": [int(token) for token in token_ids]}),
             "return_tokens_as_token_ids": True,
             # what a model's generation_config.json may set, for servers that tell of the words they draw from
             "temperature": 0,
@@ -164,8 +187,8 @@ class VllmServer:
             absent = [int(t) for t in token_ids if any(f"token_id:{t}" not in words for words in said)]
             if absent:
                 raise ValueError(
-                    f"it lacks the log-probability of token {absent[0]}, which was asked for by logprob_token_ids: "
-                    "vLLM 0.32 was seen to give it"
+                    f"it lacks the log-probability of token {absent[0]}, as of servers that do not know "
+                    "logprob_token_ids; vLLM 0.32 does"
                 )
             values = np.array([[words[f"token_id:{t}"] for t in token_ids] for words in said], dtype=np.float64)
             tokens = int(body["usage"]["prompt_tokens"])
@@ -182,13 +205,13 @@ class VllmServer:
         return values.astype(np.float32), tokens
 
 
-def _in_requests(prompts: Iterable[Prompt]) -> Iterator[list[Prompt]]:
+def _in_requests(prompts: Iterable[Prompt], most: int) -> Iterator[list[Prompt]]:
     """As many at a time as one request takes."""
     some: list[Prompt] = []
     size = 0
     for prompt in prompts:
         n_bytes = len(prompt) if isinstance(prompt, bytes) else 0
-        if some and (len(some) == MOST_PROMPTS or size + n_bytes > MOST_BYTES):
+        if some and (len(some) == most or size + n_bytes > MOST_BYTES):
             yield some
             some, size = [], 0
         some.append(prompt)
