@@ -124,8 +124,6 @@ def running(server: StandIn, port: int = 0) -> Iterator[str]:
     """Its address, for --model_server, while it runs."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
         def do_GET(self):
             self._reply(lambda: server.models())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -261,6 +262,23 @@ def test_a_server_that_comes_back_goes_on(serve, llama):
     before = model.black_box.label_logits(POINTS, texts)
     server.failures += [(503, {})]
     assert np.array_equal(model.black_box.label_logits(POINTS, texts), before)
+
+
+def test_a_server_that_is_gone_for_a_while_is_waited_for(llama, free_port):
+    """For longer than at the start, where nobody may be meant to be there."""
+    server = StandIn(llama)
+    with running(server, free_port):
+        model = opened(server, llama)
+        texts = model.register(EXAMPLES)
+        before = model.black_box.label_logits(POINTS, texts)
+    context = running(server, free_port)
+    later = threading.Timer(1.0, context.__enter__)
+    later.start()
+    try:
+        assert np.array_equal(model.black_box.label_logits(POINTS, texts), before)
+    finally:
+        later.join()
+        context.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize("seen", [True, False])

@@ -31,6 +31,7 @@ class Connection:
         advice: what to do where nobody replies.
 
     Attributes:
+        patience: as above.
         interruptions: how often a message had to be sent anew.
         answered: when the last reply came, by `time.monotonic`.
     """
@@ -39,7 +40,7 @@ class Connection:
         self.url, self.name = url.rstrip("/"), name
         self.interruptions, self.answered = 0, 0.0
         self._advice = advice
-        self._patience = patience
+        self.patience = patience
         self._answer_seconds = answer_seconds
         self._session = requests.Session()
         self._session.auth = Token(token)
@@ -75,7 +76,7 @@ class Connection:
                 reason = f"no connection ({type(error).__name__})"
             self.interruptions += 1
             failing_since = failing_since or time.monotonic()
-            if time.monotonic() - failing_since > self._patience:
+            if time.monotonic() - failing_since > self.patience:
                 raise UserError(f"{self.name}: the model server does not answer: {reason}; {self._advice}")
             time.sleep(PAUSE_SECONDS)
 

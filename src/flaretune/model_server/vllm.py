@@ -39,7 +39,7 @@ class VllmServer:
         url: as in --model_server, with or without ``vllm+``.
         token: its API key; "" for none.
         model_name: of the client.
-        patience, answer_seconds: see `Connection`.
+        patience, answer_seconds: see `Connection`; and `be_patient`.
         by_name: whether the served model must be called as the client calls it, where only one is served.
 
     Attributes:
@@ -62,6 +62,7 @@ class VllmServer:
         )
         url = url.removeprefix(VLLM)
         self._connection = Connection(url, token, patience, answer_seconds, name=self.name, advice=advice)
+        self._answer_seconds = answer_seconds
         self._interruptions = 0
         self._gives_all = True  # until it refuses to
         self.recheck: Callable[[], None] = lambda: None
@@ -133,6 +134,10 @@ class VllmServer:
         if response.status_code != 200:
             raise UserError(f"{self.name}: {self._complaint(response.status_code, what_it_says(body))}")
         return self._read(body, len(prompts), token_ids)
+
+    def be_patient(self) -> None:
+        """Wait for it as long as for a reply from now on: a vLLM server that is started anew loads its model first."""
+        self._connection.patience = self._answer_seconds
 
     def check_length(self, n_tokens: int) -> None:
         """Whether a prompt of so many tokens fits.

@@ -60,6 +60,7 @@ class VllmCheck:
         self.dtype = dtype if dtype != "auto" else "" if self.coarse else "float32"
         self._check_tokenizer()
         server.recheck = self._again
+        server.be_patient()
 
     def check_embeddings(self, embeddings: WordEmbeddings) -> None:
         """Find the number format in which embeddings are the server's own, and leave it set.
