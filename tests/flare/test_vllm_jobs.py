@@ -159,7 +159,7 @@ def test_a_job_from_the_template_passes_the_option_on(url, model, folders, tmp_p
     options, server = JOBS["fedbpt"]
     flags = ["--model_name", str(model), "--dataset", folders["data"], *options, "--seed", "7"]
     run, server = command_in(tmp_path), {**server, "covariance": "diagonal"}
-    told = " ".join([*flags, "--model_server", url])
+    told = " ".join([*flags, "--model_server", url]).join(['"', '"'])  # HOCON does not take a + outside quotes
     create_from_template(run, "fedbpt", tmp_path / "fedbpt", told, min_clients=2, seed=7, **server)
     done = run("nvflare", "simulator", tmp_path / "fedbpt", *["-n", "2", "-t", "2", "-w"], tmp_path / "out")
     assert done.returncode == 0, done.stdout[-3000:]
