@@ -170,7 +170,10 @@ def test_a_job_from_the_template_passes_the_option_on(url, model, folders, tmp_p
 def assert_same(method, found, expected) -> None:
     """Folders of results that differ by rounding alone."""
     mine, theirs = read_summary(found), read_summary(expected)
-    keys = ("test_accuracy", "zero_shot_accuracy", "validation_accuracy", "best_round", "queries", "example_forwards")
+    keys = ["test_accuracy", "zero_shot_accuracy", "validation_accuracy", "best_round", "queries"]
+    keys += (
+        ["example_forwards"] if method == "fedbpt" else []
+    )  # a verbalizer's texts are asked about as words are needed
     assert {key: mine[key] for key in keys} == {key: theirs[key] for key in keys}
     losses = [[r["validation_loss"] for r in summary["rounds"]] for summary in (mine, theirs)]
     np.testing.assert_allclose(*losses, rtol=1e-3)

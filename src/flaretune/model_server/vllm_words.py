@@ -28,6 +28,8 @@ class VllmWords:
         example_forwards: texts asked about so far, once for each template, whatever the number of words.
     """
 
+    gives_all = False  # but 128 in a pass
+
     def __init__(self, server: VllmServer, outline: Pretrained, spec: TaskSpec, templates: Sequence[str], dtype: str):
         self._server, self.dtype = server, dtype
         self._encoders = [

@@ -44,6 +44,8 @@ class WordLogProbs:
             does not fit the task or the model.
     """
 
+    gives_all = True
+
     def __init__(self, pretrained: Pretrained, spec: TaskSpec, templates: Sequence[str], batch_size: int):
         self._model, self._kind, self._device = pretrained.model, pretrained.kind, pretrained.device
         self.dtype = pretrained.dtype
