@@ -192,7 +192,7 @@ def test_refusals_are_passed_on(url, model, tiny):
         server_at(url, model).ask([[2, 5]], np.array([10**6]))
     server = server_at(url, model)
     narrow = open_outline(server, str(tiny("gemma3")), "auto")  # of the same tokenizer
-    with pytest.raises(UserError, match="hidden size"):
+    with pytest.raises(UserError, match="hidden_size 32 does not match"):
         open_vllm_model(server, *narrow, review_task(), SETTINGS)
     server = server_at(url, model)
     other = open_outline(server, str(tiny("gemma3", seed=3, **WIDER)), "auto")
