@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 
-.PHONY: demo demo-lpfl demo-verbalizer compare federation test test-fast lint docs figs clean
+.PHONY: demo demo-lpfl demo-verbalizer compare federation test test-fast vllm test-vllm lint docs figs clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
@@ -38,6 +39,12 @@ test: test-fast
 test-fast: $(VENV)/ready-dev
 	$(PYTEST) -m "not slow"
 
+# vLLM for the CPU, of some 3.4 GB, in an environment of its own: it pins other versions of torch and transformers.
+vllm: $(VLLM)/ready
+
+test-vllm: $(VENV)/ready-dev $(VLLM)/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/flare/test_vllm_jobs.py
+
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,7 +58,7 @@ figs: $(VENV)/ready
 	$(BIN)/python -m flaretune plot runs/demo --output figs/demo.png
 
 clean:
-	rm -rf $(VENV) build/docs runs fl_job
+	rm -rf $(VENV) $(VLLM) build/docs runs fl_job
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -63,4 +70,11 @@ $(VENV)/ready: requirements.txt pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# torchvision, torchaudio and torchcodec, which pip chooses with it, are of another torch and do not load.
+$(VLLM)/ready: requirements-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

@@ -29,6 +29,8 @@ class Remembering:
             is counted by its features.
     """
 
+    gives_all = True
+
     def __init__(self, model: AsksForWords, candidates: np.ndarray):
         self._model, self._candidates = model, candidates
         self._said: dict[tuple, np.ndarray] = {}  # text -> float32 (T, V)

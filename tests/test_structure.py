@@ -101,13 +101,16 @@ def test_every_part_has_its_place_in_the_flow():
 def test_only_flare_imports_nvflare():
     users = {str(file.relative_to(PACKAGE)) for file, module in imports() if module.split(".")[0] == "nvflare"}
     # a secret reference is NVFlare's, and resolved where the token is needed
-    assert {name.split("/")[0] for name in users - {"methods/fedbpt/open.py"}} == {"flare"}
+    assert {name.split("/")[0] for name in users - {"methods/served_model.py"}} == {"flare"}
 
 
 # Of models/ and model_server/, what a client of the model server loads.
 CLIENT_WITHOUT_TORCH = {
     "models/prompt_settings.py",
     "model_server/client.py",
+    "model_server/connection.py",
+    "model_server/vllm.py",
+    "methods/served_model.py",
     "model_server/protocol.py",
     "model_server/launch.py",
     "methods/fedbpt/client.py",

@@ -57,6 +57,7 @@ def of_texts(log_probs: np.ndarray, labels: np.ndarray, n_words: int = 64) -> He
 
     class Model:
         example_forwards = 0
+        gives_all = True
 
         def __call__(self, texts, token_ids):
             raise AssertionError("asked again")

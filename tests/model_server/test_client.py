@@ -15,8 +15,8 @@ import pytest
 import requests
 
 from flaretune.errors import UserError
-from flaretune.model_server import client
-from flaretune.model_server.client import Connection, is_ready, open_remote_model
+from flaretune.model_server import connection
+from flaretune.model_server.client import QueryConnection, is_ready, open_remote_model
 from flaretune.model_server.protocol import Query, named
 from flaretune.model_server.token import TOKEN_VARIABLE
 from tests.model_server.conftest import EXAMPLES, POINTS, SETTINGS
@@ -28,7 +28,7 @@ MODEL = {"model": {"name": "m", "kind": "masked", "model_type": "roberta", "hidd
 @pytest.fixture
 def scripted(monkeypatch):
     """``scripted(answers)``: address of a server that gives these (status, body) in turn, and the messages it got."""
-    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(connection, "PAUSE_SECONDS", 0.01)
     servers = []
 
     def start(*answers):
@@ -96,14 +96,14 @@ def test_a_server_that_comes_back_gets_the_query_again(scripted):
 def test_patience_begins_with_the_first_failure(scripted, monkeypatch):
     """However long the answer took that did not come."""
     url, got = scripted((503, {}), (200, MODEL), *[(503, {})] * 3)
-    clock, post = [0.0], requests.Session.post
-    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda seconds: None))
+    clock, post = [0.0], requests.Session.request
+    monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda seconds: None))
 
     def slow(*given, **more):
         clock[0] += 61
         return post(*given, **more)
 
-    monkeypatch.setattr(requests.Session, "post", slow)
+    monkeypatch.setattr(requests.Session, "request", slow)
     assert opened(url, patience=60).facts.name == "m"
     with pytest.raises(UserError, match="does not answer: it answers with status 503"):
         opened(url, patience=60)
@@ -170,9 +170,9 @@ def test_nobody_there_and_no_token(free_port):
 
 def test_an_answer_that_does_not_come_in_time():
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
-        connection = Connection(f"http://127.0.0.1:{silent.getsockname()[1]}", "token", patience=0, answer_seconds=0.2)
+        asked = QueryConnection(f"http://127.0.0.1:{silent.getsockname()[1]}", "token", patience=0, answer_seconds=0.2)
         with pytest.raises(UserError, match=r"no answer within 0\.2 seconds; .* --model_server_timeout"):
-            connection.send(Query(named({}), None, None))
+            asked.send(Query(named({}), None, None))
 
 
 def test_a_client_loads_neither_torch_nor_transformers():

@@ -86,8 +86,8 @@ def run_job(
         return _run(method, job, client, server, per_client, quiet)
     if not method.shares_model:
         raise UserError(
-            f"--share_model 1 is for methods that only evaluate the model; clients of {method.title} each train their "
-            "own"
+            f"--share_model 1 starts a model server for FedBPT's clients; those of {method.title} cannot use one of "
+            "flaretune's: leave it out"
         )
     if job.env == "prod" or EXPORTING:
         raise UserError(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
-import time
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import requests
 
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
+from flaretune.model_server.connection import (
+    CONNECT_SECONDS,
+    PATIENCE,
+    Connection,
+    Token,
+    body_of,
+    proxies,
+    what_it_says,
+)
 from flaretune.model_server.protocol import (
     HEALTH_PATH,
     QUERY_PATH,
@@ -28,30 +34,16 @@ from flaretune.model_server.token import TOKEN_VARIABLE
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.tasks.spec import TaskSpec
 
-CONNECT_SECONDS = 5
-PATIENCE = 60.0  # seconds, see `Connection`
-PAUSE_SECONDS = 1.0
-OVERLOADED = (500, 502, 503, 504)  # what may pass: a server that starts, or whose worker has ended
 
-
-class Connection:
-    """Sends queries to a model server, and waits for one that is being restarted.
-
-    Args:
-        url: such as http://127.0.0.1:8765.
-        token: what it wants to see.
-        patience: seconds for which a query is sent anew, from the first time that there was nobody, or nobody able, to
-            reply to it.
-        answer_seconds: seconds that a reply may take.
-    """
+class QueryConnection(Connection):
+    """Sends queries to a model server of flaretune; see `Connection`."""
 
     def __init__(self, url: str, token: str, patience: float, answer_seconds: float):
-        self.url = url.rstrip("/")
-        self._patience = patience
-        self._answer_seconds = answer_seconds
-        self._session = requests.Session()
-        self._session.auth = _Token(token)
-        self._proxies = _proxies(url)
+        advice = (
+            "start it with `python -m flaretune serve`, or let every client load the model with --model_server local"
+        )
+        url = url.rstrip("/")
+        super().__init__(url, token, patience, answer_seconds, name=f"--model_server {url}", advice=advice)
 
     def send(self, query: Query) -> dict[str, Any]:
         """The reply to a query, whose contents are sent only if the server does not know them.
@@ -59,42 +51,13 @@ class Connection:
         Raises:
             UserError: nobody replies, the token is refused, or the server says what is wrong with the query.
         """
-        response = self._post(query_message(query, in_full=False))
-        if response.status_code == 404 and "unknown" in _body(response):
-            response = self._post(query_message(query, in_full=True))
-        body = _body(response)
+        response = self.exchange(QUERY_PATH, query_message(query, in_full=False))
+        if response.status_code == 404 and "unknown" in body_of(response):
+            response = self.exchange(QUERY_PATH, query_message(query, in_full=True))
+        body = body_of(response)
         if response.status_code == 200 and body:
             return body
-        raise UserError(f"--model_server {self.url}: {_complaint(response, body)}")
-
-    def _post(self, message: dict[str, Any]) -> requests.Response:
-        failing_since = None
-        while True:
-            try:
-                response = self._session.post(
-                    self.url + QUERY_PATH,
-                    json=message,
-                    timeout=(CONNECT_SECONDS, self._answer_seconds),
-                    proxies=self._proxies,
-                )
-                if response.status_code not in OVERLOADED:
-                    return response
-                said = _body(response).get("error")
-                reason = f"it answers with status {response.status_code}{f': {said}' if said else ''}"
-            except requests.ReadTimeout as error:
-                raise UserError(
-                    f"--model_server {self.url}: no answer within {self._answer_seconds:g} seconds; where the model "
-                    "server needs longer, for many test texts perhaps, give it longer with --model_server_timeout"
-                ) from error
-            except requests.RequestException as error:
-                reason = f"no connection ({type(error).__name__})"
-            failing_since = failing_since or time.monotonic()
-            if time.monotonic() - failing_since > self._patience:
-                raise UserError(
-                    f"--model_server {self.url}: the model server does not answer: {reason}; start it with "
-                    "`python -m flaretune serve`, or let every client load the model with --model_server local"
-                )
-            time.sleep(PAUSE_SECONDS)
+        raise UserError(f"{self.name}: {_complaint(response, body)}")
 
 
 class RemoteTexts:
@@ -116,7 +79,7 @@ class RemoteBlackBox:
         n_classes: C.
     """
 
-    def __init__(self, connection: Connection, black_box: Named, n_classes: int):
+    def __init__(self, connection: QueryConnection, black_box: Named, n_classes: int):
         self._connection = connection
         self._black_box = black_box
         self._n_classes = n_classes
@@ -126,7 +89,7 @@ class RemoteBlackBox:
         """Logits of the label words, float32 (λ, N, C), for search points, float (λ, d); see `BlackBox`.
 
         Raises:
-            UserError: see `Connection.send`; or a reply that fits no query.
+            UserError: see `QueryConnection.send`; or a reply that fits no query.
         """
         reply = self._connection.send(Query(self._black_box, texts.texts, np.asarray(points, dtype=np.float64)))
         self.example_forwards += len(points) * len(texts)
@@ -144,7 +107,7 @@ class RemotePromptedModel:
         black_box: evaluates search points.
     """
 
-    def __init__(self, connection: Connection, black_box: Named, spec: TaskSpec):
+    def __init__(self, connection: QueryConnection, black_box: Named, spec: TaskSpec):
         self._spec = spec
         self.black_box = RemoteBlackBox(connection, black_box, spec.n_classes)
         model = connection.send(Query(black_box, None, None)).get("model")
@@ -192,52 +155,23 @@ def open_remote_model(
         settings: how a search point becomes a prompt.
 
     Raises:
-        UserError: there is no token; see `Connection.send`.
+        UserError: there is no token; see `QueryConnection.send`.
     """
     if not token:
         raise UserError(
             f"--model_server {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}"
         )
-    connection = Connection(url, token, patience, answer_seconds)
+    connection = QueryConnection(url, token, patience, answer_seconds)
     return RemotePromptedModel(connection, named(black_box_content(model_name, dtype, spec, settings)), spec)
 
 
 def is_ready(url: str, token: str, verify: bool = True) -> bool:
     """Whether a model server replies there and its workers have loaded the model."""
     try:
-        asked = {"auth": _Token(token), "proxies": _proxies(url), "timeout": CONNECT_SECONDS, "verify": verify}
+        asked = {"auth": Token(token), "proxies": proxies(url), "timeout": CONNECT_SECONDS, "verify": verify}
         return requests.get(url + HEALTH_PATH, **asked).ok
     except requests.RequestException:
         return False
-
-
-class _Token(requests.auth.AuthBase):
-    """What proves who sends a query; without an object of this kind requests takes a password of ~/.netrc."""
-
-    def __init__(self, token: str):
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
-
-
-def _proxies(url: str) -> dict[str, str]:
-    """For requests: those of the environment, but none on the way to this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        here = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        here = host == "localhost"
-    return {"no_proxy": host} if here else {}
-
-
-def _body(response: requests.Response) -> dict[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
 
 
 def _complaint(response: requests.Response, body: dict[str, Any]) -> str:
@@ -245,5 +179,4 @@ def _complaint(response: requests.Response, body: dict[str, Any]) -> str:
         return f"it refuses the token in the environment variable {TOKEN_VARIABLE}; give both sides the same"
     if response.status_code == 413:
         return "the message is larger than it reads; start it with a larger --max_mb"
-    said = body.get("error") or body.get("detail")
-    return str(said) if said else f"it answers with status {response.status_code}, as no model server of flaretune does"
+    return what_it_says(body) or f"it answers with status {response.status_code}, as no model server of flaretune does"

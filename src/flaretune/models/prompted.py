@@ -146,17 +146,7 @@ def prompt_model(
     limit = pretrained.max_length
     encoder = Encoder(tokenizer, spec, pretrained.kind, mode, settings.n_prompt_tokens, limit)
     hidden_size = lm.hidden_size
-    prompt = SoftPrompt(
-        settings.n_prompt_tokens,
-        hidden_size,
-        settings.intrinsic_dim,
-        embedding_std(model),
-        settings.alpha,
-        settings.sigma,
-        settings.seed,
-        initial_prompt(model, tokenizer, settings, mode),
-        pretrained.device,
-    )
+    prompt = make_soft_prompt(model, tokenizer, settings, mode, hidden_size, pretrained.device)
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
     batch_size = batch_size or default_batch_size(pretrained.device, cached)
     return PromptedModel(
@@ -170,6 +160,27 @@ def prompt_model(
     )
 
 
+def make_soft_prompt(
+    model: torch.nn.Module, tokenizer, settings: PromptSettings, mode: str, hidden_size: int, device: torch.device
+) -> SoftPrompt:
+    """How a search point becomes a prompt of a model, of which the word embeddings alone are needed.
+
+    Raises:
+        UserError: see `initial_prompt`.
+    """
+    return SoftPrompt(
+        settings.n_prompt_tokens,
+        hidden_size,
+        settings.intrinsic_dim,
+        embedding_std(model),
+        settings.alpha,
+        settings.sigma,
+        settings.seed,
+        initial_prompt(model, tokenizer, settings, mode),
+        device,
+    )
+
+
 def share_weights(pretrained: Pretrained) -> Pretrained:
     """Another model of the same weights, in the same memory, whose head can be replaced without touching this one's."""
     weights = [*pretrained.model.parameters(), *pretrained.model.buffers()]
@@ -179,8 +190,9 @@ def share_weights(pretrained: Pretrained) -> Pretrained:
 
 def embed(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
     """Word embeddings of token ids as they enter the model, its scaling (Gemma) included, shape (N,) → (N, D)."""
+    embeddings = model.get_input_embeddings()
     with torch.inference_mode():
-        return model.get_input_embeddings()(ids.to(model.device))
+        return embeddings(ids.to(embeddings.weight.device))
 
 
 def embedding_std(model: torch.nn.Module) -> float:

@@ -36,6 +36,7 @@ class WordLogProbs:
         batch_size: texts in a forward pass.
 
     Attributes:
+        dtype: bfloat16 or float32, what the model computes in.
         example_forwards: texts sent through the model so far, once for each template.
 
     Raises:
@@ -43,8 +44,11 @@ class WordLogProbs:
             does not fit the task or the model.
     """
 
+    gives_all = True
+
     def __init__(self, pretrained: Pretrained, spec: TaskSpec, templates: Sequence[str], batch_size: int):
         self._model, self._kind, self._device = pretrained.model, pretrained.kind, pretrained.device
+        self.dtype = pretrained.dtype
         self._batch_size = batch_size
         tokenizer = pretrained.tokenizer
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

@@ -47,6 +47,8 @@ def auto_file(tmp_path):
 class MadeUpModel:
     """Gives numbers that follow from a text's class and noise; in `alike`, the same for every text."""
 
+    gives_all = True
+
     def __init__(self, alike=False):
         self.example_forwards, self._alike = 0, alike
 

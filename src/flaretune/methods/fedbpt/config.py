@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from flaretune.config.client import ClientConfig
 from flaretune.config.groups import MODEL, PROMPT, SEARCH, SERVER
-from flaretune.config.model import CACHE_MB, MODEL_SERVER_TIMEOUT
-from flaretune.config.options import option
+from flaretune.config.model import CACHE_MB
+from flaretune.config.options import default, option
+from flaretune.config.served_model import LOCAL, ServedModelConfig
 from flaretune.config.server import ServerConfig
 from flaretune.methods.verbalizer.config import N_WORDS
 
@@ -32,31 +31,12 @@ def norm_limits(max_norm: str) -> tuple[float, float] | None:
     return first, last
 
 
-class FedBPTConfig(ClientConfig):
+class FedBPTConfig(ServedModelConfig):
     """What a client of a FedBPT job is told."""
 
     method: ClassVar[str] = "FedBPT"
-    client_options: ClassVar[tuple[str, ...]] = (
-        *ClientConfig.client_options,
-        "cache_mb",
-        "model_server",
-        "model_server_timeout",
-        "model_server_token",
-    )
+    client_options: ClassVar[tuple[str, ...]] = (*ServedModelConfig.client_options, "cache_mb")
 
-    model_server: str = option(
-        "local",
-        "local: this client loads the model itself; or the address of a model server that has it loaded, such as "
-        "http://127.0.0.1:8765 (python -m flaretune serve)",
-        group=MODEL,
-    )
-    model_server_timeout: int = MODEL_SERVER_TIMEOUT
-    model_server_token: str = option(
-        "",
-        "for a client's own file: the model server's token as a secret reference of NVFlare; default: from the "
-        "environment, ${secret:FLARETUNE_MODEL_SERVER_TOKEN}",
-        group=MODEL,
-    )
     cache_mb: int = CACHE_MB
 
     verbalizer: Literal["words", "learned"] = option(
@@ -116,24 +96,8 @@ class FedBPTConfig(ClientConfig):
         yield from super().clashes()
         if self.local_popsize == 1:
             yield "--local_popsize 1: CMA-ES needs at least 2 candidates in a generation (or 0 for its default)"
-        if self.model_server != "local" and not re.fullmatch(r"https?://[^\s/]+/?", self.model_server):
-            yield (
-                f"--model_server {self.model_server}: must be local, or the address of a model server such as "
-                "http://127.0.0.1:8765"
-            )
-        if self.model_server_token and not re.fullmatch(
-            r"\$\{secret:(file:[^{}\s]+|[A-Za-z_]\w*)\}", self.model_server_token, re.ASCII
-        ):
-            yield (  # without the value, which may be the token
-                "--model_server_token: must be a secret reference such as ${secret:file:/run/secrets/lm} or "
-                "${secret:MY_TOKEN}, in the client's local/flaretune.toml, and never the token itself, which whoever "
-                "reads the job would see"
-            )
-        if self.model_server != "local" and (self.device != "auto" or self.batch_size):
-            yield (
-                "--device and --batch_size are the model server's where --model_server names one: give them to "
-                "`python -m flaretune serve`"
-            )
+        if self.uses_vllm:
+            yield from self._clashes_with_vllm()
         if self.verbalizer == "learned":
             yield from self._clashes_of_learned()
         if self.loss_type == "perf" and self.perturb:
@@ -146,12 +110,28 @@ class FedBPTConfig(ClientConfig):
         except ValueError:
             yield f"--max_norm {self.max_norm}: must be two numbers above 0, FIRST:LAST such as 15:20, or left out"
 
+    def _clashes_with_vllm(self) -> Iterator[str]:
+        if self.cat_or_add != default(FedBPTConfig, "cat_or_add"):
+            yield (
+                f"--cat_or_add {self.cat_or_add} is of masked models, and vLLM gives log-probabilities of causal ones: "
+                "leave it out, or use --model_server local"
+            )
+        if self.cache_mb != default(FedBPTConfig, "cache_mb"):
+            yield (
+                f"--cache_mb {self.cache_mb} is of a model in flaretune's own processes: a vLLM server is given its "
+                "memory when it is started"
+            )
+
     def _clashes_of_learned(self) -> Iterator[str]:
         for flag, given, why in (
             ("--calibrate", self.calibrate != "none", "it has its own weights and bias; leave it out"),
             ("--perturb", bool(self.perturb), "what it is asked once is not asked of perturbed texts; leave it out"),
             ("--dp_noise", bool(self.dp_noise), "sums would be sent every round; take the method verbalizer, or words"),
-            ("--model_server", self.model_server != "local", "it needs the model in the client's own process"),
+            (
+                "--model_server",
+                self.model_server != LOCAL and not self.uses_vllm,
+                "it needs the model in the client's own process, or a vLLM server (vllm+http://…)",
+            ),
         ):
             if given:
                 yield f"{flag} does not go with --verbalizer learned: {why}"

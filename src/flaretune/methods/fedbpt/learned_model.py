@@ -10,7 +10,9 @@ import numpy as np
 
 from flaretune.methods.fedbpt.learned_features import LearnedFeatures, PromptedTexts
 from flaretune.methods.verbalizer.features import WordFeatures
-from flaretune.methods.verbalizer.open import OpenedWords, open_words
+from flaretune.methods.verbalizer.open import OpenedWords, open_vllm_words, open_words
+from flaretune.model_server.vllm import VllmServer
+from flaretune.model_server.vllm_prompted import open_vllm_model
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, prompt_model, share_weights
 from flaretune.tasks.spec import TaskSpec
@@ -62,4 +64,17 @@ def open_learned_model(
     """
     words = open_words(spec, model_name, dtype, device, batch_size)
     prompted = prompt_model(share_weights(words.pretrained), spec, settings, batch_size, cache_mb, words=ANY_WORD)
+    return LearnedModel(words, prompted)
+
+
+def open_learned_vllm(
+    server: VllmServer, spec: TaskSpec, model_name: str, dtype: str, settings: PromptSettings
+) -> LearnedModel:
+    """The same with the model of a vLLM server, of which there are the tokenizer and the word embeddings here.
+
+    Raises:
+        UserError: the server's model is another, or does not fit the task.
+    """
+    words, check = open_vllm_words(server, spec, model_name, dtype)
+    prompted = open_vllm_model(server, words.pretrained, check, spec, settings, words=ANY_WORD)
     return LearnedModel(words, prompted)

@@ -10,14 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flaretune.config.options import as_dict, build
-from flaretune.errors import UserError
+from flaretune.config.served_model import LOCAL
 from flaretune.methods.base import ClientContext
 from flaretune.methods.client_data import load_data
 from flaretune.methods.fedbpt.client import FedBPTClient, Labelled
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.learned_client import LearnedFedBPTClient
-from flaretune.model_server.client import PATIENCE, open_remote_model
-from flaretune.model_server.token import token_of_environment
+from flaretune.methods.served_model import patience_of, token_of, vllm_server
+from flaretune.model_server.client import open_remote_model
 from flaretune.models.prompt_settings import PromptSettings
 
 if TYPE_CHECKING:
@@ -52,18 +52,22 @@ def open_client(config: FedBPTConfig, context: ClientContext) -> FedBPTClient:
 
 
 def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemotePromptedModel:
-    """The model in this process, or that of a server, where this process needs neither torch nor weights."""
+    """The model in this process, or that of a server, where this process needs no weights, or word embeddings alone."""
     settings = build(PromptSettings, as_dict(config))
-    if config.model_server != "local":
+    if config.uses_vllm:
+        from flaretune.model_server.vllm_prompted import open_outline, open_vllm_model
+
+        server = vllm_server(config)
+        return open_vllm_model(server, *open_outline(server, config.model_name, config.dtype), spec, settings)
+    if config.model_server != LOCAL:
         return open_remote_model(
             config.model_server,
-            _token(config),
+            token_of(config),
             spec,
             config.model_name,
             config.dtype,
             settings,
-            patience=min(PATIENCE, config.model_server_timeout),
-            answer_seconds=config.model_server_timeout,
+            **patience_of(config),
         )
     # torch and transformers take seconds to import: only now that NVFlare knows this process
     from flaretune.models.prompted import open_prompted_model
@@ -79,29 +83,16 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
     )
 
 
-def _token(config: FedBPTConfig) -> str:
-    """The model server's token, which is read at the client and is no part of the job.
-
-    Raises:
-        UserError: what the reference names is not there.
-    """
-    if not config.model_server_token:
-        return token_of_environment()
-    from nvflare.fuel.utils.secret_utils import resolve_secret_refs
-
-    try:
-        return resolve_secret_refs(config.model_server_token)
-    except ValueError as error:
-        raise UserError(f"--model_server_token: {error}") from error
-
-
 def _open_learned(config: FedBPTConfig, name: str, spec: TaskSpec, data: ClientData) -> LearnedFedBPTClient:
     """The model, asked for words and with a prompt in it."""
-    from flaretune.methods.fedbpt.learned_model import open_learned_model
+    from flaretune.methods.fedbpt.learned_model import open_learned_model, open_learned_vllm
 
     settings = build(PromptSettings, as_dict(config))
-    where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb")}
-    model = open_learned_model(spec, config.model_name, settings, **where)
+    if config.uses_vllm:
+        model = open_learned_vllm(vllm_server(config), spec, config.model_name, config.dtype, settings)
+    else:
+        where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb")}
+        model = open_learned_model(spec, config.model_name, settings, **where)
     vocabulary = model.words.vocabulary()
     asked, features = model.features(vocabulary.candidates)
     return LearnedFedBPTClient(

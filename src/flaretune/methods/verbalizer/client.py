@@ -14,6 +14,7 @@ from flaretune.methods.base import Client, ClientContext
 from flaretune.methods.client_data import load_data, settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.message import unreadable
+from flaretune.methods.served_model import vllm_server
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.methods.verbalizer.features import AsksForWords, Labelled, WordFeatures
 from flaretune.methods.verbalizer.head import SUMS, Head, head_of, label_word_head
@@ -146,16 +147,19 @@ class VerbalizerClient(Client):
 
 
 def open_client(config: VerbalizerConfig, context: ClientContext) -> VerbalizerClient:
-    """Load data and model.
+    """Load data and model, or find the server that has it.
 
     Raises:
         UserError: whatever the user can correct.
     """
     spec, data = load_data(config, context)
     # torch and transformers take seconds to import: only now that NVFlare knows this process
-    from flaretune.methods.verbalizer.open import open_words
+    from flaretune.methods.verbalizer.open import open_vllm_words, open_words
 
-    words = open_words(spec, config.model_name, config.dtype, config.device, config.batch_size)
+    if config.uses_vllm:
+        words, _ = open_vllm_words(vllm_server(config, by_name=True), spec, config.model_name, config.dtype)
+    else:
+        words = open_words(spec, config.model_name, config.dtype, config.device, config.batch_size)
     return VerbalizerClient(
         config,
         spec,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from flaretune.config.client import ClientConfig
 from flaretune.config.groups import MODEL, SERVER
 from flaretune.config.options import option
+from flaretune.config.served_model import LOCAL, ServedModelConfig
 from flaretune.config.server import ServerConfig
 from flaretune.methods.verbalizer.settings import N_CANDIDATES
 
@@ -20,7 +20,7 @@ N_WORDS = option(
 )
 
 
-class VerbalizerConfig(ClientConfig):
+class VerbalizerConfig(ServedModelConfig):
     """What a client of a verbalizer job is told."""
 
     method: ClassVar[str] = "Verbalizer"
@@ -34,6 +34,11 @@ class VerbalizerConfig(ClientConfig):
             yield (
                 f"--calibrate {self.calibrate}: a learned verbalizer has its own weights and bias, so that there is no "
                 "preference to divide out; leave it out"
+            )
+        if self.model_server != LOCAL and not self.uses_vllm:
+            yield (
+                f"--model_server {self.model_server}: python -m flaretune serve answers FedBPT's clients alone; give a "
+                "verbalizer's local, or a vLLM server (vllm+http://…)"
             )
 
 

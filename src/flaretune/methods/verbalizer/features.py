@@ -10,9 +10,15 @@ import numpy as np
 
 
 class AsksForWords(Protocol):
-    """The model, seen from here (`models.word_log_probs.WordLogProbs` is one)."""
+    """The model, seen from here (`models.word_log_probs.WordLogProbs` is one).
+
+    Attributes:
+        example_forwards: examples sent through the model so far.
+        gives_all: whether a pass over a text gives any number of words.
+    """
 
     example_forwards: int
+    gives_all: bool
 
     def __call__(self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray) -> np.ndarray:
         """Log-probabilities of chosen words: N texts, ids (V,) → float32 (N, T, V) for T templates."""
@@ -54,14 +60,17 @@ class WordFeatures:
     def log_probs(self, data: Labelled, words: np.ndarray) -> np.ndarray:
         """Log-probabilities of words, int64 (F, 2) as in `Head.words`, float32 (N, F).
 
-        The model is asked once; again only for words that no candidate of this client was, which happens where another
-        client's numbers differ a little.
+        The model is asked for all candidates at once; again only for words that no candidate of this client was, which
+        happens where another client's numbers differ a little. A model that charges for words is asked for those that
+        are needed, when they are.
         """
         if not len(data.labels) or not len(words):
             return np.zeros((len(data.labels), len(words)), dtype=np.float32)
         missing = np.setdiff1d(words[:, 1], data.ids)
         if data.log_probs is None or len(missing):
-            wanted = np.union1d(np.union1d(data.ids, self._candidates), missing)
+            wanted = np.union1d(data.ids, missing)
+            if self._model.gives_all:
+                wanted = np.union1d(wanted, self._candidates)
             data.log_probs, data.ids = self._model(data.texts, wanted), wanted
             if data.counts:
                 self.forwards += len(data.labels) * self._n_templates

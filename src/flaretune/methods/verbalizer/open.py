@@ -8,6 +8,10 @@ import numpy as np
 
 from flaretune.data.tokens import text_ids
 from flaretune.methods.verbalizer.settings import N_CANDIDATES, Vocabulary
+from flaretune.model_server.vllm import VllmServer
+from flaretune.model_server.vllm_check import VllmCheck
+from flaretune.model_server.vllm_prompted import open_outline
+from flaretune.model_server.vllm_words import VllmWords
 from flaretune.models.black_box import default_batch_size
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.verbalizer import label_word_ids, word_classes
@@ -25,7 +29,7 @@ class OpenedWords:
     pretrained: Pretrained
     spec: TaskSpec
     templates: tuple[str, ...]
-    log_probs: WordLogProbs
+    log_probs: WordLogProbs | VllmWords
 
     @property
     def kind(self) -> Kind:
@@ -33,7 +37,7 @@ class OpenedWords:
 
     @property
     def dtype(self) -> str:
-        return self.pretrained.dtype
+        return self.log_probs.dtype
 
     @property
     def hidden_size(self) -> int:
@@ -78,7 +82,23 @@ def open_words(spec: TaskSpec, model_name: str, dtype: str, device: str, batch_s
         UserError: the model cannot be loaded, or the task has no template for it.
     """
     pretrained = load_pretrained(model_name, dtype, device)
-    wording = spec.wording(pretrained.kind)
-    templates = (wording.template, *(wording.templates or ()))
+    templates = _templates(spec, pretrained.kind)
     batch_size = batch_size or default_batch_size(pretrained.device)
     return OpenedWords(pretrained, spec, templates, WordLogProbs(pretrained, spec, templates, batch_size))
+
+
+def open_vllm_words(server: VllmServer, spec: TaskSpec, model_name: str, dtype: str) -> tuple[OpenedWords, VllmCheck]:
+    """The model of a vLLM server, and the check that found it to be this one; see `open_words`.
+
+    Raises:
+        UserError: the server's model is another, or the task has no template for it.
+    """
+    outline, check = open_outline(server, model_name, dtype)
+    templates = _templates(spec, outline.kind)
+    words = VllmWords(server, outline, spec, templates, check.dtype)
+    return OpenedWords(outline, spec, templates, words), check
+
+
+def _templates(spec: TaskSpec, kind: Kind) -> tuple[str, ...]:
+    wording = spec.wording(kind)
+    return (wording.template, *(wording.templates or ()))
