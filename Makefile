@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo demo-lpfl demo-verbalizer compare federation test test-fast lint docs figs clean
+.PHONY: demo demo-lpfl demo-verbalizer compare federation test test-fast test-versions lint docs figs clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
@@ -38,6 +38,11 @@ test: test-fast
 test-fast: $(VENV)/ready-dev
 	$(PYTEST) -m "not slow"
 
+# The same with the oldest and the newest supported libraries: docs/reference/versions.md.
+test-versions: $(VENV)/ready-dev
+	$(BIN)/python tests/versions.py oldest
+	$(BIN)/python tests/versions.py newest
+
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,7 +56,7 @@ figs: $(VENV)/ready
 	$(BIN)/python -m flaretune plot runs/demo --output figs/demo.png
 
 clean:
-	rm -rf $(VENV) build/docs runs fl_job
+	rm -rf $(VENV) build/docs build/versions runs fl_job
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

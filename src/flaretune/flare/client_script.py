@@ -18,6 +18,7 @@ from flaretune.errors import UserError, lack_of_memory
 from flaretune.host import replace_unprintable
 from flaretune.methods.base import Method
 from flaretune.methods.registry import METHODS, find_method
+from flaretune.versions import untested
 
 log = logging.getLogger("flaretune.client")
 
@@ -49,7 +50,7 @@ def main(method: str, argv: Sequence[str] | None = None) -> None:
         argv = sys.argv[1:] if argv is None else argv
         with redirect_stderr(said):
             config, sentences = read_client_config(find_method(method).client_config, argv, OWN_OPTIONS, configs)
-        for one in sentences:
+        for one in filter(None, [untested(), *sentences]):
             log.warning(one)
         _serve(find_method(method), config)
         status = 0
