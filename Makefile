@@ -38,10 +38,12 @@ test: test-fast
 test-fast: $(VENV)/ready-dev
 	$(PYTEST) -m "not slow"
 
-# The same with the oldest and the newest supported libraries: docs/reference/versions.md.
+# The same with the oldest and the newest supported libraries, and what is for a server without torch:
+# docs/reference/versions.md.
 test-versions: $(VENV)/ready-dev
 	$(BIN)/python tests/versions.py oldest
 	$(BIN)/python tests/versions.py newest
+	$(BIN)/python tests/versions.py light
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
