@@ -9,7 +9,6 @@ import sys
 
 import numpy as np
 import pytest
-from mlflow.tracking import MlflowClient
 
 from flaretune.methods.fedbpt.artifact import load_prompt
 from flaretune.model_server.token import TOKEN_VARIABLE
@@ -54,6 +53,8 @@ def test_one_model_for_all_clients_gives_the_same_numbers(run, folders, tmp_path
 
 
 def assert_mlflow_has_the_numbers_of(folder) -> None:
+    from mlflow.tracking import MlflowClient  # here, because `make test-versions` installs no tracker
+
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("flaretune")
     (tracked,) = client.search_runs([experiment.experiment_id])
