@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM := .venv-vllm
 
-.PHONY: demo demo-lpfl demo-verbalizer compare federation test test-fast vllm test-vllm lint docs figs clean
+.PHONY: demo demo-lpfl demo-verbalizer compare federation test test-fast test-versions vllm test-vllm lint docs figs clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
@@ -45,6 +45,13 @@ vllm: $(VLLM)/ready
 test-vllm: $(VENV)/ready-dev $(VLLM)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/flare/test_vllm_jobs.py
 
+# The same with the oldest and the newest supported libraries, and what is for a server without torch:
+# docs/reference/versions.md.
+test-versions: $(VENV)/ready-dev
+	$(BIN)/python tests/versions.py oldest
+	$(BIN)/python tests/versions.py newest
+	$(BIN)/python tests/versions.py light
+
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,7 +65,7 @@ figs: $(VENV)/ready
 	$(BIN)/python -m flaretune plot runs/demo --output figs/demo.png
 
 clean:
-	rm -rf $(VENV) $(VLLM) build/docs runs fl_job
+	rm -rf $(VENV) $(VLLM) build/docs build/versions runs fl_job
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -8,6 +8,9 @@ import pytest
 
 from flaretune import host as ports
 
+# Libraries for models and data sets, and some that come with them.
+FOR_MODELS = ("torch", "transformers", "peft", "datasets", "accelerate", "gguf", "litserve", "tokenizers")
+FOR_MODELS += ("huggingface_hub", "fastapi", "uvicorn", "pandas", "pyarrow", "sklearn", "filelock")
 SAME_PORT = {"test_fault_jobs.py", "test_jobs.py"}  # start NVFlare's proof of concept, which has one port
 
 
@@ -51,6 +54,16 @@ def without_nvflare(tmp_path) -> Path:
     folder = tmp_path / "without_nvflare"
     folder.mkdir()
     (folder / "nvflare.py").write_text("raise ModuleNotFoundError('nvflare is not installed')\n")
+    return folder
+
+
+@pytest.fixture
+def without_models(tmp_path) -> Path:
+    """A folder that makes imports of what requirements-light.txt leaves out fail where Python looks into it first."""
+    folder = tmp_path / "without_models"
+    folder.mkdir()
+    for name in FOR_MODELS:
+        (folder / f"{name}.py").write_text("raise ModuleNotFoundError(f'{__name__} is not installed', name=__name__)\n")
     return folder
 
 

@@ -12,7 +12,7 @@ import flaretune
 
 PACKAGE = Path(flaretune.__file__).parent
 # What a part may import from, besides itself, in the order of the flow: each from those before it.
-BASE = {"errors", "cache", "seeding", "files", "host", "softmax"}
+BASE = {"errors", "cache", "seeding", "files", "host", "softmax", "versions"}
 FLOW = [
     "aggregation",
     "config",
@@ -35,6 +35,7 @@ MAY_IMPORT = {part: {*BASE, *FLOW[:place]} for place, part in enumerate(FLOW)} |
     "files": {"errors"},
     "host": set(),
     "softmax": set(),
+    "versions": set(),
 }
 TRAINING_LIBRARIES = ("torch", "transformers", "peft")
 # Of methods/, what the server and a command line load; the rest works with a model.

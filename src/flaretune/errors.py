@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can correct, and how a message shows a value that may be anything."""
+"""The one exception for mistakes a user can correct, sentences for what is lacking, and how messages show values."""
 
 from __future__ import annotations
 
@@ -31,6 +31,16 @@ def lack_of_memory(error: BaseException) -> str | None:
     return (
         f"there is not enough memory ({said}): a smaller --batch_size needs less, and FedBPT's clients on one machine "
         "can share one model (--share_model 1, or --model_server)"
+    )
+
+
+def lack_of_package(error: BaseException) -> str | None:
+    """One sentence for a package that is not installed, as in the environment of a server; None for any other error."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    return (
+        f"the package {error.name.partition('.')[0]} is not installed: this takes all of requirements.txt "
+        "(requirements-light.txt is for servers, and for clients with --model_server)"
     )
 
 

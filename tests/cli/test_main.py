@@ -123,3 +123,13 @@ def test_runs_can_be_plotted_where_nvflare_is_not_installed(without_nvflare, fin
     done = python("-m", "flaretune", "plot", "absent", path=without_nvflare)
     assert done.returncode == 1
     assert done.stderr.startswith("error: absent/summary.json cannot be read")
+
+
+def test_a_command_says_which_package_it_lacks(without_models, tmp_path):
+    rows = [f"a film of {number} hours,{number % 2}" for number in range(40)]
+    (tmp_path / "texts.csv").write_text("\n".join(["sentence,label", *rows]) + "\n", encoding="utf-8")
+    asked = ("try", tmp_path / "texts.csv", "--text", "sentence", "--label", "label", "--model_name", tmp_path)
+    done = python("-m", "flaretune", *asked, path=without_models)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: the package torch is not installed: this takes all of ")
+    assert "Traceback" not in done.stderr

@@ -3,7 +3,6 @@ from nvflare.apis.utils.decomposers import flare_decomposers
 from nvflare.app_common.decomposers import common_decomposers
 
 from tests.jobs_for_tests import command_in, environment_in
-from tests.learnable import write_reviews
 
 
 @pytest.fixture
@@ -17,6 +16,8 @@ def as_in_a_job(monkeypatch):
 @pytest.fixture(scope="session")
 def folders(tiny, tmp_path_factory):
     """Folders of three tiny models and of data that can be learned: only to be read."""
+    from tests.learnable import write_reviews  # here, so that tests without a model start without torch
+
     models = {family: str(tiny(family)) for family in ("roberta", "llama", "gpt2")}
     return {**models, "data": str(write_reviews(tmp_path_factory.mktemp("jobs") / "data", n_train=900, n_test=40))}
 

@@ -167,6 +167,7 @@ def run_script(method, error, folder, *flags):
         ("client_script.UserError('no such model')", "no such model", False),
         ("FloatingPointError('the loss became nan')", "the loss became nan", False),
         ("__import__('torch').OutOfMemoryError('no more')", "there is not enough memory (no more): a smaller", False),
+        ("ModuleNotFoundError('no', name='torch.nn')", "the package torch is not installed: this takes all of", False),
         ("KeyError('x')", "unexpected KeyError: 'x'", True),
         ("KeyboardInterrupt()", "unexpected KeyboardInterrupt: ", True),
     ],

@@ -9,13 +9,12 @@ import sys
 
 import numpy as np
 import pytest
-from mlflow.tracking import MlflowClient
 
 from flaretune.methods.fedbpt.artifact import load_prompt
 from flaretune.model_server.token import TOKEN_VARIABLE
 from flaretune.tasks.evaluation import peak_memory_mb
 from tests.flare.same_job import run_here
-from tests.jobs_for_tests import REPOSITORY, command_in, create_from_template, read_summary
+from tests.jobs_for_tests import REPOSITORY, command_in, create_from_template, environment_in, read_summary
 
 SMALL = ["--n_prompt_tokens", "3", "--intrinsic_dim", "12", "--k_shot", "12", "--local_iter", "2", "--dtype", "float32"]
 SMALL += ["--eval_clients", "all", "--perturb", "1"]
@@ -54,6 +53,8 @@ def test_one_model_for_all_clients_gives_the_same_numbers(run, folders, tmp_path
 
 
 def assert_mlflow_has_the_numbers_of(folder) -> None:
+    from mlflow.tracking import MlflowClient  # here, because `make test-versions` installs no tracker
+
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("flaretune")
     (tracked,) = client.search_runs([experiment.experiment_id])
@@ -97,6 +98,19 @@ def test_the_template_with_five_clients_in_two_threads_on_one_model_server(model
     here = run_here("fedbpt", [*flags, "--seed", "7"], clients, tmp_path / "here", **server)
     assert_same_numbers(results, here)
     assert read_summary(results)["memory_mb"] < peak_memory_mb() / 2
+
+
+@pytest.mark.slow
+def test_neither_server_nor_clients_of_a_model_server_need_torch(model_server, without_models, folders, tmp_path):
+    """Nor does the command that submits the job: nothing of it can import what requirements-light.txt leaves out."""
+    flags = ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL]
+    environment = {**environment_in(tmp_path), "PYTHONPATH": str(without_models)}
+    job = [sys.executable, "jobs/fedbpt_job.py", *flags, "--model_server", model_server, "--n_clients", 2]
+    command = [str(word) for word in (*job, "--num_rounds", 2, "--output", tmp_path / "out")]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    here = run_here("fedbpt", flags, ["site-1", "site-2"], tmp_path / "here", num_rounds=2)
+    assert_same_numbers(tmp_path / "out", here)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flaretune.errors import UserError, lack_of_memory
+from flaretune.errors import UserError, lack_of_memory, lack_of_package
 from flaretune.host import replace_unprintable, write_nowhere
 
 Item = TypeVar("Item")
@@ -73,7 +73,7 @@ def run(command: Callable[[], int | None], debug: bool = False) -> int:
             write_nowhere()  # or Python would try again when it ends
         return _told(f"{error.filename or 'what is printed'} cannot be read or written ({error.strerror})", debug)
     except Exception as error:
-        if sentence := lack_of_memory(error):
+        if sentence := lack_of_memory(error) or lack_of_package(error):
             return _told(sentence, debug)
         raise
 

@@ -19,11 +19,14 @@ from flaretune.cli.runs import add_plot, add_report, add_watch
 from flaretune.cli.serve import add_serve
 from flaretune.cli.tasks import add_tasks
 from flaretune.cli.trial import add_try
+from flaretune.versions import untested
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. (argparse itself exits, with 2, after a wrong flag.)"""
     args = parse(make_parser(), argv)
+    if sentence := untested():
+        print(f"warning: {sentence}", file=sys.stderr)
     return run(lambda: args.command(args), args.debug)
 
 

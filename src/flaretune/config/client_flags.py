@@ -119,9 +119,8 @@ def _with_own(given: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[st
         if name in own:
             given.pop(instead, None)
     server = own.get("model_server", given.get("model_server", "local"))
-    for name in (
-        ("device", "batch_size", "cache_mb") if server != "local" else ()
-    ):  # of a model in this process: the server's
+    # of a model in this process: the server's
+    for name in ("device", "batch_size", "cache_mb") if server != "local" else ():
         left = [options.pop(name) for options in ((given, own) if "model_server" in own else (own,)) if name in options]
         if left:
             sentences.append(f"--{name} is left to the model server at {server}")

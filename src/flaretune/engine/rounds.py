@@ -36,6 +36,7 @@ from flaretune.privacy.accountant import account, sentence
 from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import Counters, Evaluation, add_counters, limit_evaluations, peak_memory_mb
 from flaretune.tasks.metrics.base import Estimate
+from flaretune.versions import untested
 
 log = logging.getLogger("flaretune.server")
 
@@ -97,6 +98,8 @@ class Job:
             JobFailed: one sentence says why.
             Aborted: whoever runs the job has ended it.
         """
+        if sentence := untested():
+            log.warning(sentence)
         try:
             self._run_rounds()
         except UserError as error:

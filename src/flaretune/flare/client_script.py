@@ -14,10 +14,11 @@ from pathlib import Path
 from flaretune.config.client import ClientConfig
 from flaretune.config.client_flags import read_client_config
 from flaretune.engine.errors import Failure, record_failure
-from flaretune.errors import UserError, lack_of_memory
+from flaretune.errors import UserError, lack_of_memory, lack_of_package
 from flaretune.host import replace_unprintable
 from flaretune.methods.base import Method
 from flaretune.methods.registry import METHODS, find_method
+from flaretune.versions import untested
 
 log = logging.getLogger("flaretune.client")
 
@@ -49,7 +50,7 @@ def main(method: str, argv: Sequence[str] | None = None) -> None:
         argv = sys.argv[1:] if argv is None else argv
         with redirect_stderr(said):
             config, sentences = read_client_config(find_method(method).client_config, argv, OWN_OPTIONS, configs)
-        for one in sentences:
+        for one in filter(None, [untested(), *sentences]):
             log.warning(one)
         _serve(find_method(method), config)
         status = 0
@@ -59,8 +60,9 @@ def main(method: str, argv: Sequence[str] | None = None) -> None:
         status = error.code if isinstance(error.code, int) else 1
         sentence = said.getvalue().strip().rpartition("\n")[2].partition("error: ")[2] if status else ""
     except BaseException as error:
-        sentence = lack_of_memory(error) or f"unexpected {type(error).__name__}: {error}"
-        if not lack_of_memory(error):
+        lacking = lack_of_memory(error) or lack_of_package(error)
+        sentence = lacking or f"unexpected {type(error).__name__}: {error}"
+        if not lacking:
             log.error("%s", traceback.format_exc())
     if sentence:
         log.error("%s", sentence)

@@ -133,8 +133,10 @@ def open_tuned_model(
         share_label_words(model, label_ids)
         initial, config = {}, None
     if settings.gradient_checkpointing:
+        # transformers 5.24 calls it by what it does, and warns of the old name
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         try:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable({"use_reentrant": False})
         except ValueError as error:
             raise UserError(f"--gradient_checkpointing 1: {reason(error)}; leave it out for this model") from error
     autocast = not is_lora and dtype == "bfloat16"

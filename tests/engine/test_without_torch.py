@@ -1,0 +1,77 @@
+"""The server's side of a job, and what is made of its results, where no library for models is installed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from flaretune.methods.registry import find_method
+from tests.commands_for_tests import python
+from tests.engine.in_process import run_job
+from tests.engine.whole_jobs import CLIENTS
+from tests.learnable import write_reviews
+
+OPTIONS = {
+    "fedbpt": {"n_prompt_tokens": 3, "intrinsic_dim": 6, "local_iter": 2},
+    "lpfl": {"unlabelled": 20, "lora_rank": 2, "local_epochs": 1, "local_steps": 2},
+    "verbalizer": {"n_words": 8},
+}
+LEARNED = {**OPTIONS, "fedbpt, learned": {**OPTIONS["fedbpt"], "verbalizer": "learned", "n_words": 8}}
+# The clients' replies come from files, in the order in which they were sent.
+SERVER = """
+import json, sys
+from pathlib import Path
+from safetensors import safe_open
+from flaretune.engine.results import collect_results
+from flaretune.engine.rounds import Job
+from flaretune.engine.transport import InProcessTransport
+from flaretune.methods.message import Message
+from flaretune.methods.registry import find_method
+
+name, folder, clients = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
+def handler(client):
+    kept = iter(sorted(folder.glob(f"{client}-*.safetensors")))
+    def reply(task, message):
+        with safe_open(next(kept), "numpy") as file:
+            return Message({n: file.get_tensor(n) for n in file.keys()}, json.loads(file.metadata()["fields"]))
+    return reply
+method = find_method(name)
+results = folder / "job" / "flaretune"
+Job(method, method.server_config(**json.loads((folder / "server.json").read_text())),
+    InProcessTransport({client: handler(client) for client in clients}), results).run()
+assert collect_results(folder / "job", folder / "output") is not None
+"""
+DIFFERS = ("seconds", "overhead_seconds", "server_memory_mb", "artifact")
+
+
+def numbers(value):
+    """A summary without what depends on the machine's state, or on where it lies."""
+    if isinstance(value, dict):
+        return {key: numbers(entry) for key, entry in value.items() if not key.startswith(DIFFERS)}
+    return [numbers(entry) for entry in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("job", LEARNED)
+def test_a_server_gives_the_same_result_without_torch_and_transformers(job, roberta, tmp_path, without_models):
+    name = job.split(",")[0]
+    data = write_reviews(tmp_path / "data", n_train=60, n_test=20)
+    options = {"model_name": str(roberta), "dataset": str(data), "k_shot": 6, "dtype": "float32", "eval_clients": "all"}
+    config = find_method(name).client_config(**options, **LEARNED[job])
+    server = {} if name == "verbalizer" else {"num_rounds": 2}
+    told = run_job(find_method(name), dict.fromkeys(CLIENTS, config), tmp_path / "here", **server)
+    assert (told.failure, told.client_failures) == ("", {})
+    for number, (client, _task, _round, reply) in enumerate(told.replies):
+        arrays = {array: np.ascontiguousarray(values) for array, values in reply.arrays.items()}
+        fields = {"fields": json.dumps(reply.fields)}
+        save_file(arrays, tmp_path / f"{client}-{number:03}.safetensors", fields)
+    (tmp_path / "server.json").write_text(json.dumps(server))
+    done = python("-c", SERVER, name, tmp_path, *CLIENTS, path=without_models)
+    assert done.returncode == 0, done.stderr
+    here, there = (
+        json.loads((tmp_path / folder / "summary.json").read_text(encoding="utf-8")) for folder in ("here", "output")
+    )
+    assert numbers(there) == numbers(here)
+    assert (tmp_path / "output" / "report.html").stat().st_size > 1000
