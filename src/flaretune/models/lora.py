@@ -59,6 +59,7 @@ def add_lora(model: torch.nn.Module, kind: str, settings: LoraSettings) -> PeftM
     )
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message="fan_in_fan_out")  # set by PEFT as GPT-2's Conv1D needs it
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")  # PEFT 0.21 asks transformers 5.24 so
         torch.manual_seed(derive_seed(settings.seed, "lora"))  # PEFT draws on the CPU, whatever the model's device
         try:
             tuned = get_peft_model(model, config)
