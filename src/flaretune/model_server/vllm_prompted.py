@@ -83,7 +83,8 @@ class VllmBlackBox:
             UserError: see `VllmServer.log_probs`.
         """
         asked = [e.ids.tolist() for e in texts] * len(points) if self._soft_prompt is None else None
-        found = self._server.log_probs(asked or self._with_prompts(points, texts), self.words)  # (λN, V)
+        prompts = self._with_prompts(points, texts) if asked is None else asked
+        found = self._server.log_probs(prompts, self.words)  # (λN, V)
         self.example_forwards += len(points) * len(texts)
         rows = torch.from_numpy(found)[:, None]  # one position each
         logits = at_answers(rows, torch.zeros(len(rows), dtype=torch.int64), self._classes)
