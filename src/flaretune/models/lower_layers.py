@@ -106,13 +106,17 @@ class LowerLayers:
             return forward
 
         lower = self._layers[: self._first]
+        own = [vars(layer).get("forward") for layer in lower]  # else its class's is used
         for index, layer in enumerate(lower):
             layer.forward = given(index)
         try:
             yield
         finally:
-            for layer in lower:
-                del layer.forward  # of this object; its class has the real one
+            for layer, forward in zip(lower, own, strict=True):
+                if forward is None:
+                    del layer.forward
+                else:
+                    layer.forward = forward
 
     def _keep(self, key: bytes, states: torch.Tensor) -> None:
         if key in self._states or self._is_full:
