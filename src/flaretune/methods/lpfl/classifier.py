@@ -57,8 +57,9 @@ class TunedClassifier:
 
 def open_saved(artifact: AdapterArtifact, folder: Path, model_name: str, dtype: str, device: str) -> TunedClassifier:
     """Load the model of an adapter; see `methods.classifier.Saved.open`."""
-    # how a client saves memory and where it has unlabelled texts is not in the folder, and of no use here
-    options = {**artifact.options, "gradient_checkpointing": 0, "soft_labels": "off"}
+    # how a client saves memory and where it has unlabelled texts is not in the folder, and of no use here; before there
+    # was a first layer, adapters were in all
+    options = {"first_layer": "0", **artifact.options, "gradient_checkpointing": 0, "soft_labels": "off"}
     settings = build_settings(LPFLConfig, TuneSettings, options, folder)
     try:
         tuned = open_tuned_model(artifact.spec, model_name, settings, dtype=dtype, device=device)
