@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from flaretune.errors import UserError
+from flaretune.models import tuned as tuned_module
+from flaretune.models.load import load_pretrained
 from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
 from tests.model_types_for_tests import save_model_type
 from tests.models.asking import TEXTS
@@ -16,11 +18,10 @@ from tests.tasks_for_tests import review_task
 
 FAMILIES = ["roberta", "bert", "distilbert", "modernbert", "gpt2", "llama", "falcon", "opt", "gemma2", "gemma3"]
 TYPES = ["qwen3", "phi", "gpt_neox", "qwen3_5_text", "gemma4_text", "gpt_oss", "mamba", "lfm2"]
-FALLS_BACK = "texts cannot enter"
 
 
 def opened(
-    folder: Path, first_layer: str = "1", cache_mb: int = 8, targets: str = "all-linear", checkpointing: int = 0
+    folder: Path, first_layer: str = "1", cache_mb: float = 8, targets: str = "all-linear", checkpointing: int = 0
 ) -> TunedModel:
     """With an adapter that is no longer zero."""
     settings = TuneSettings(4, 8.0, targets, first_layer, 1, "lora", 0, checkpointing)
@@ -53,7 +54,7 @@ def calls_of_first_layer(tuned: TunedModel) -> list[int]:
     return calls
 
 
-def compare(folder: Path, targets: str = "all-linear") -> None:
+def assert_texts_can_enter(folder: Path, targets: str = "all-linear") -> None:
     tuned, plain = (opened(folder, cache_mb=cache_mb, targets=targets) for cache_mb in (8, 0))
     examples = texts_of(tuned)
     expected = plain.label_model.predict_logits(examples)
@@ -72,13 +73,12 @@ def compare(folder: Path, targets: str = "all-linear") -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_texts_that_enter_in_the_middle_get_the_same_logits_and_gradients(tiny, family):
-    compare(tiny(family))
+    assert_texts_can_enter(tiny(family))
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_those_of_more_types(tmp_path, model_type, caplog):
-    compare(save_model_type(model_type, "causal", tmp_path), targets="auto")
-    assert FALLS_BACK not in caplog.text
+def test_those_of_more_types(tmp_path, model_type):
+    assert_texts_can_enter(save_model_type(model_type, "causal", tmp_path), targets="auto")
 
 
 def test_activations_that_are_computed_twice_are_the_same_ones(tiny):
@@ -113,6 +113,40 @@ def test_what_memory_does_not_hold_is_computed_and_said_once(tiny, caplog):
     for _ in range(2):
         np.testing.assert_allclose(tuned.label_model.predict_logits(many), expected, rtol=1e-4, atol=1e-4)
     assert caplog.text.count("--cache_mb is full") == 1
+
+
+@pytest.fixture
+def reads_further_down(monkeypatch):
+    """Models whose last layer adds what the first layer's feed-forward part gave in the same pass, if that ran."""
+
+    def load(*args):
+        pretrained = load_pretrained(*args)
+        base, given = pretrained.model.base_model, []
+        base.register_forward_pre_hook(lambda *_: given.clear())
+        base.layers[0].mlp.register_forward_hook(lambda _module, _args, output: given.append(output))
+        base.layers[-1].register_forward_hook(lambda _module, _args, output: output + sum(given))
+        return pretrained
+
+    monkeypatch.setattr(tuned_module, "load_pretrained", load)
+
+
+def test_a_model_that_cannot_be_entered_runs_all_layers_and_says_so(tiny, reads_further_down, caplog):
+    tuned = opened(tiny("llama"))
+    assert "texts cannot enter LlamaForCausalLM in the middle" in caplog.text
+    calls, examples = calls_of_first_layer(tuned), texts_of(tuned)
+    first, again = (tuned.label_model.predict_logits(examples) for _ in range(2))
+    np.testing.assert_array_equal(again, first)
+    assert len(calls) == 4  # two passes of two batches
+
+
+def test_what_was_not_checked_is_not_kept(tiny, caplog):
+    """A cache too small for the check's texts might hold others."""
+    tuned = opened(tiny("llama"), cache_mb=2**-12)
+    assert "it keeps no hidden states of short texts: a larger --cache_mb may help" in caplog.text
+    calls, short = calls_of_first_layer(tuned), texts_of(tuned)[1:2]
+    for _ in range(2):
+        tuned.label_model.predict_logits(short)
+    assert len(calls) == 2
 
 
 def test_auto_is_the_middle(tiny):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flaretune.engine.errors import SERVER, failures_below
@@ -13,7 +15,7 @@ class SimulationFailed(RuntimeError):
     """A simulated job failed; its text says what went wrong at whom.
 
     Args:
-        reason: one sentence, for where nobody has said anything.
+        reason: one sentence of the simulator's; the text where nobody else has said anything.
         failures: what clients and server have said.
     """
 
@@ -32,16 +34,22 @@ def failures_in(*folders: str | Path | None) -> Failures:
     return dict(sorted(said.items(), key=lambda item: item[1] == [SERVER]))
 
 
-def simulation_failed(error: RuntimeError, logs: Path) -> SimulationFailed:
-    """What to raise in place of NVFlare's error, which names log files that may not be there.
+@contextmanager
+def telling_why(logs: Path) -> Iterator[None]:
+    """While a job is simulated: in place of NVFlare's error, which names log files that may not be there.
 
     Args:
-        error: NVFlare's.
         logs: the simulated job's folder.
+
+    Raises:
+        SimulationFailed: the simulation failed.
     """
-    failures = failures_in(logs)
-    reason = str(error) if failures else _last_error(logs) or str(error)
-    return SimulationFailed(reason, failures)
+    try:
+        yield
+    except RuntimeError as error:
+        failures = failures_in(logs)
+        reason = str(error) if failures else _last_error(logs) or str(error)
+        raise SimulationFailed(reason, failures) from error
 
 
 def _last_error(logs: Path) -> str:

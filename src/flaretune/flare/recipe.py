@@ -33,7 +33,7 @@ from flaretune.flare.controller import FlaretuneController
 from flaretune.flare.environment import variable
 from flaretune.flare.executor import OPTIONS, ClientExecutor, script_arguments, script_file
 from flaretune.flare.fixes.simulator_paths import plain_paths
-from flaretune.flare.outcome import simulation_failed
+from flaretune.flare.outcome import telling_why
 from flaretune.flare.tracking import RunTracking
 from flaretune.methods.base import Method
 from flaretune.methods.client_data import task_of
@@ -131,15 +131,11 @@ class FlaretuneRecipe(Recipe):
             self._job.job.min_clients = min(self._job.job.min_clients, available)
             # the clients' command is `python3 …`, looked up in PATH: let it find this Python
             os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-            simulated = Path(getattr(env, "workspace_root", "")) / self._job.name
-            paths = plain_paths(env) if isinstance(env, SimEnv) else nullcontext()
-            with _shared_cores(getattr(env, "num_threads", None) or available), paths:
-                try:
-                    return super().run(env, **exec_params)
-                except RuntimeError as error:
-                    if not isinstance(env, SimEnv):
-                        raise
-                    raise simulation_failed(error, simulated) from error
+            simulated = isinstance(env, SimEnv)
+            why = telling_why(Path(env.workspace_root) / self._job.name) if simulated else nullcontext()
+            paths = plain_paths(env) if simulated else nullcontext()
+            with _shared_cores(getattr(env, "num_threads", None) or available), why, paths:
+                return super().run(env, **exec_params)
         return super().run(env, **exec_params)
 
     def track(self, tracker: str, uri: str = "") -> None:

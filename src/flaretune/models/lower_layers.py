@@ -46,7 +46,7 @@ class LowerLayers:
         keep_states: whether any are kept.
     """
 
-    def __init__(self, layers: nn.ModuleList, first: int, cache_mb: int):
+    def __init__(self, layers: nn.ModuleList, first: int, cache_mb: float):
         self._layers, self._first = layers, first
         self.keep_states = cache_mb > 0
         self._limit, self._used, self._is_full = cache_mb * 2**20, 0, False
@@ -61,7 +61,7 @@ class LowerLayers:
     def forget(self) -> None:
         """Give up all states."""
         self._states.clear()
-        self._used = 0
+        self._used, self._is_full = 0, False
 
     def know(self, examples: Sequence[Encoded]) -> bool:
         """Whether the states of all of these texts are kept."""

@@ -30,6 +30,7 @@ from flaretune.models.rounding import (
 log = logging.getLogger(__name__)
 
 ADAPTER = "its adapter"
+NOT_KEPT = "keeps no hidden states of short texts: a larger --cache_mb may help"
 ANOTHER = "use another model"
 LAYERS = "name the layers to adapt by --target_modules, or use another model"
 ADVICE = {BESIDE_OTHERS: "use --batch_size 1, or another model"}  # of other faults: ANOTHER
@@ -111,8 +112,11 @@ def check_lower_layers(pretrained: Pretrained, label_model: LabelModel, lower: L
         lower.forget()
         with torch.inference_mode():
             whole = label_model.logits(texts)
+            is_kept = lower.know(texts)  # or the second pass would be the first once more
             entered = label_model.logits(texts)
         lower.forget()
+        if not is_kept:
+            return NOT_KEPT, None
         return None if same(entered, whole, whole[0] - whole[1], pretrained.dtype) else OWN_CODE, None
 
     with _evaluating(label_model.model):
@@ -120,9 +124,8 @@ def check_lower_layers(pretrained: Pretrained, label_model: LabelModel, lower: L
     if fault is not None:
         lower.keep_states = False
         log.warning(
-            "--first_layer: texts cannot enter %s in the middle, all of its layers are computed every time (%s)",
-            type(pretrained.model).__name__,
-            fault,
+            "--first_layer: texts cannot enter %s in the middle, all of its layers are computed every time (it %s)",
+            *(type(pretrained.model).__name__, fault),
         )
     label_model.example_forwards = 0
 
