@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from flaretune.data.encode import Encoder
 from flaretune.model_server.vllm import VllmServer
 from flaretune.models.load import Pretrained
 from flaretune.models.progress import Progress, in_silence
-from flaretune.models.word_log_probs import with_template
+from flaretune.models.word_log_probs import template_encoders
 from flaretune.tasks.spec import TaskSpec
 
 
@@ -32,31 +31,13 @@ class VllmWords:
 
     def __init__(self, server: VllmServer, outline: Pretrained, spec: TaskSpec, templates: Sequence[str], dtype: str):
         self._server, self.dtype = server, dtype
-        self._encoders = [
-            Encoder(
-                outline.tokenizer,
-                with_template(spec, outline.kind, template),
-                outline.kind,
-                "prefix",
-                0,
-                outline.max_length,
-            )
-            for template in templates
-        ]
+        self._encoders = template_encoders(outline, spec, templates)
         self.example_forwards = 0
 
     def __call__(
         self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray, progress: Progress = in_silence
     ) -> np.ndarray:
-        """Log-probabilities of chosen words, normalised over the whole vocabulary.
-
-        Args:
-            texts: N times text column → text.
-            token_ids: int, shape (V,).
-            progress: gets the templates to go through, and their unit.
-
-        Returns:
-            float32, shape (N, T, V), texts in the order they were given in.
+        """As `WordLogProbs` gives them, float32, shape (N, T, V).
 
         Raises:
             UserError: see `VllmServer.log_probs`; or a text does not fit the server.

@@ -52,11 +52,7 @@ class WordLogProbs:
         self._batch_size = batch_size
         tokenizer = pretrained.tokenizer
         self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        mode = "cat" if pretrained.kind == "masked" else "prefix"
-        self._encoders = [
-            Encoder(tokenizer, with_template(spec, self._kind, template), self._kind, mode, 0, pretrained.max_length)
-            for template in templates
-        ]
+        self._encoders = template_encoders(pretrained, spec, templates)
         self._head = self._model.get_output_embeddings()
         if self._head is None or not hasattr(self._head, "weight"):
             raise UserError(
@@ -115,6 +111,18 @@ class WordLogProbs:
         if logits.shape[1] != 1:
             logits = logits[torch.arange(len(logits), device=logits.device), answers][:, None]
         return torch.log_softmax(logits[:, 0].float(), dim=-1)
+
+
+def template_encoders(pretrained: Pretrained, spec: TaskSpec, templates: Sequence[str]) -> list[Encoder]:
+    """What makes token ids of a text, without a prompt, in each of these templates.
+
+    Raises:
+        UserError: a template does not fit the task or the model.
+    """
+    kind, limit = pretrained.kind, pretrained.max_length
+    mode = "cat" if kind == "masked" else "prefix"
+    specs = [with_template(spec, kind, template) for template in templates]
+    return [Encoder(pretrained.tokenizer, one, kind, mode, 0, limit) for one in specs]
 
 
 def with_template(spec: TaskSpec, kind: str, template: str) -> TaskSpec:
