@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def cut_at_number_sign(path: Path) -> Path | None:
+    """What lies beside a path that goes on with a # where the path ends; None if nothing does.
+
+    `nvflare job create` of NVFlare 2.9 takes a value outside double quotes for HOCON, and drops what follows a #.
+    """
+    return next(path.parent.glob(f"{glob.escape(path.name)}#*"), None) if path.name else None
 
 
 def atomic_write(path: Path, contents: bytes | str) -> None:

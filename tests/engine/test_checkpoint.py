@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyhocon import ConfigFactory
 
 from flaretune.engine.checkpoint import Checkpoint, check_settings, load_checkpoint, save_checkpoint
 from flaretune.errors import UserError
@@ -99,6 +100,20 @@ def test_the_one_before_is_used_where_the_newest_is_damaged(tmp_path, artifacts,
     damage(folder / "round_00004")
     with pytest.raises(UserError, match=r"no checkpoint in .*kept can be used: round_00005 .*; round_00004 .*anew"):
         load_checkpoint(folder)
+
+
+def test_a_folder_that_nvflare_has_cut_at_a_number_sign_is_noticed(tmp_path):
+    """`nvflare job create … -f config_fed_server.conf checkpoint=a#b` drops what follows the #."""
+    whole = tmp_path / "run#2"
+    save_checkpoint(whole, a_checkpoint(1))
+    cut = ConfigFactory.parse_string(f"checkpoint={whole}")["checkpoint"]
+    assert cut == str(tmp_path / "run")
+    with pytest.raises(UserError, match=r"cut off, it seems, as there is .*run#2: NVFlare drops what follows a #"):
+        load_checkpoint(Path(cut))
+    kept = ConfigFactory.parse_string(f'checkpoint="{whole}"')["checkpoint"]  # as docs/how-to/gpu-box.md says
+    assert load_checkpoint(Path(kept)).round == 1
+    save_checkpoint(Path(cut), a_checkpoint(3))  # a folder of that very name
+    assert load_checkpoint(Path(cut)).round == 3
 
 
 def test_what_was_cut_off_while_it_was_written_is_no_checkpoint(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from flaretune.config.flags import add_flags, read_flags
 from flaretune.config.groups import GROUPS
 from flaretune.config.options import build, check_values
 from flaretune.errors import UserError, shown
+from flaretune.files import cut_at_number_sign
 
 ClientKind = TypeVar("ClientKind", bound=ClientConfig)
 
@@ -68,15 +68,12 @@ def read_client_config(
 
 
 def _check_not_cut(argv: Sequence[str]) -> None:
-    """Notice flags that end in a path which was cut at a #.
-
-    `nvflare job create` of NVFlare 2.9 takes a value outside double quotes for HOCON, and drops what follows a #.
+    """Notice flags that end in a path which NVFlare cut at a #.
 
     Raises:
         UserError: there is a path that goes on where the last flag ends.
     """
-    last = Path(argv[-1]).expanduser() if argv else Path()
-    found = next(last.parent.glob(f"{glob.escape(last.name)}#*"), None) if last.name else None
+    found = cut_at_number_sign(Path(argv[-1]).expanduser()) if argv else None
     if found:
         raise UserError(
             f"{' '.join(argv[-2:])}: cut off, it seems, as there is {found}: NVFlare drops what follows a #, unless "

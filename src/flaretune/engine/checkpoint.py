@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flaretune.errors import UserError
-from flaretune.files import atomic_folder
+from flaretune.files import atomic_folder, cut_at_number_sign
 
 log = logging.getLogger("flaretune.server")
 
@@ -75,7 +75,8 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that is whole; None if there is none yet.
 
     Raises:
-        UserError: the checkpoints are all damaged or of another version.
+        UserError: the checkpoints are all damaged or of another version; or there are none, and another folder's name
+            goes on where this one's was cut.
     """
     found, reasons = _found(folder), []
     for path in found:
@@ -86,6 +87,12 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             log.warning("checkpoint %s: %s", folder, reasons[-1])
     if found:
         raise UserError(f"no checkpoint in {folder} can be used: {'; '.join(reasons)}; start anew in another folder")
+    if longer := cut_at_number_sign(folder):
+        raise UserError(
+            f"checkpoint {folder}: cut off, it seems, as there is {longer}: NVFlare drops what follows a #, unless "
+            "the job is created with double quotes inside single ones, as in checkpoint='\"a#b\"'; if it is whole, "
+            "give the folder another name"
+        )
     return None
 
 
