@@ -129,7 +129,7 @@ class HeadsOfTexts:
         settings = HeadSettings(
             candidates=self.data.ids,
             neutral=np.zeros((n_templates, n_candidates)),  # which only noised sums need
-            label_ids=frozenset(),
+            label_ids=(),
             n_words=self._n_words,
             n_classes=n_classes,
             most=len(rows),

@@ -19,13 +19,13 @@ from flaretune.methods.verbalizer.ridge import (
 from flaretune.methods.verbalizer.statistics import add_gram_sums, gram_sums, word_statistics
 
 
-def centralised(features, labels, n_classes, shrinkage):
-    """Weights and bias of the least squares problem with λ‖W‖² and a free bias, as one stacked system."""
+def centralised(features, labels, n_classes, shrinkage, toward=0.0):
+    """Weights and bias of the least squares problem with λ‖W − W₀‖² and a free bias, as one stacked system."""
     n, f = features.shape
     rows = np.vstack(
         [np.hstack([features, np.ones((n, 1))]), np.hstack([np.sqrt(shrinkage) * np.eye(f), np.zeros((f, 1))])]
     )
-    targets = np.vstack([np.eye(n_classes)[labels], np.zeros((f, n_classes))])
+    targets = np.vstack([np.eye(n_classes)[labels], np.sqrt(shrinkage) * (np.zeros((f, n_classes)) + toward)])
     solution, *_ = np.linalg.lstsq(rows, targets, rcond=None)
     return solution[:-1], solution[-1]
 
@@ -54,6 +54,29 @@ def test_for_any_split_over_clients_it_equals_that_of_all_texts_together(seed, n
         weights, bias = centralised(features, labels, n_classes, ridge.shrinkages[i])
         np.testing.assert_allclose(ridge.weights[i], weights, atol=1e-6)
         np.testing.assert_allclose(ridge.biases[i], bias, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [4, 40])
+def test_it_shrinks_towards_weights_of_a_size_that_more_texts_make_smaller(n):
+    features, labels = texts(2, n, 5, 2)
+    direction = np.random.default_rng(1).normal(size=(5, 2))
+    ridge = solve(gram_sums(features, labels, 2), direction)
+    scores = (features - features.mean(axis=0)) @ direction
+    toward = direction / np.sqrt(np.mean(np.square(scores))) * 0.2 * 16 / (16 + n)  # 8 texts of each of two classes
+    for i, shrinkage in enumerate(ridge.shrinkages[6:], start=6):
+        weights, bias = centralised(features, labels, 2, shrinkage, toward)
+        np.testing.assert_allclose(ridge.weights[i], weights, atol=1e-6)
+        np.testing.assert_allclose(ridge.biases[i], bias, atol=1e-6)
+    much_larger = solve(gram_sums(features, labels, 2), 1e4 * direction)
+    np.testing.assert_allclose(much_larger.weights, ridge.weights, atol=1e-9)
+
+
+def test_what_says_the_same_of_every_text_is_not_shrunk_towards():
+    features, labels = texts(4, 20, 3, 2)
+    features[:, 2] = 1.5
+    sums = gram_sums(features, labels, 2)
+    direction = np.array([[0.0, 0.0], [0.0, 0.0], [-1.0, 1.0]])
+    np.testing.assert_array_equal(solve(sums, direction).weights, solve(sums).weights)
 
 
 @pytest.mark.parametrize(("n", "f"), [(12, 3), (6, 10)])

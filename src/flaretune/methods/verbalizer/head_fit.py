@@ -14,7 +14,7 @@ from flaretune.aggregation.base import AggregationRule
 from flaretune.aggregation.limits import FACTOR
 from flaretune.methods.exchanged import Arrays, FitResult, Numbers
 from flaretune.methods.message import MOST, read_arrays
-from flaretune.methods.verbalizer.head import LOSSES, SUMS, WORDS, Head, head_arrays, sent_head
+from flaretune.methods.verbalizer.head import LOSSES, SUMS, WORDS, Head, head_arrays, label_word_weights, sent_head
 from flaretune.methods.verbalizer.private import LONGEST
 from flaretune.methods.verbalizer.ridge import (
     LEAST_VARIANCE,
@@ -45,7 +45,7 @@ class HeadSettings:
     Attributes:
         candidates: token ids that words are chosen from, int64 (V,).
         neutral: their log-probabilities behind texts that say nothing, float32 (T, V), for T templates.
-        label_ids: token ids that are always among the words.
+        label_ids: token ids of each class, which are always among the words, and which λ shrinks towards; may be empty.
         n_words: of each template.
         n_classes: C.
         most: texts that a client can have, of a kind.
@@ -56,7 +56,7 @@ class HeadSettings:
 
     candidates: np.ndarray
     neutral: np.ndarray
-    label_ids: frozenset[int]
+    label_ids: Sequence[Sequence[int]]
     n_words: int
     n_classes: int
     most: int
@@ -186,7 +186,8 @@ class HeadFit:
             center, variance = s.neutral.reshape(-1)[chosen].astype(np.float64), np.ones(len(chosen))
         else:
             groups = np.repeat(np.arange(self.n_templates), n_candidates)
-            always = np.flatnonzero(np.tile(np.isin(s.candidates, list(s.label_ids)), self.n_templates))
+            of_label = [token for tokens in s.label_ids for token in tokens]
+            always = np.flatnonzero(np.tile(np.isin(s.candidates, of_label), self.n_templates))
             chosen = choose_words(statistics, groups, s.n_words, always.tolist())
             n = statistics.counts.sum()
             center = statistics.sums.sum(axis=0)[chosen] / n
@@ -203,7 +204,13 @@ class HeadFit:
         """The heads of the grid; `noise` is the standard deviation of that in `sums`."""
         # the largest eigenvalue of symmetric Gaussian noise, about
         spread = 2 * noise * np.sqrt(len(sums.gram))
-        self._ridge = solve_noised(sums, float(spread)) if noise else solve(sums)
+        self._ridge = solve_noised(sums, float(spread)) if noise else solve(sums, self._toward())
+
+    def _toward(self) -> np.ndarray | None:
+        """Weights that λ shrinks towards, of the scaled features: those of the label words."""
+        s = self._settings
+        weights = label_word_weights(self.words["words"], s.label_ids, s.n_classes)
+        return None if weights is None else weights * self.words["scale"][:, None]
 
     def _choose_head(self, n: float, summed: np.ndarray) -> None:
         if n:

@@ -36,7 +36,7 @@ def start_head_fit(
             HeadSettings(
                 candidates,
                 neutral_of(settings["candidates"], first.arrays["neutral"], candidates),
-                frozenset(start_head(settings).words[:, 1].tolist()),
+                settings["verbalizer"]["label_ids"],
                 n_words,
                 n_classes,
                 most=settings["options"]["k_shot"] * n_classes,
