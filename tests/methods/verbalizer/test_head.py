@@ -13,7 +13,7 @@ WORDS = np.array([(0, 5), (0, 6), (0, 7), (0, 8), (0, 9), (1, 5), (1, 6), (2, 5)
 def test_a_class_weighs_its_words_behind_each_template_that_has_all_classes():
     log_probs = np.random.default_rng(0).normal(size=(4, len(WORDS)))
     a, b, c, d, _, _, _, e, f, g = log_probs.T
-    scores = np.stack([a + e, (b + c) / 2 + f, d + g], axis=1)
+    scores = np.stack([a + e, (b + c) / 2 + f, d + g], axis=1) / 2
     found = log_probs @ label_word_weights(WORDS, LABEL_IDS, 3)
     np.testing.assert_allclose(found, scores - scores.mean(axis=1, keepdims=True), atol=1e-12)
 

@@ -86,7 +86,7 @@ def label_word_head(label_ids: Sequence[Sequence[int]], n_classes: int) -> Head:
 
 
 def label_word_weights(words: np.ndarray, label_ids: Sequence[Sequence[int]], n_classes: int) -> np.ndarray | None:
-    """What of a head's words the label words alone would weigh: those of each class on average, over all templates.
+    """What of a head's words the label words alone would weigh: those of each class on average, behind all templates.
 
     Args:
         words: of the features, as in `Head.words`.
@@ -97,10 +97,11 @@ def label_word_weights(words: np.ndarray, label_ids: Sequence[Sequence[int]], n_
         W₀, float64 (F, C), of rows that sum to 0: what a class has above the mean of all. None where there are no label
         words, or no template behind which each class has one.
     """
-    weights = np.zeros((len(words), n_classes))
+    weights, whole = np.zeros((len(words), n_classes)), 0
     for template in np.unique(words[:, 0]) if len(label_ids) else ():
         of_class = [(words[:, 0] == template) & np.isin(words[:, 1], tokens) for tokens in label_ids]
         if all(rows.any() for rows in of_class):
+            whole += 1
             for class_id, rows in enumerate(of_class):
                 weights[rows, class_id] += 1 / rows.sum()
-    return weights - weights.mean(axis=1, keepdims=True) if weights.any() else None
+    return (weights - weights.mean(axis=1, keepdims=True)) / whole if whole else None

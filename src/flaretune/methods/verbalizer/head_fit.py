@@ -19,6 +19,7 @@ from flaretune.methods.verbalizer.private import LONGEST
 from flaretune.methods.verbalizer.ridge import (
     LEAST_VARIANCE,
     TEMPERATURES,
+    TOWARD_SCORE,
     Ridge,
     choose_head,
     choose_words,
@@ -202,15 +203,20 @@ class HeadFit:
 
     def _solve(self, sums: GramSums, noise: float) -> None:
         """The heads of the grid; `noise` is the standard deviation of that in `sums`."""
-        # the largest eigenvalue of symmetric Gaussian noise, about
-        spread = 2 * noise * np.sqrt(len(sums.gram))
-        self._ridge = solve_noised(sums, float(spread)) if noise else solve(sums, self._toward())
-
-    def _toward(self) -> np.ndarray | None:
-        """Weights that λ shrinks towards, of the scaled features: those of the label words."""
         s = self._settings
-        weights = label_word_weights(self.words["words"], s.label_ids, s.n_classes)
-        return None if weights is None else weights * self.words["scale"][:, None]
+        toward = label_word_weights(self.words["words"], s.label_ids, s.n_classes)
+        if toward is not None:
+            toward = toward * self._units()
+        if noise:
+            spread = 2 * noise * np.sqrt(len(sums.gram))  # the largest eigenvalue of symmetric Gaussian noise, about
+            self._ridge = solve_noised(sums, float(spread), None if toward is None else TOWARD_SCORE * toward)
+        else:
+            self._ridge = solve(sums, toward)
+
+    def _units(self) -> np.ndarray:
+        """How many nats a feature of the sums is counted in, float64 (F, 1)."""
+        scale = self.words["scale"][:, None]
+        return scale * LONGEST * np.sqrt(len(scale)) if self._settings.noise else scale
 
     def _choose_head(self, n: float, summed: np.ndarray) -> None:
         if n:
@@ -218,10 +224,7 @@ class HeadFit:
             tau = float(TEMPERATURES[temperature])
         else:  # nothing to choose by; with noise, there is one λ alone
             shrinkage, tau = len(self._ridge.weights) // 2, NOISED_TEMPERATURE
-        weights = self._ridge.weights[shrinkage] / self.words["scale"][:, None]
+        weights = self._ridge.weights[shrinkage] / self._units()
         bias = self._ridge.biases[shrinkage] - self.words["center"] @ weights
-        if self._settings.noise:  # its features were divided by this before they were clipped
-            weights = weights / (LONGEST * np.sqrt(max(len(weights), 1)))
-            bias = self._ridge.biases[shrinkage] - self.words["center"] @ weights
         self.shrinkage = float(self._ridge.shrinkages[shrinkage])
         self.head = Head(self.words["words"], weights, bias, tau)

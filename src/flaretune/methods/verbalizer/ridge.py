@@ -125,17 +125,18 @@ def _size(toward: np.ndarray, gram: np.ndarray, n: float) -> float:
     return TOWARD_SCORE * as_many / (as_many + n) / np.sqrt(mean_square) if mean_square > LEAST_VARIANCE else 0.0
 
 
-def solve_noised(sums: GramSums, shrinkage: float) -> Ridge:
+def solve_noised(sums: GramSums, shrinkage: float, toward: np.ndarray | None = None) -> Ridge:
     """The same where noise was added and no numbers of texts are told: as if features and classes had been centred.
 
     Args:
         sums: of all clients, of features that are about zero on average.
         shrinkage: the one λ.
+        toward: weights W₀ that λ shrinks towards, as they are, float64 (F, C); None for zeros.
     """
     n_features, n_classes = sums.cross.shape
     center, prior = np.zeros(n_features), np.full(n_classes, 1 / n_classes)
     cross = sums.cross - sums.cross.mean(axis=1, keepdims=True)
-    return _solve(sums.gram, cross, center, prior, 0.0, np.array([shrinkage]))
+    return _solve(sums.gram, cross, center, prior, 0.0, np.array([shrinkage]), toward)
 
 
 def _solve(
