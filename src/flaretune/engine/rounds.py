@@ -46,13 +46,13 @@ class Work:
     """What the steps of a round came to.
 
     Attributes:
-        first: results of the first step, by client.
+        results: of the step that is the method's own ("") or, without one, of the first, by client.
         counters: what all steps cost, by client.
         excluded: clients without a usable reply to one of them, and why.
         clipped: clients whose updates were clipped.
     """
 
-    first: Mapping[str, FitResult] = field(default_factory=dict)
+    results: Mapping[str, FitResult] = field(default_factory=dict)
     counters: Mapping[str, Counters] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
     clipped: list[str] = field(default_factory=list)
@@ -212,7 +212,8 @@ class Job:
             if evaluated:
                 self._finish(evaluated, {client: result.evaluation for client, result in results.items()})
                 evaluated = None
-            work.first = work.first or results
+            if not work.results or not step:
+                work.results = results
             work.counters = add_counters(work.counters, _counters(results))
             work.excluded |= self._cohort.excluded
             work.clipped += self._strategy.aggregate(round_number, step, results)
@@ -234,7 +235,7 @@ class Job:
         seconds, spent = time.monotonic() - started, self._spent(counters)
         private = spent["epsilon"] is not None
         down, up = self._transport.take_bytes()
-        numbers, by_client = self._strategy.metrics(work.first if round_number else {}, private)
+        numbers, by_client = self._strategy.metrics(work.results if round_number else {}, private)
         excluded = {**self._cohort.excluded, **work.excluded}
         return RoundRecord(
             round=round_number,

@@ -199,7 +199,7 @@ class Strategy(ABC):
         """What the record of a round says of the method, and, by name, of each client.
 
         Args:
-            results: by client, of the round's first step; empty for round 0.
+            results: by client, of the step "" or, in a round without, of the first; empty for round 0.
             private: whether clients do not tell of their data.
         """
         return {}, {}

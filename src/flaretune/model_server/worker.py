@@ -17,7 +17,8 @@ from flaretune.model_server.protocol import Query, logits_message
 from flaretune.models.black_box import BlackBox, TextSet
 from flaretune.models.load import Pretrained
 from flaretune.models.prompt_settings import PromptSettings
-from flaretune.models.prompted import PromptedModel, prompt_model, share_weights
+from flaretune.models.prompted import PromptedModel, prompt_model
+from flaretune.models.shared_weights import share_weights
 from flaretune.tasks.saved import read_task
 
 Kept = TypeVar("Kept")

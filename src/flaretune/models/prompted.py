@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -179,13 +178,6 @@ def make_soft_prompt(
         initial_prompt(model, tokenizer, settings, mode),
         device,
     )
-
-
-def share_weights(pretrained: Pretrained) -> Pretrained:
-    """Another model of the same weights, in the same memory, whose head can be replaced without touching this one's."""
-    weights = [*pretrained.model.parameters(), *pretrained.model.buffers()]
-    shared = {id(tensor): tensor for tensor in weights}
-    return replace(pretrained, model=copy.deepcopy(pretrained.model, shared))
 
 
 def embed(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:

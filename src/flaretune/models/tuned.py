@@ -117,9 +117,20 @@ def open_tuned_model(
     Raises:
         UserError: the model, the task's label words or the target modules do not fit together.
     """
-    is_lora = settings.tuning == "lora"
     dtype = resolve_dtype(dtype, resolve_device(device))
-    pretrained = load_pretrained(model_name, dtype if is_lora else "float32", device)
+    pretrained = load_pretrained(model_name, dtype if settings.tuning == "lora" else "float32", device)
+    return tune_model(pretrained, spec, settings, dtype, batch_size, cache_mb)
+
+
+def tune_model(
+    pretrained: Pretrained, spec: TaskSpec, settings: TuneSettings, dtype: str, batch_size: int = 0, cache_mb: int = 0
+) -> TunedModel:
+    """Make a model that is loaded ready to train, in place; see `open_tuned_model`.
+
+    Raises:
+        UserError: the model, the task's label words or the target modules do not fit together.
+    """
+    is_lora = settings.tuning == "lora"
     model, kind = pretrained.model, pretrained.kind
     label_ids = label_word_ids(pretrained.tokenizer, spec, kind)
     batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 16)

@@ -101,7 +101,7 @@ def test_a_saved_result_gives_the_job_s_numbers(done, data):
 
 
 def test_the_head_is_the_ridge_regression_of_all_texts_behind_the_prompt(job, roberta, data):
-    """The textbook's normal equations, on the texts of all clients in one place."""
+    """The textbook's normal equations, on the texts of all clients in one place, shrunk towards the label words."""
     told, folder = job(server={"aggregation": "mean", "num_rounds": 1})
     *_, sums, _, _ = (message.arrays for _, _, message in told.tasks)
     saved = load_prompt(folder / "best_prompt.safetensors")
@@ -117,8 +117,13 @@ def test_the_head_is_the_ridge_regression_of_all_texts_behind_the_prompt(job, ro
     found = features(point[None], model.texts(texts, labels), head.words)[0]
     scaled = (found - sums["center"]) / sums["scale"]
     centred, targets = scaled - scaled.mean(axis=0), np.eye(2)[labels]
+    label_ids = told.replies[0][-1].fields["settings"]["verbalizer"]["label_ids"]
+    of_class = [(head.words[:, 1] == token).astype(float) for [token] in label_ids]  # behind template and prompt
+    toward = sums["scale"][:, None] * np.stack([of_class[0] - of_class[1], of_class[1] - of_class[0]], axis=1)
+    toward *= 0.2 * 16 / (16 + len(labels)) / np.sqrt(np.mean(np.square(centred @ toward)))
     normal = centred.T @ centred + saved.result["shrinkage"] * np.eye(len(head.words))
-    weights = np.linalg.solve(normal, centred.T @ (targets - targets.mean(axis=0)))
+    cross = centred.T @ (targets - targets.mean(axis=0))
+    weights = np.linalg.solve(normal, cross + saved.result["shrinkage"] * toward)
     scores = targets.mean(axis=0) + centred @ weights
     np.testing.assert_allclose(head.logits(found) * head.temperature, scores, atol=1e-5)
 

@@ -21,7 +21,7 @@ from flaretune.methods.message import read_array, unreadable
 from flaretune.methods.verbalizer.features import Labelled, WordFeatures
 from flaretune.methods.verbalizer.head import HEAD_STEPS, Head, label_word_head, sent_head
 from flaretune.methods.verbalizer.head_steps import HeadSteps
-from flaretune.methods.verbalizer.settings import Vocabulary
+from flaretune.methods.verbalizer.settings import NEUTRAL, Vocabulary
 from flaretune.models.prompt_settings import ModelFacts
 from flaretune.tasks.evaluation import Counters
 from flaretune.tasks.spec import TaskSpec
@@ -81,7 +81,7 @@ class LearnedFedBPTClient(FedBPTClient):
             evaluation=evaluation,
             counters=Counters(len(self._templates), self._asked.forwards, time.monotonic() - started),
             dtype=self._facts.dtype,
-            arrays={"neutral": self._vocabulary.neutral},
+            arrays={NEUTRAL: self._vocabulary.neutral},
         )
 
     def fit(self, request: FitRequest) -> FitResult:

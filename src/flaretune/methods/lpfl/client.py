@@ -13,16 +13,18 @@ import numpy as np
 
 from flaretune.config.options import as_dict, build
 from flaretune.data.encode import Encoded
-from flaretune.data.load import load_texts
 from flaretune.errors import UserError
 from flaretune.methods.base import Client, ClientContext
-from flaretune.methods.client_data import load_data, settings_of
+from flaretune.methods.client_data import settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.methods.lpfl.first_labels import FirstLabels
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
-from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
+from flaretune.methods.verbalizer.head import HEAD_STEPS, is_of_head
+from flaretune.methods.verbalizer.settings import NEUTRAL
+from flaretune.models.tuned import TunedModel
 from flaretune.seeding import derive_seed
 from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
@@ -68,14 +70,22 @@ class LPFLClient(Client):
         context: where it is.
         tuned: the model that it trains.
         texts: its data.
+        first: what labels the first texts, in round 1; None where the global model does, from the second on.
     """
 
-    def __init__(self, config: LPFLConfig, context: ClientContext, tuned: TunedModel, texts: ClientTexts):
-        self._config, self._context, self.tuned, self._texts = config, context, tuned, texts
+    def __init__(
+        self,
+        config: LPFLConfig,
+        context: ClientContext,
+        tuned: TunedModel,
+        texts: ClientTexts,
+        first: FirstLabels | None = None,
+    ):
+        self._config, self._context, self.tuned, self._texts, self._first = config, context, tuned, texts, first
         self._model, self._parameters = tuned.label_model, tuned.parameters
         self._spec = tuned.label_model.spec
         self._states = KeptStates(context.state_folder)
-        n_pool = len(texts.pool) if config.soft_labels == "on" else 0
+        n_pool = len(texts.pool) if config.soft_labels != "off" else 0
         soft_settings = build(SoftLabelSettings, as_dict(config))
         self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings)
         self._pool_digest = _digest(texts.pool)
@@ -95,12 +105,14 @@ class LPFLClient(Client):
         self._states.clear(after_round)  # of an earlier job in this folder
         if after_round:
             self._restore(after_round)
-        if self._config.soft_labels == "on" and not len(self._texts.pool):
+        if self._config.soft_labels != "off" and not len(self._texts.pool):
             log.warning("this client has no unlabelled texts: it learns from its labelled ones alone")
         evaluated, tuned = self._timed_evaluation(), self.tuned
+        initial = tuned.initial | ({NEUTRAL: self._first.neutral} if self._first else {})
         shapes = {
+            **(self._first.settings() if self._first else {}),
             "adapter": tuned.adapter_config or {},
-            "initial": {name: list(values.shape) for name, values in tuned.initial.items()},
+            "initial": {name: list(values.shape) for name, values in initial.items()},
             "parameters": {name: list(shape) for name, shape in self._parameters.shapes().items()},
         }
         return InitializeResult(
@@ -111,34 +123,45 @@ class LPFLClient(Client):
             counters=evaluated.counters,
             log_probs=self._log_probs() if self._config.calibrate == "batch" else None,
             dtype=tuned.dtype,
-            arrays=tuned.initial,
+            arrays=initial,
         )
 
     def fit(self, request: FitRequest) -> FitResult:
-        """A round (spec: "A round", steps 2 to 5): take over the global model, label, train, report.
-
-        From the second round on, texts are labelled by the received model.
+        """A round (spec: "A round", steps 2 to 5), or a step of making the verbalizer that labels the first texts.
 
         Raises:
             FloatingPointError: the model's logits or the loss are not finite.
         """
-        started, forwards = time.monotonic(), self._model.example_forwards
-        self._parameters.load(request.arrays)
+        if request.step in HEAD_STEPS:
+            return self._help_make_verbalizer(request)
+        started = time.monotonic()
+        self._parameters.load({name: values for name, values in request.arrays.items() if not is_of_head(name)})
         evaluation = self._evaluation() if request.evaluate else None
-        if request.evaluate:
-            forwards = self._model.example_forwards
-        if request.round > 1:
-            self._label_texts(request.round)
+        forwards = self._example_forwards()
+        self._label_texts(request)
         data = self._training_set()
         seed = derive_seed(self._config.seed, "train", request.round, self._context.name)
         settings = build(TrainSettings, as_dict(self._config))
         loss, steps = local_train(self._model, self._parameters.trained(), data, settings, seed)
-        counters = Counters(steps, self._model.example_forwards - forwards, time.monotonic() - started)
+        counters = Counters(steps, self._example_forwards() - forwards, time.monotonic() - started)
         n_soft, truth = len(self._pool.indices), self._texts.truth
         numbers = {"labelled": len(self._texts.train.labels), "soft_labelled": n_soft, "loss": loss}
         if n_soft and truth is not None:
             numbers["soft_labels_correct"] = self._pool.agreement(truth)[0]
         return FitResult(self._parameters.arrays(), numbers, counters, evaluation)
+
+    def _help_make_verbalizer(self, request: FitRequest) -> FitResult:
+        if self._first is None:
+            raise UserError("the server asks for a step of a verbalizer, and this client was not told to make one")
+        started = time.monotonic()
+        evaluation = self._evaluation() if request.evaluate else None  # of the new adapter, which is still in place
+        forwards = self._example_forwards()
+        arrays = self._first.reply(request)
+        counters = Counters(0, self._example_forwards() - forwards, time.monotonic() - started)
+        return FitResult(arrays, {}, counters, evaluation)
+
+    def _example_forwards(self) -> int:
+        return self._model.example_forwards + (self._first.example_forwards if self._first else 0)
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:
         """See `Client.evaluate`.
@@ -164,8 +187,9 @@ class LPFLClient(Client):
             self._take(state)
 
     def _restore(self, after_round: int) -> None:
-        """Go on after a round of an earlier job; the first that labels texts is the second."""
-        if self._config.soft_labels == "off" or not len(self._texts.pool) or after_round < 2:
+        """Go on after a round of an earlier job; without a verbalizer, the first that labels texts is the second."""
+        first = 1 if self._first else 2
+        if self._config.soft_labels == "off" or not len(self._texts.pool) or after_round < first:
             return
         state = self._states.load(after_round)
         if state is None:
@@ -189,16 +213,20 @@ class LPFLClient(Client):
                 "another --checkpoint"
             ) from error
 
-    def _label_texts(self, round_number: int) -> None:
+    def _label_texts(self, request: FitRequest) -> None:
+        """By the received model from the second round on; in the first, by the received verbalizer if there is one."""
         wanted = self._pool.wanted()
-        if len(wanted) == 0:
+        if len(wanted) == 0 or (request.round == 1 and self._first is None):
             return
-        logits = self._model.predict_logits([self._texts.pool[i] for i in wanted])
+        if request.round == 1:
+            logits = self._first.logits(request.arrays, wanted)
+        else:
+            logits = self._model.predict_logits([self._texts.pool[i] for i in wanted])
         try:
-            self._pool.label(wanted, logits, round_number)
+            self._pool.label(wanted, logits, request.round)
         except ValueError as error:
             raise FloatingPointError(str(error)) from error
-        self._states.save(round_number, {**self._pool.state(), "texts": self._pool_digest})
+        self._states.save(request.round, {**self._pool.state(), "texts": self._pool_digest})
 
     def _training_set(self) -> TrainingSet:
         train, soft = self._texts.train, self._pool.indices
@@ -240,34 +268,3 @@ def _digest(texts: Sequence[Encoded]) -> np.ndarray:
     for text in texts:
         digest.update(len(text.ids).to_bytes(8, "little") + text.ids.astype("<i8").tobytes())
     return np.frombuffer(digest.digest(), dtype=np.uint8)
-
-
-def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
-    """Load data and model.
-
-    Raises:
-        UserError: whatever the user can correct.
-    """
-    # drawn even where soft labels are off, so that the test data of a client's own file is the same; and of a common
-    # data set even where this client has a file of its own, so that it tests on no text that others train on
-    wanted = 0 if config.unlabelled_path and config.data_path else config.unlabelled
-    spec, data = load_data(config, context, unlabelled=wanted)
-    tuned = open_tuned_model(
-        spec,
-        config.model_name,
-        build(TuneSettings, as_dict(config)),
-        dtype=config.dtype,
-        device=config.device,
-        batch_size=config.batch_size,
-        cache_mb=config.cache_mb,
-    )
-    pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
-    encode = tuned.label_model.encode
-    texts = ClientTexts(
-        Labelled(encode(data.train.texts), data.train.labels),
-        Labelled(encode(data.validation.texts), data.validation.labels),
-        None if data.test is None else Labelled(encode(data.test.texts), data.test.labels),
-        encode(pool.texts) if config.soft_labels == "on" else [],
-        pool.truth,
-    )
-    return LPFLClient(config, context, tuned, texts)

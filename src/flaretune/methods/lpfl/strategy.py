@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Num
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
 from flaretune.methods.lpfl.start import adapter_to_go_on_from, most_common
 from flaretune.methods.message import read_arrays, read_natural, read_number
+from flaretune.methods.verbalizer.head import HEAD_STEPS, head_arrays
+from flaretune.methods.verbalizer.head_fit import HeadFit
+from flaretune.methods.verbalizer.head_start import start_head_fit
+from flaretune.methods.verbalizer.settings import DEFAULT_N_WORDS, NEUTRAL
+from flaretune.methods.verbalizer.settings import check_settings as check_verbalizer
 
+TRAINING = ""  # the step of a round that is the method's own
 NUMBERS = {"labelled", "soft_labelled", "soft_labels_correct", "loss"}
 
 
@@ -32,11 +39,19 @@ class LPFLStrategy(Strategy):
         """Take the whole adapter that the job starts from: that of an earlier run, or the one that the clients drew."""
         self.settings = next(iter(results.values())).settings
         self._shapes = read_shapes(self.settings["parameters"])  # of what is trained
-        initial = [result.arrays for result in results.values()]
+        self._head: HeadFit | None = None  # of the verbalizer that labels the first texts, in round 1
+        if self.settings["options"]["soft_labels"] == "verbalizer" and not resumed:
+            self._head, _ = start_head_fit(results, self.rule, DEFAULT_N_WORDS)
+        initial = [{n: values for n, values in r.arrays.items() if n != NEUTRAL} for r in results.values()]
         # equal seeds give equal ones: then the median is the first client's too
         self._whole = dict(initial[0]) if self.config.aggregation == "mean" else coordinate_median(initial)
         frozen = sorted(set(self._whole) - set(self._shapes))
         if self.config.init_adapter:
+            if self._head:
+                raise UserError(
+                    "--init_adapter does not go with --soft_labels verbalizer: the first texts would be labelled as if "
+                    "there were none; give the clients --soft_labels on"
+                )
             self._whole, self.prior = adapter_to_go_on_from(self.config.init_adapter, self.settings, self._whole)
             self.starts_as_initialized = False
         elif frozen and resumed and resumed.artifact:
@@ -63,11 +78,21 @@ class LPFLStrategy(Strategy):
                 )
         return ""
 
+    def steps(self, round_number: int) -> Sequence[str]:
+        """Training; before that, in round 1, what makes a verbalizer."""
+        return (*HEAD_STEPS, TRAINING) if self._head and round_number == 1 else super().steps(round_number)
+
     def configure(self, round_number: int, step: str) -> tuple[Arrays, Numbers]:
-        return self._arrays, {}
+        if step != TRAINING:
+            return self._head.configure(step)
+        return {**self._arrays, **(head_arrays(self._head.head) if self._head and round_number == 1 else {})}, {}
 
     def check(self, result: FitResult, step: str) -> FitResult:
         numbers = result.numbers
+        if step != TRAINING:
+            if numbers:
+                raise ValueError(f"{min(numbers)!r} is none of the numbers that are sent")
+            return replace(result, arrays=self._head.check(step, result.arrays))
         if extra := sorted(set(numbers) - NUMBERS):
             raise ValueError(f"{extra[0]!r} is none of the numbers that are sent")
         labelled, soft_labelled = read_natural(numbers, "labelled"), read_natural(numbers, "soft_labelled")
@@ -83,6 +108,8 @@ class LPFLStrategy(Strategy):
         return FitResult(arrays, dict(numbers), result.counters, result.evaluation)
 
     def aggregate(self, round_number: int, step: str, results: Mapping[str, FitResult]) -> list[str]:
+        if step != TRAINING:
+            return self._head.aggregate(step, results)
         updates, texts = [r.arrays for r in results.values()], [_n_texts(r) for r in results.values()]
         self._arrays, is_limited = federated_average(self.rule, self._arrays, updates, texts)
         return [client for client, limited in zip(results, is_limited, strict=True) if limited]
@@ -130,6 +157,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     read_shapes(settings["parameters"])
     if not isinstance(settings["adapter"], dict):
         raise TypeError("'adapter' is no table")
+    if settings["options"]["soft_labels"] == "verbalizer":
+        check_verbalizer({**settings, "initial": {NEUTRAL: settings["initial"][NEUTRAL]}})
 
 
 def read_shapes(told: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:

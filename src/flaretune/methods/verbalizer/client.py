@@ -20,7 +20,7 @@ from flaretune.methods.verbalizer.features import AsksForWords, Labelled, WordFe
 from flaretune.methods.verbalizer.head import SUMS, Head, head_of, label_word_head
 from flaretune.methods.verbalizer.head_steps import HeadSteps
 from flaretune.methods.verbalizer.private import release_sums
-from flaretune.methods.verbalizer.settings import Vocabulary
+from flaretune.methods.verbalizer.settings import NEUTRAL, Vocabulary
 from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
 from flaretune.tasks.spec import Kind, TaskSpec
 
@@ -98,7 +98,7 @@ class VerbalizerClient(Client):
             evaluation=evaluation,
             counters=Counters(len(self._templates), self._model.example_forwards, time.monotonic() - started),
             dtype=facts.dtype,
-            arrays={"neutral": v.neutral},
+            arrays={NEUTRAL: v.neutral},
         )
 
     def fit(self, request: FitRequest) -> FitResult:

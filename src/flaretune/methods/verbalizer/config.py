@@ -9,10 +9,10 @@ from flaretune.config.groups import MODEL, SERVER
 from flaretune.config.options import option
 from flaretune.config.served_model import LOCAL, ServedModelConfig
 from flaretune.config.server import ServerConfig
-from flaretune.methods.verbalizer.settings import N_CANDIDATES
+from flaretune.methods.verbalizer.settings import DEFAULT_N_WORDS, N_CANDIDATES
 
 N_WORDS = option(
-    64,
+    DEFAULT_N_WORDS,
     "words whose log-probabilities a learned verbalizer tells the classes by, for each of the task's templates",
     group=MODEL,
     at_least=1,

@@ -55,9 +55,17 @@ def head_of(arrays: Mapping[str, np.ndarray]) -> Head:
     return Head(words.astype(np.int64), weights.astype(np.float64), bias.astype(np.float64), float(temperature))
 
 
+IN_MESSAGE = "head."  # what names of a head's arrays begin with where there are others beside them
+
+
+def is_of_head(name: str) -> bool:
+    """Whether an array of a message is one of `head_arrays`."""
+    return name.startswith(IN_MESSAGE)
+
+
 def head_arrays(head: Head) -> dict[str, np.ndarray]:
     """Its arrays under names that leave room for others beside them."""
-    return {f"head.{name}": values for name, values in head.arrays().items()}
+    return {f"{IN_MESSAGE}{name}": values for name, values in head.arrays().items()}
 
 
 def sent_head(arrays: Mapping[str, np.ndarray]) -> Head:
@@ -66,7 +74,7 @@ def sent_head(arrays: Mapping[str, np.ndarray]) -> Head:
     Raises:
         ValueError: see `head_of`.
     """
-    return head_of({name[5:]: values for name, values in arrays.items() if name.startswith("head.")})
+    return head_of({name.removeprefix(IN_MESSAGE): values for name, values in arrays.items() if is_of_head(name)})
 
 
 def label_word_head(label_ids: Sequence[Sequence[int]], n_classes: int) -> Head:

@@ -12,6 +12,7 @@ from flaretune.aggregation.base import AggregationRule
 from flaretune.methods.exchanged import InitializeResult
 from flaretune.methods.verbalizer.head import Head, label_word_head
 from flaretune.methods.verbalizer.head_fit import HeadFit, HeadSettings
+from flaretune.methods.verbalizer.settings import NEUTRAL
 
 
 def start_head_fit(
@@ -35,7 +36,7 @@ def start_head_fit(
         HeadFit(
             HeadSettings(
                 candidates,
-                neutral_of(settings["candidates"], first.arrays["neutral"], candidates),
+                neutral_of(settings["candidates"], first.arrays[NEUTRAL], candidates),
                 settings["verbalizer"]["label_ids"],
                 n_words,
                 n_classes,

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+NEUTRAL = "neutral"  # name of the array of `Vocabulary.neutral` in a message
+DEFAULT_N_WORDS = 64  # of a head, for each template
 N_CANDIDATES = 2000  # words that a head's are chosen from, those of the classes among them
 LONGEST_TEXT = 200  # of a word, in characters
 LARGEST_ID = 2**24  # ids below are whole numbers in float32 too
@@ -32,7 +34,7 @@ class Vocabulary:
     def settings(self, templates: Sequence[str]) -> dict[str, Any]:
         """What a client tells of itself, as `check_settings` reads it."""
         return {
-            "initial": {"neutral": list(self.neutral.shape)},
+            "initial": {NEUTRAL: list(self.neutral.shape)},
             "verbalizer": {"templates": list(templates), "label_ids": self.label_ids},
             "candidates": [[int(token), text] for token, text in zip(self.candidates, self.texts, strict=True)],
         }
@@ -61,7 +63,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError("its candidates are none, twice the same, or without its label words")
     if len(ids) > max(N_CANDIDATES, len(tokens)):
         raise ValueError(f"it names {len(ids)} candidates, more than {N_CANDIDATES}")
-    if settings["initial"] != {"neutral": [len(templates), len(ids)]}:
+    if settings["initial"] != {NEUTRAL: [len(templates), len(ids)]}:
         raise ValueError("what it starts from is not of its templates and candidates")
 
 
