@@ -136,6 +136,7 @@ def test_what_the_server_needs_uses_no_torch():
     assert not {name for name in users if name.startswith("methods/") and Path(name).name in WITHOUT_TORCH}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["flare.controller", "flare.client_script", "engine.rounds"])
 def test_server_side_code_and_a_script_s_start_load_no_torch_transformers_or_peft(module):
     code = (

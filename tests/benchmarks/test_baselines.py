@@ -63,6 +63,7 @@ def test_a_probe_learns_from_an_embedding_that_tells_the_classes(place):
     assert run["settings"]["C"] == max(baselines.STRENGTHS)  # all are correct: the most certain one has the least loss
 
 
+@pytest.mark.slow
 def test_a_verbalizer_job_and_what_comes_of_its_passes(roberta, place):
     by_method = {run["method"]: run for run in baselines.verbalizers(place, [1], str(roberta))}
     assert list(by_method) == ["zero_shot", "calibrated", "verbalizer"]

@@ -80,6 +80,7 @@ def flaretune(shell: str) -> subprocess.CompletedProcess:
     return subprocess.run(["sh", "-c", shell], capture_output=True, text=True, env=environment, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["tasks", "--help", "tasks show sst2"])
 def test_nobody_need_read_what_is_printed(command):
     nobody = "import os, subprocess, sys; r, w = os.pipe(); os.close(r); "

@@ -161,6 +161,7 @@ def run_script(method, error, folder, *flags):
     return done, [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "sentence", "traceback"),
     [

@@ -44,6 +44,7 @@ def test_a_task_of_tasks_local_travels_as_a_file(tmp_path, monkeypatch, recipe, 
     assert told["dataset"] == str(tmp_path / "tasks_local" / "tickets")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["{cache}/tickets", "~/tickets", "/data/tickets"])
 @pytest.mark.parametrize("is_local", [False, True], ids=["task_file", "tasks_local"])
 def test_a_place_that_each_client_has_of_its_own_is_found_at_the_client(tmp_path, monkeypatch, place, is_local):

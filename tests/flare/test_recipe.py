@@ -204,6 +204,7 @@ def test_texts_with_braces_quotes_and_blanks_reach_the_clients_as_they_are(code,
     assert not [text for text in STRANGE.values() if text in json.dumps(config(app, "client"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["/kept/{run} of #1", 'a "b" = $c', "{workspace}", "{$HOME}", "{{a}", "{@a:b=c}", "a}"]
 )

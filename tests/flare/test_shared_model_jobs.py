@@ -31,6 +31,7 @@ def assert_same_numbers(found, expected) -> None:
     assert np.array_equal(*(load_prompt(folder / "best_prompt.safetensors").point for folder in (found, expected)))
 
 
+@pytest.mark.slow
 def test_a_client_whose_process_is_started_anew_gives_the_same_numbers(folders, tmp_path):
     """As the simulator does at every turn with fewer threads than clients: the client opens model and data again."""
     job = ["fedbpt", ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL], ["site-1", "site-2"]]

@@ -41,6 +41,7 @@ def run(kind, model, data, folder, **more):
     return folder, json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", JOBS)
 def test_a_job_has_the_numbers_of_one_whose_clients_load_the_model(kind, llama, data, tmp_path):
     here, expected = run(kind, llama, data, tmp_path / "here")

@@ -76,6 +76,7 @@ def test_texts_that_enter_in_the_middle_get_the_same_logits_and_gradients(tiny, 
     assert_texts_can_enter(tiny(family))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", TYPES)
 def test_those_of_more_types(tmp_path, model_type):
     assert_texts_can_enter(save_model_type(model_type, "causal", tmp_path), targets="auto")

@@ -150,6 +150,7 @@ def test_one_class_for_both_kinds(kind, model_type):
     assert load_pretrained(str(model_type("xlm", kind)), "float32", "cpu").kind == kind
 
 
+@pytest.mark.slow
 def test_a_model_without_a_table_of_words(model_type):
     assert "has no table of word embeddings" in complaint(opened, model_type("perceiver", "masked"), "add")
 

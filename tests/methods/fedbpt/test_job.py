@@ -130,6 +130,7 @@ def checkpoints(tmp_path):
     return {"checkpoint": str(tmp_path / "checkpoints")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"max_norm": "1:20"}, {"perturb": 1}])
 @pytest.mark.parametrize("stopped_in", [1, 3])
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, checkpoints, options, stopped_in):
@@ -207,6 +208,7 @@ def test_a_full_disk_does_not_stop_the_run(job, checkpoints, monkeypatch, caplog
     assert "No space left on device" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "edit",
     [

@@ -136,6 +136,7 @@ def test_a_client_started_anew_for_every_task_gives_the_same_result(job, whole):
         np.testing.assert_allclose(last_arrays(anew)[name], values, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_in", [1, 2])
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, whole, tmp_path, stopped_in):
     kept = {"checkpoint": str(tmp_path / "checkpoints")}

@@ -31,6 +31,7 @@ def test_a_job_begins_where_another_ended(lpfl_job, options):
     assert set(last) - set(task.arrays) == {name for name in last if options.get("freeze_a") and ".lora_A." in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made_with", "begun_with", "sentence"),
     [
@@ -145,6 +146,7 @@ def no_replies_from(round_number):
     return lambda client, task, n, reply: None if n >= round_number else reply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"freeze_a": 1}, {"tuning": "full", "soft_labels": "off"}])
 @pytest.mark.parametrize("stopped_in", [1, 3])
 def test_a_run_is_resumed_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options, stopped_in):

@@ -92,6 +92,7 @@ def test_a_job_asks_once_in_a_round_of_three_steps(job):
     assert len(last_head(told)["words"]) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_classes", [77, 150])
 def test_many_classes_are_learned_from_three_texts_each(roberta, tmp_path, n_classes):
     """The first number is that of banking77."""
