@@ -140,6 +140,7 @@ def open_remote_model(
     spec: TaskSpec,
     model_name: str,
     dtype: str,
+    quantize: str,
     settings: PromptSettings,
     *,
     patience: float = PATIENCE,
@@ -152,6 +153,7 @@ def open_remote_model(
         spec: the task.
         model_name: of the server's model.
         dtype: what it must compute in; auto: whatever it does.
+        quantize: how its weights must be quantised.
         settings: how a search point becomes a prompt.
 
     Raises:
@@ -162,7 +164,7 @@ def open_remote_model(
             f"--model_server {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}"
         )
     connection = QueryConnection(url, token, patience, answer_seconds)
-    return RemotePromptedModel(connection, named(black_box_content(model_name, dtype, spec, settings)), spec)
+    return RemotePromptedModel(connection, named(black_box_content(model_name, dtype, quantize, spec, settings)), spec)
 
 
 def is_ready(url: str, token: str, verify: bool = True) -> bool:

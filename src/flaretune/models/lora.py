@@ -137,7 +137,7 @@ def target_modules(model: torch.nn.Module, wanted: str) -> list[str] | str:
 def linear_layers(model: torch.nn.Module) -> list[str]:
     """Full names of the layers that LoRA can be put on, the head left out."""
     head = model.get_output_embeddings()
-    kinds = ("Linear", "Conv1D")
+    kinds = ("Linear", "Conv1D", "Linear4bit")  # the last is of bitsandbytes
     return [name for name, module in model.named_modules() if type(module).__name__ in kinds and module is not head]
 
 

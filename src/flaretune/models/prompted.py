@@ -96,6 +96,7 @@ def open_prompted_model(
     device: str,
     batch_size: int = 0,
     cache_mb: int = 0,
+    quantize: str = "none",
 ) -> PromptedModel:
     """Load a model and make it a black box for a task.
 
@@ -103,12 +104,12 @@ def open_prompted_model(
         spec: the task.
         model_name: hub id or folder.
         settings: how a search point becomes a prompt.
-        dtype, device, batch_size, cache_mb: the options of these names.
+        dtype, device, batch_size, cache_mb, quantize: the options of these names.
 
     Raises:
         UserError: the model, the task's label words or the prompt's size do not fit together.
     """
-    return prompt_model(load_pretrained(model_name, dtype, device), spec, settings, batch_size, cache_mb)
+    return prompt_model(load_pretrained(model_name, dtype, device, quantize), spec, settings, batch_size, cache_mb)
 
 
 def prompt_model(
@@ -185,6 +186,9 @@ def share_weights(pretrained: Pretrained) -> Pretrained:
     """Another model of the same weights, in the same memory, whose head can be replaced without touching this one's."""
     weights = [*pretrained.model.parameters(), *pretrained.model.buffers()]
     shared = {id(tensor): tensor for tensor in weights}
+    for module in pretrained.model.modules():  # weights that wait in memory or on disk
+        waiting = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+        shared[id(waiting)] = waiting
     return replace(pretrained, model=copy.deepcopy(pretrained.model, shared))
 
 

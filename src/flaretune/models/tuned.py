@@ -102,6 +102,7 @@ def open_tuned_model(
     device: str,
     batch_size: int = 0,
     cache_mb: int = 0,
+    quantize: str = "none",
 ) -> TunedModel:
     """Load a model and make it ready to train.
 
@@ -112,14 +113,14 @@ def open_tuned_model(
         spec: the task.
         model_name: hub id or folder.
         settings: what is trained.
-        dtype, device, batch_size, cache_mb: the options of these names.
+        dtype, device, batch_size, cache_mb, quantize: the options of these names.
 
     Raises:
         UserError: the model, the task's label words or the target modules do not fit together.
     """
     is_lora = settings.tuning == "lora"
     dtype = resolve_dtype(dtype, resolve_device(device))
-    pretrained = load_pretrained(model_name, dtype if is_lora else "float32", device)
+    pretrained = load_pretrained(model_name, dtype if is_lora else "float32", device, quantize)
     model, kind = pretrained.model, pretrained.kind
     label_ids = label_word_ids(pretrained.tokenizer, spec, kind)
     batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 16)

@@ -260,6 +260,7 @@ def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
         device=config.device,
         batch_size=config.batch_size,
         cache_mb=config.cache_mb,
+        quantize=config.quantize,
     )
     pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
     encode = tuned.label_model.encode
