@@ -34,7 +34,7 @@ SETTINGS = PromptSettings(
     cat_or_add="add",
     prompt_position="prefix",
 )
-TEXTS = [{"text": "a fine film"}, {"text": "a dull and terrible film that goes on and on"}]
+TEXTS = [{"sentence": "a fine film"}, {"sentence": "a dull and terrible film that goes on and on"}]
 
 
 def way(quantize: str):
@@ -199,7 +199,7 @@ def test_a_checkpoint_that_comes_quantised_is_not_quantised_again(model, tmp_pat
 
     folder = shutil.copytree(model("llama"), tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}}))
     with pytest.raises(UserError, match=r"the checkpoint comes quantised \(gptq\); leave --quantize out"):
         load_pretrained(str(folder), "float32", "cpu", "int8")
     with pytest.raises(UserError, match=r"it is quantised \(gptq\): it wants the package gptqmodel and optimum, or use"):

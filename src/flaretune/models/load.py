@@ -236,7 +236,7 @@ def _read_model(
         )
     except torch.OutOfMemoryError:
         raise
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         advice = advice_for(comes) or "make sure that model.safetensors is there and whole"
         raise UserError(f"--model_name {name}: its weights could not be loaded ({reason(error)}); {advice}") from error
     _check_loaded(name, report, comes)
