@@ -89,7 +89,11 @@ def test_linear_layers_are_near_the_checkpoints_and_embeddings_are_the_same(mode
     with torch.inference_mode():
         expected, found = (layer(rows) - layer(torch.zeros_like(rows)) for layer in (there, here))
     apart = (found - expected).square().mean().sqrt() / expected.square().mean().sqrt()
-    assert {"int8": 1e-3, "int4": 0.03, "nf4": 0.03}[quantize] < apart < {"int8": 0.02, "int4": 0.15, "nf4": 0.15}[quantize]
+    assert (
+        {"int8": 1e-3, "int4": 0.03, "nf4": 0.03}[quantize]
+        < apart
+        < {"int8": 0.02, "int4": 0.15, "nf4": 0.15}[quantize]
+    )
 
 
 @pytest.mark.parametrize("quantize", WAYS)
@@ -115,16 +119,26 @@ def test_words_are_normalised_over_the_whole_vocabulary(model, quantize):
 @pytest.mark.parametrize("quantize", WAYS)
 def test_a_copy_with_another_head_shares_the_quantised_weights(model, quantize):
     opened = open_learned_model(load_task("sst2"), model("llama"), SETTINGS, "float32", "cpu", quantize=quantize)
-    mine, other = (m.model.layers[0].mlp.up_proj.weight for m in (opened.words.pretrained.model, opened.prompted.pretrained.model))
+    mine, other = (
+        m.model.layers[0].mlp.up_proj.weight for m in (opened.words.pretrained.model, opened.prompted.pretrained.model)
+    )
     assert mine is other
 
 
 @pytest.mark.parametrize("quantize", TRAINED)
 @pytest.mark.parametrize("family", ["roberta", "llama", "gemma3"])
-@pytest.mark.parametrize("options", [{}, {"target_modules": "all-linear", "gradient_checkpointing": 1}, {"first_layer": "1"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"target_modules": "all-linear", "gradient_checkpointing": 1}, {"first_layer": "1"}]
+)
 def test_adapters_are_float32_and_learn(model, family, quantize, options):
     tuned = open_tuned_model(
-        load_task("sst2"), model(family), settings(**options), dtype="float32", device="cpu", cache_mb=8, quantize=quantize
+        load_task("sst2"),
+        model(family),
+        settings(**options),
+        dtype="float32",
+        device="cpu",
+        cache_mb=8,
+        quantize=quantize,
     )
     parameters, label_model = tuned.parameters.trained(), tuned.label_model
     assert {p.dtype for p in parameters} == {torch.float32}
@@ -199,10 +213,14 @@ def test_a_checkpoint_that_comes_quantised_is_not_quantised_again(model, tmp_pat
 
     folder = shutil.copytree(model("llama"), tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    (folder / "config.json").write_text(
+        json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}})
+    )
     with pytest.raises(UserError, match=r"the checkpoint comes quantised \(gptq\); leave --quantize out"):
         load_pretrained(str(folder), "float32", "cpu", "int8")
-    with pytest.raises(UserError, match=r"it is quantised \(gptq\): it wants the package gptqmodel and optimum, or use"):
+    with pytest.raises(
+        UserError, match=r"it is quantised \(gptq\): it wants the package gptqmodel and optimum, or use"
+    ):
         load_pretrained(str(folder), "float32", "cpu")
 
 

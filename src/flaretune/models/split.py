@@ -23,7 +23,8 @@ def split_over_devices(max_memory: Mapping[int | str, int | str] | None, folder:
 
 def is_split(model: torch.nn.Module) -> bool:
     """Whether its weights are on several devices, or wait in memory or on disk."""
-    return len(set(getattr(model, "hf_device_map", {}).values())) > 1
+    places = set((getattr(model, "hf_device_map", None) or {}).values())
+    return len(places) > 1 or "disk" in places
 
 
 def runs_on(module: torch.nn.Module, default: torch.device) -> torch.device:
@@ -35,7 +36,10 @@ def runs_on(module: torch.nn.Module, default: torch.device) -> torch.device:
 def hold_embeddings(model: torch.nn.Module, where: torch.device) -> None:
     """Bring word embeddings and output embedding to a device if they wait elsewhere: their rows are read one by one."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    held = [module for module in (inputs, outputs) if module is not None and _waits(module)]
+    around = next(
+        (m for m in model.modules() if outputs is not None and outputs in m.children()), None
+    )  # may have a bias
+    held = [module for module in (inputs, outputs, around) if module is not None and waits(module)]
     for module in held:
         with align_module_device(module, where):
             values = {name: p.detach().clone() for name, p in module.named_parameters(recurse=False)}
@@ -45,7 +49,10 @@ def hold_embeddings(model: torch.nn.Module, where: torch.device) -> None:
         add_hook_to_module(module, AlignDevicesHook(execution_device=where))
     if outputs in held and model.config.get_text_config().tie_word_embeddings:
         outputs.weight = inputs.weight
+    if around in held and getattr(outputs, "bias", None) is not None and hasattr(around, "bias"):
+        outputs.bias = around.bias
 
 
-def _waits(module: torch.nn.Module) -> bool:
+def waits(module: torch.nn.Module) -> bool:
+    """Whether a parameter of its own is in memory or on disk until the module's turn comes."""
     return any(parameter.device.type == "meta" for parameter in module.parameters(recurse=False))

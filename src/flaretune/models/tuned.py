@@ -16,6 +16,7 @@ from flaretune.models.load import Pretrained, load_pretrained, reason, resolve_d
 from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora, first_layer
 from flaretune.models.lower_layers import LowerLayers, layers_of
 from flaretune.models.self_check_plain import check_lower_layers, check_tuned
+from flaretune.models.split import waits
 from flaretune.models.verbalizer import label_word_ids
 from flaretune.tasks.spec import TaskSpec
 
@@ -122,6 +123,11 @@ def open_tuned_model(
     dtype = resolve_dtype(dtype, resolve_device(device))
     pretrained = load_pretrained(model_name, dtype if is_lora else "float32", device, quantize)
     model, kind = pretrained.model, pretrained.kind
+    if any(waits(module) for module in model.modules()):
+        raise UserError(
+            f"--model_name {model_name} --device {device}: it is larger than what is free of the GPUs, and PEFT puts no "
+            "adapters on layers that wait in memory or on disk; use more GPUs, --quantize nf4, or a smaller model"
+        )
     label_ids = label_word_ids(pretrained.tokenizer, spec, kind)
     batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 16)
     if is_lora:
