@@ -71,8 +71,8 @@ class ClientConfig(ModelConfig):
 
     device: str = option(
         "auto",
-        "auto (cuda where there is one), cpu, cuda, cuda:N, or auto_map: a model larger than one GPU, its layers over all "
-        "GPUs of this machine, then its memory, then its disk",
+        "auto (cuda where there is one), cpu, cuda, cuda:N, or auto_map: a model larger than one GPU, its layers over "
+        "all GPUs of this machine, then its memory, then its disk",
         group=MODEL,
     )
     seed: int = option(42, "seed of everything random in the job", group=TASK, main=True)

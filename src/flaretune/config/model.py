@@ -37,8 +37,8 @@ class ModelConfig(Options):
     )
     quantize: Literal["none", "int8", "int4", "nf4"] = option(
         "none",
-        "weights of linear layers in 8 or 4 bits, embeddings and label words left as they are: int8 and int4 by torchao, "
-        "nf4 by bitsandbytes (package flaretune[quantize]); the same at all clients",
+        "weights of linear layers in 8 or 4 bits, embeddings left as they are: int8 and int4 by torchao, nf4 by "
+        'bitsandbytes (pip install "flaretune[quantize]"); the same at all clients',
         group=MODEL,
     )
     batch_size: int = option(

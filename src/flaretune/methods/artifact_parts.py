@@ -47,7 +47,7 @@ class SavedParts:
 
     @property
     def quantize(self) -> str:
-        """How the weights of the model were quantised that it was found with; results of before there was that: none."""
+        """How the weights of the model were quantised that it was found with; none where it is not said."""
         return self.options.get("quantize", "none")
 
     @property

@@ -17,8 +17,8 @@ MOST_ON_CPU = 2 * 10**9  # parameters of a model on a CPU that are held twice
 def in_float32(model: nn.Module) -> Iterator[bool]:
     """Within it, what the model holds in bfloat16 is float32, where there is memory for that; gives whether it is.
 
-    Quantised weights have no such other format, and those that wait elsewhere are not among the parameters: a model with
-    either stays as it is.
+    Quantised weights have no such other format, and those that wait elsewhere are not among the parameters: a model
+    with either stays as it is.
     """
     if getattr(model, "is_quantized", False) or is_split(model):
         yield False

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedConfig
 from transformers import logging as transformers_logging
 
-from flaretune.data.tokens import plain_ids, text_ids
 from flaretune.config.model import AUTO_MAP
+from flaretune.data.tokens import plain_ids, text_ids
 from flaretune.errors import UserError
 from flaretune.models.architecture import IN_MULTIMODAL, language_model_of
 from flaretune.models.quantized import advice_for, check_quantized, quantization_config, refuse_twice

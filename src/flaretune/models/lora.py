@@ -72,8 +72,8 @@ def add_lora(model: torch.nn.Module, kind: str, settings: LoraSettings) -> PeftM
             if not getattr(model, "is_quantized", False):
                 raise
             raise UserError(  # of layers without a weight, as those that compressed-tensors packs
-                f"--model_name {model.config.name_or_path}: PEFT puts no adapters on layers that come quantised like these "
-                f"({error}); use the model as it was before, with --quantize nf4 or int8"
+                f"--model_name {model.config.name_or_path}: PEFT puts no adapters on layers that come quantised like "
+                f"these ({error}); use the model as it was before, with --quantize nf4 or int8"
             ) from error
     row = layers_of(model)[0] if first else ""
     trained = [name for name, p in tuned.named_parameters() if p.requires_grad]

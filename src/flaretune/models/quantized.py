@@ -1,7 +1,8 @@
 """Weights in fewer bits: what `--quantize` asks of transformers, and checkpoints that come quantised.
 
-Linear layers are quantised, and computed with in the model's number format (weight-only). Word embeddings and the output
-embedding stay as they are: prompts are made of rows of the first, and a word's log-probability is a row of the second.
+Linear layers are quantised, and computed with in the model's number format (weight-only). Word embeddings and the
+output embedding stay as they are: prompts are made of rows of the first, and a word's log-probability of a row of the
+second.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def _require(quantize: str) -> None:
     except Exception as error:  # of another torch, or of drivers that are not there
         said = str(error).splitlines()
         raise UserError(
-            f"--quantize {quantize}: the package {package} cannot be imported ({said[0] if said else error!r}); install "
-            f"the version that goes with this torch: {INSTALL}"
+            f"--quantize {quantize}: the package {package} cannot be imported ({said[0] if said else error!r}); "
+            f"install the version that goes with this torch: {INSTALL}"
         ) from error
 
 
@@ -103,8 +104,8 @@ def _int4(device: torch.device, dtype: str) -> Any:
 
         if dtype != "bfloat16":
             raise UserError(
-                f"--quantize int4 --dtype {dtype}: torchao's int4 computes in bfloat16 on a GPU; give --dtype bfloat16, "
-                "or --quantize nf4 or int8"
+                f"--quantize int4 --dtype {dtype}: torchao's int4 computes in bfloat16 on a GPU; give --dtype "
+                "bfloat16, or --quantize nf4 or int8"
             )
         packed = {"int4_packing_format": "tile_packed_to_4d", "int4_choose_qparams_algorithm": "hqq"}
         return TorchAoConfig(Int4WeightOnlyConfig(group_size=GROUP, set_inductor_config=False, **packed))

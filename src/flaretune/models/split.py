@@ -36,9 +36,7 @@ def runs_on(module: torch.nn.Module, default: torch.device) -> torch.device:
 def hold_embeddings(model: torch.nn.Module, where: torch.device) -> None:
     """Bring word embeddings and output embedding to a device if they wait elsewhere: their rows are read one by one."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    around = next(
-        (m for m in model.modules() if outputs is not None and outputs in m.children()), None
-    )  # may have a bias
+    around = next((m for m in model.modules() if outputs in list(m.children())), None)  # may have a bias of its own
     held = [module for module in (inputs, outputs, around) if module is not None and waits(module)]
     for module in held:
         with align_module_device(module, where):
@@ -49,8 +47,6 @@ def hold_embeddings(model: torch.nn.Module, where: torch.device) -> None:
         add_hook_to_module(module, AlignDevicesHook(execution_device=where))
     if outputs in held and model.config.get_text_config().tie_word_embeddings:
         outputs.weight = inputs.weight
-    if around in held and getattr(outputs, "bias", None) is not None and hasattr(around, "bias"):
-        outputs.bias = around.bias
 
 
 def waits(module: torch.nn.Module) -> bool:

@@ -125,8 +125,8 @@ def open_tuned_model(
     model, kind = pretrained.model, pretrained.kind
     if any(waits(module) for module in model.modules()):
         raise UserError(
-            f"--model_name {model_name} --device {device}: it is larger than what is free of the GPUs, and PEFT puts no "
-            "adapters on layers that wait in memory or on disk; use more GPUs, --quantize nf4, or a smaller model"
+            f"--model_name {model_name} --device {device}: it is larger than what is free of the GPUs, and PEFT puts "
+            "no adapters on layers that wait in memory or on disk; use more GPUs, --quantize nf4, or a smaller model"
         )
     label_ids = label_word_ids(pretrained.tokenizer, spec, kind)
     batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 16)
