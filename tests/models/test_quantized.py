@@ -12,18 +12,24 @@ import pytest
 import torch
 
 from flaretune.config.options import OptionError
+from flaretune.data.load import load_split
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.learned_model import open_learned_model
 from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.methods.registry import find_method, load_saved
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.methods.verbalizer.open import open_words
+from flaretune.model_server.protocol import Query, black_box_content, named
+from flaretune.model_server.worker import Worker
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
 from flaretune.models.quantized import PACKAGE
 from flaretune.models.tuned import TuneSettings, open_tuned_model
 from flaretune.tasks.spec import load_task
+from tests.engine.in_process import run_job
+from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
 SETTINGS = PromptSettings(
@@ -240,3 +246,32 @@ def test_what_does_not_go_together(config, options, complaint):
 def test_clients_must_quantise_alike():
     for config in (FedBPTConfig, LPFLConfig, VerbalizerConfig):
         assert "quantize" not in config.client_options
+
+
+def test_a_client_and_a_model_server_quantise_alike(model):
+    folder, points = model("llama"), np.zeros((1, 10))
+    worker = Worker(load_pretrained(folder, "float32", "cpu"), batch_size=2, cache_mb=0)
+    told = {
+        quantize: worker.reply(
+            Query(named(black_box_content(folder, "float32", load_task("sst2"), SETTINGS, quantize)), None, points)
+        )
+        for quantize in ("none", "int8")
+    }
+    assert told["none"].status == 200
+    assert told["int8"].body["error"].startswith("the model server runs --quantize none, and a client wants 'int8'")
+
+
+@pytest.mark.parametrize("quantize", [way("int8"), way("nf4")])
+def test_a_result_is_opened_with_the_weights_that_it_was_found_with(model, tmp_path, quantize):
+    data = write_reviews(tmp_path / "data", n_train=40, n_test=10)
+    options = {"model_name": model("roberta"), "dataset": str(data), "dtype": "float32", "k_shot": 8}
+    config = VerbalizerConfig(**options, n_words=4, quantize=quantize)
+    run_job(find_method("verbalizer"), dict.fromkeys(["site-1", "site-2"], config), tmp_path / "results")
+    saved = load_saved(tmp_path / "results" / "best_verbalizer.safetensors")
+    opened = saved.open(None, "float32", "cpu")
+    assert opened.words.pretrained.quantize == quantize
+    summary = json.loads((tmp_path / "results" / "summary.json").read_text())
+    test = load_split(load_task("sst2"), "test", str(data))
+    best = next(r for r in summary["rounds"] if r["round"] == summary["best_round"])
+    right = float((opened.probabilities(test.texts).argmax(axis=1) == test.labels).mean())
+    assert right == pytest.approx(best["accuracy"])

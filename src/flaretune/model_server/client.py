@@ -140,9 +140,9 @@ def open_remote_model(
     spec: TaskSpec,
     model_name: str,
     dtype: str,
-    quantize: str,
     settings: PromptSettings,
     *,
+    quantize: str = "none",
     patience: float = PATIENCE,
     answer_seconds: float = 600,
 ) -> RemotePromptedModel:
@@ -153,8 +153,8 @@ def open_remote_model(
         spec: the task.
         model_name: of the server's model.
         dtype: what it must compute in; auto: whatever it does.
-        quantize: how its weights must be quantised.
         settings: how a search point becomes a prompt.
+        quantize: how its weights must be quantised.
 
     Raises:
         UserError: there is no token; see `QueryConnection.send`.
@@ -164,7 +164,8 @@ def open_remote_model(
             f"--model_server {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}"
         )
     connection = QueryConnection(url, token, patience, answer_seconds)
-    return RemotePromptedModel(connection, named(black_box_content(model_name, dtype, quantize, spec, settings)), spec)
+    content = black_box_content(model_name, dtype, spec, settings, quantize)
+    return RemotePromptedModel(connection, named(content), spec)
 
 
 def is_ready(url: str, token: str, verify: bool = True) -> bool:

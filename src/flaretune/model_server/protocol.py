@@ -40,7 +40,7 @@ def named(content: Mapping[str, Any]) -> Named:
 
 
 def black_box_content(
-    model_name: str, dtype: str, quantize: str, spec: TaskSpec, settings: PromptSettings
+    model_name: str, dtype: str, spec: TaskSpec, settings: PromptSettings, quantize: str = "none"
 ) -> dict[str, Any]:
     """What a black box is made of, without the task's data source, which stays at the client."""
     task = {key: value for key, value in task_table(spec).items() if key != "source"}

@@ -66,8 +66,8 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
             spec,
             config.model_name,
             config.dtype,
-            config.quantize,
             settings,
+            quantize=config.quantize,
             **patience_of(config),
         )
     # torch and transformers take seconds to import: only now that NVFlare knows this process
