@@ -9,7 +9,8 @@ Each way of quantising runs in a process of its own, with the demo's model in fl
 - speed: log-probabilities of two words for the same texts by this model and by the float32 one, in turns in the same
   process; the ratio is the median over the turns.
 - accuracy: a job of the learned verbalizer with four clients and seeds 1, 2 and 3, whose clients share one model and
-  what it has said of a text. Round 0 is zero-shot: the model, the first template and the label words.
+  what it has said of a text, with the first of the task's templates alone. Round 0 is zero-shot: the model, that
+  template and the label words.
 
 torchao's int4 takes about a hundred times as long on a CPU without AVX-512: its speed is measured on two texts, and its
 accuracy with a float32 checkpoint whose linear layers hold what int4 rounds them to. That checkpoint's logits are
@@ -38,6 +39,7 @@ from asked_once import AskedOnce
 from markdown_table import markdown_table
 from measurements.machine import circumstances
 
+import flaretune
 from flaretune.cache import in_cache
 from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
@@ -141,7 +143,8 @@ def accuracy(way: str, model_name: str, folder: str, k_shot: int, seeds: Sequenc
     torch.set_num_threads(1)
     runs, method = [], AskedOnce()
     for seed in seeds:
-        options = {"task_name": TASK, "model_name": model_name, "dataset": folder, "eval_clients": "all"}
+        task = str(Path(folder) / "task.toml")
+        options = {"task_file": task, "model_name": model_name, "dataset": folder, "eval_clients": "all"}
         config = VerbalizerConfig(**options, k_shot=k_shot, seed=seed, quantize=way, dtype="float32")
         with tempfile.TemporaryDirectory(prefix="flaretune-quantize-") as name:
             place = Path(name)
@@ -168,8 +171,11 @@ def same_as_int4(rounded: str, model_name: str) -> float:
 
 
 def lay_out(folder: Path, n_test: int) -> None:
-    """Write the task's training texts and some of its test texts into a folder."""
+    """Write the task's training texts, some of its test texts, and the task with one template into a folder."""
     spec = load_task(TASK)
+    whole = (Path(flaretune.__file__).parent / "tasks" / "builtin" / f"{TASK}.toml").read_text(encoding="utf-8")
+    lines = [line for line in whole.splitlines() if not line.startswith("templates = ")]
+    (folder / "task.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     pool, test = load_split(spec, "train"), load_split(spec, "test")
     test = test.take(np.random.default_rng(derive_seed(1, "quantize", "test")).permutation(len(test))[:n_test])
     for name, examples in ((spec.source.train, pool), (spec.source.test, test)):

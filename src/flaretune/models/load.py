@@ -135,8 +135,10 @@ def load_pretrained(
     where = resolve_device(device)
     dtype = resolve_dtype(dtype, *_devices_of(device, where))
     source = os.path.expanduser(name)
-    folder = tempfile.TemporaryDirectory(prefix="flaretune-", ignore_cleanup_errors=True)
-    placing: dict[str, Any] = split_over_devices(max_memory, folder.name) if device == AUTO_MAP else {}
+    placing: dict[str, Any] = {}
+    if device == AUTO_MAP:
+        folder = tempfile.TemporaryDirectory(prefix="flaretune-", ignore_cleanup_errors=True)
+        placing = split_over_devices(max_memory, folder.name)
     with _quiet_transformers():
         config = _read_config(name, source)
         language_model, kind = language_model_of(config, name)
@@ -154,8 +156,8 @@ def load_pretrained(
                 f"--device, {AUTO_MAP} for all GPUs, --quantize, or one copy for all clients of a GPU (python -m "
                 "flaretune serve, or --share_model 1 of a FedBPT job)"
             ) from error
-    weakref.finalize(model, folder.cleanup)
     if device == AUTO_MAP:
+        weakref.finalize(model, folder.cleanup)  # the folder lives as long as the model
         hold_embeddings(model, where)
     _check_they_fit(name, tokenizer, model)
     if quantize != "none":
@@ -237,7 +239,9 @@ def _read_model(
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-        advice = advice_for(comes) or "make sure that model.safetensors is there and whole"
+        whole = "make sure that model.safetensors is there and whole"
+        flags = f"use another --quantize or --device, or {whole}" if placing else whole
+        advice = advice_for(comes) or flags
         raise UserError(f"--model_name {name}: its weights could not be loaded ({reason(error)}); {advice}") from error
     _check_loaded(name, report, comes)
     return model
