@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,5 @@ def test_what_transformers_saved_quantised(tmp_path, quantize, caplog):
         assert log_probs(folder) == pytest.approx(expected, abs=1e-5)
     assert not caplog.records
     trains(folder)
+    with pytest.raises(UserError, match="the checkpoint comes quantised, and such weights cannot be trained"):
+        open_tuned_model(load_task("sst2"), str(folder), replace(LORA, tuning="full"), dtype="float32", device="cpu")

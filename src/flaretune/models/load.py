@@ -142,10 +142,12 @@ def load_pretrained(
     with _quiet_transformers():
         config = _read_config(name, source)
         language_model, kind = language_model_of(config, name)
-        refuse_twice(name, quantize, getattr(config, "quantization_config", None))
-        quantized = quantization_config(quantize, where, dtype)
-        if quantized is not None:  # where it is quantised, as some ways are another for each device
-            placing = {"device_map": {"": where}, **placing, "quantization_config": quantized}
+        comes = getattr(config, "quantization_config", None)
+        refuse_twice(name, quantize, comes)
+        if comes or quantize != "none":  # weights are packed, or not, for the device that they will be on
+            placing = {"device_map": {"": where}, **placing}
+        if quantize != "none":
+            placing["quantization_config"] = quantization_config(quantize, where, dtype)
         tokenizer = _read_tokenizer(name, source)
         try:
             model = _read_model(name, source, config, language_model, kind, dtype, placing)

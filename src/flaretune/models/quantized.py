@@ -47,19 +47,17 @@ READ_WITH = {
 
 
 def quantization_config(quantize: str, device: torch.device, dtype: str) -> Any:
-    """What `from_pretrained` is told; None for ``none``.
+    """What `from_pretrained` is told.
 
     Args:
-        quantize, dtype: the options of these names, the second without ``auto``.
+        quantize, dtype: the options of these names, without ``none`` and ``auto``.
         device: that the model will be on.
 
     Raises:
         UserError: there is no such way, its package is not installed, or it is not for this device or format.
     """
-    if quantize not in QUANTIZED:
+    if quantize not in PACKAGE:
         raise UserError(f"--quantize {quantize}: must be one of {', '.join(QUANTIZED)}")
-    if quantize == "none":
-        return None
     _require(quantize)
     if quantize == "nf4":
         return _nf4(dtype)

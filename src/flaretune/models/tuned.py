@@ -128,6 +128,11 @@ def open_tuned_model(
             f"--model_name {model_name} --device {device}: it is larger than what is free of the GPUs, and PEFT puts "
             "no adapters on layers that wait in memory or on disk; use more GPUs, --quantize nf4, or a smaller model"
         )
+    if not is_lora and getattr(model, "is_quantized", False):
+        raise UserError(
+            f"--model_name {model_name} --tuning full: the checkpoint comes quantised, and such weights cannot be "
+            "trained; use --tuning lora, or the model as it was before"
+        )
     label_ids = label_word_ids(pretrained.tokenizer, spec, kind)
     batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 16)
     if is_lora:
