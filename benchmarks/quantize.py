@@ -213,7 +213,7 @@ def run(args: argparse.Namespace) -> int:
             measured["runs"] = in_process(accuracy, quantize, asked, str(data), args.k_shot, args.seeds)
             kept[way] = measured
             about = {"model": Path(model_name).name, "task": TASK, "k_shot": args.k_shot, "n_test": args.n_test}
-            write_json(args.output, {**about, "dtype": "float32", "ways": kept, **circumstances()})
+            write_json({**about, "dtype": "float32", "ways": kept, **circumstances()}, args.output)
     print(table(kept))
     return 0
 
