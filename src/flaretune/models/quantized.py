@@ -111,8 +111,8 @@ def _int4(device: torch.device, dtype: str) -> Any:
 
     if not torch.cpu.get_capabilities().get("avx512_f", False):
         log.warning(
-            "--quantize int4: torchao's int4 is written for CPUs with AVX-512, which this one lacks; it was about a "
-            "hundred times slower on one than --quantize nf4, which has 4 bits too"
+            "--quantize int4: torchao's int4 is written for CPUs with AVX-512, which this one lacks; it was some 80 "
+            "times slower on one than --quantize nf4, which has 4 bits too"
         )
     return TorchAoConfig(PrototypeInt4WeightOnlyConfig(group_size=GROUP, set_inductor_config=False))
 
