@@ -70,7 +70,7 @@ class AskedOnce(Verbalizer):
     def client(self, config: VerbalizerConfig, context: ClientContext) -> Client:
         spec, data = load_data(config, context)
         if self.opened is None:
-            words = open_words(spec, config.model_name, config.dtype, config.device)
+            words = open_words(spec, config.model_name, config.dtype, config.device, quantize=config.quantize)
             vocabulary = words.vocabulary()
             model = Remembering(words.log_probs, np.sort(vocabulary.candidates))
             facts = ModelFacts(words.kind, words.hidden_size, words.dtype)

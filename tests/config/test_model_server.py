@@ -12,7 +12,7 @@ from flaretune.methods.fedbpt.config import FedBPTConfig
 
 def test_what_it_has_in_common_with_a_job_has_the_same_defaults_and_limits():
     names = defaults(ServiceConfig).keys() & defaults(FedBPTConfig).keys()
-    assert names == {"model_name", "dtype", "device", "batch_size", "cache_mb", "model_server_timeout"}
+    assert names == {"model_name", "dtype", "quantize", "device", "batch_size", "cache_mb", "model_server_timeout"}
     job, service = FedBPTConfig(), ServiceConfig()
     assert {name: getattr(service, name) for name in names} == {name: getattr(job, name) for name in names}
     with pytest.raises(UserError, match="--dtype float16: must be one of auto, bfloat16, float32"):

@@ -40,7 +40,7 @@ def test_its_number_format_is_one_for_all_of_its_devices(monkeypatch):
     monkeypatch.setattr(server, "end_with_parent", lambda: None)
     server.QueryAPI(ServiceConfig(model_name="m"), "token", ["cuda:0", "cuda:2"]).setup("cuda:9")  # a worker's own
     assert asked == [("auto", (torch.device("cuda:0"), torch.device("cuda:2")))]
-    assert loaded == [("m", "float32", "cuda:9")]
+    assert loaded == [("m", "float32", "cuda:9", "none")]
 
 
 def test_logits_that_are_no_numbers_are_sent_too():

@@ -127,7 +127,7 @@ def test_transformers_speaks_as_before(tiny):
 def test_no_device(device):
     with pytest.raises(UserError) as caught:
         resolve_device(device)
-    assert str(caught.value) == f"--device {device!r}: must be auto, cpu, cuda or cuda:N"
+    assert str(caught.value) == f"--device {device!r}: must be auto, cpu, cuda, cuda:N or auto_map"
 
 
 @pytest.mark.parametrize(

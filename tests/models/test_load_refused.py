@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
@@ -78,14 +79,26 @@ def test_a_git_lfs_pointer_in_place_of_weights(checkpoint):
     assert "make sure that model.safetensors is there and whole" in complaint(folder)
 
 
-@pytest.mark.parametrize("library", ["quanto", "hqq", "compressed-tensors"])
-def test_a_quantised_checkpoint_without_what_reads_it(checkpoint, library):
+@pytest.mark.parametrize(
+    ("library", "package", "more"),
+    [
+        ("quanto", "optimum-quanto", {}),
+        ("hqq", "hqq", {}),
+        ("gptq", "gptqmodel and optimum", {"bits": 4}),
+        ("gptq", "gptqmodel and optimum", {}),
+        ("awq", "gptqmodel", {"bits": 4}),
+        ("compressed-tensors", "compressed-tensors", {}),
+    ],
+)
+def test_a_quantised_checkpoint_without_what_reads_it(checkpoint, library, package, more):
+    if library == "compressed-tensors" and importlib.util.find_spec("compressed_tensors"):
+        pytest.skip("compressed-tensors is installed")
     folder = checkpoint("llama")
-    change_config(folder, quantization_config={"quant_method": library})
+    change_config(folder, quantization_config={"quant_method": library, **more})
     message = complaint(folder)
     assert message.startswith("its weights could not be loaded (")
     assert message.endswith(
-        f"; it is quantised ({library}): install what that needs, or use the model as it was before"
+        f"; it is quantised ({library}): it wants the package {package}, or use the model as it was before"
     )
 
 

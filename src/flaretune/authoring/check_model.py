@@ -124,7 +124,8 @@ def measure_zero_shot(draft: Draft, rows: Rows, model_name: str, config: FedBPTC
     labels = np.array([class_ids[label_key(label)] for label in rows.labels], dtype=np.int64)
     # the prompt, which is not used, as small as it can be
     settings = build(PromptSettings, {**as_dict(config), "n_prompt_tokens": 1, "intrinsic_dim": 1})
-    prompted = open_prompted_model(spec, model_name, settings, dtype=config.dtype, device=config.device)
+    place = {name: getattr(config, name) for name in ("dtype", "device", "quantize")}
+    prompted = open_prompted_model(spec, model_name, settings, **place)
     logits = prompted.zero_shot_logits(Examples(tuple(rows.texts), labels))
     found = score(spec, softmax(logits), labels)
     right = zip(found.correct_by_class, found.n_by_class, strict=True)

@@ -39,7 +39,7 @@ def learn_words(draft: Draft, rows: Rows, model_name: str, config: FedBPTConfig)
     labels = np.array([class_ids[label_key(label)] for label in rows.labels], dtype=np.int64)
     drawn = draw(labels, spec.n_classes, config.seed)
     labels = labels[drawn]
-    words = open_words(spec, model_name, config.dtype, config.device)
+    words = open_words(spec, model_name, config.dtype, config.device, quantize=config.quantize)
     vocabulary = words.vocabulary()
     log_probs = words.log_probs([rows.texts[row] for row in drawn], vocabulary.candidates)  # (N, T, V)
     n_texts, n_templates, n_candidates = log_probs.shape

@@ -181,7 +181,7 @@ def try_data(
     examples = sample.examples
     from flaretune.methods.verbalizer.open import open_words  # torch, once what is wrong with the data is said
 
-    words = open_words(spec, model_name, config.dtype, config.device, config.batch_size)
+    words = open_words(spec, model_name, config.dtype, config.device, config.batch_size, config.quantize)
     ids = np.sort(words.vocabulary().candidates)
     said = words.log_probs(examples.texts, ids, progress)  # (N, T, V)
     labelled = Labelled(examples.texts, examples.labels, ids=ids, log_probs=said)

@@ -19,7 +19,7 @@ from flaretune.methods.registry import METHODS
 from flaretune.tasks.spec import available_tasks, load_task, local_tasks, task_file
 
 # Of a job, what decides how much room a text has, how the model is run, and which texts are drawn.
-CHECK_OPTIONS = ("n_prompt_tokens", "cat_or_add", "prompt_position", "dtype", "device", "seed")
+CHECK_OPTIONS = ("n_prompt_tokens", "cat_or_add", "prompt_position", "dtype", "quantize", "device", "seed")
 
 
 def add_tasks(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from flaretune.methods.verbalizer.config import VerbalizerConfig
 if TYPE_CHECKING:
     from flaretune.authoring.trial import Trial
 
-OPTIONS = ("dtype", "device", "batch_size", "seed")
+OPTIONS = ("dtype", "quantize", "device", "batch_size", "seed")
 MAX_TEXTS = 1000
 LINE = 100  # characters of a text that are shown
 

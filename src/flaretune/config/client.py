@@ -69,7 +69,12 @@ class ClientConfig(ModelConfig):
         0.5, "with --iid 0, the Dirichlet concentration: the smaller, the more the shares differ", group=TASK, above=0
     )
 
-    device: str = option("auto", "auto (cuda where there is one), cpu, cuda or cuda:N", group=MODEL)
+    device: str = option(
+        "auto",
+        "auto (cuda where there is one), cpu, cuda, cuda:N, or auto_map: a model larger than one GPU, its layers over "
+        "all GPUs of this machine, then its memory, then its disk",
+        group=MODEL,
+    )
     seed: int = option(42, "seed of everything random in the job", group=TASK, main=True)
 
     calibrate: Literal["none", "batch"] = option(

@@ -8,6 +8,8 @@ from flaretune.config.groups import MODEL
 from flaretune.config.options import Options, option
 
 NUMBER_FORMATS = ("bfloat16", "float32")
+QUANTIZED = ("none", "int8", "int4", "nf4")
+AUTO_MAP = "auto_map"  # of --device
 
 # of the model server, and of FedBPT's and LP-FL's clients
 CACHE_MB = option(
@@ -31,6 +33,12 @@ class ModelConfig(Options):
     dtype: Literal["auto", "bfloat16", "float32"] = option(
         "auto",
         "number format to compute in; auto: bfloat16 where the device has instructions for it, else float32",
+        group=MODEL,
+    )
+    quantize: Literal["none", "int8", "int4", "nf4"] = option(
+        "none",
+        "weights of linear layers in 8 or 4 bits, embeddings left as they are: int8 and int4 by torchao, nf4 by "
+        'bitsandbytes (pip install "flaretune[quantize]"); the same at all clients',
         group=MODEL,
     )
     batch_size: int = option(

@@ -59,6 +59,11 @@ class ServedModelConfig(ClientConfig):
                 "${secret:MY_TOKEN}, in the client's local/flaretune.toml, and never the token itself, which whoever "
                 "reads the job would see"
             )
+        if self.uses_vllm and self.quantize != "none":
+            yield (
+                f"--quantize {self.quantize}: the weights are the vLLM server's, which has options of its own for that "
+                "(--quantization); leave it out"
+            )
         if not is_local and (self.device != "auto" or self.batch_size):
             where = "the vLLM server" if self.uses_vllm else "`python -m flaretune serve`"
             yield (

@@ -46,6 +46,11 @@ class SavedParts:
     result: dict[str, Any]
 
     @property
+    def quantize(self) -> str:
+        """How the weights of the model were quantised that it was found with; none where it is not said."""
+        return self.options.get("quantize", "none")
+
+    @property
     def spec(self) -> TaskSpec:
         """The task, with a source that stands for none.
 

@@ -142,6 +142,7 @@ def open_remote_model(
     dtype: str,
     settings: PromptSettings,
     *,
+    quantize: str = "none",
     patience: float = PATIENCE,
     answer_seconds: float = 600,
 ) -> RemotePromptedModel:
@@ -153,6 +154,7 @@ def open_remote_model(
         model_name: of the server's model.
         dtype: what it must compute in; auto: whatever it does.
         settings: how a search point becomes a prompt.
+        quantize: how its weights must be quantised.
 
     Raises:
         UserError: there is no token; see `QueryConnection.send`.
@@ -162,7 +164,8 @@ def open_remote_model(
             f"--model_server {url} needs the model server's token in the environment variable {TOKEN_VARIABLE}"
         )
     connection = QueryConnection(url, token, patience, answer_seconds)
-    return RemotePromptedModel(connection, named(black_box_content(model_name, dtype, spec, settings)), spec)
+    content = black_box_content(model_name, dtype, spec, settings, quantize)
+    return RemotePromptedModel(connection, named(content), spec)
 
 
 def is_ready(url: str, token: str, verify: bool = True) -> bool:

@@ -39,12 +39,15 @@ def named(content: Mapping[str, Any]) -> Named:
     return Named(hashlib.sha256(text.encode()).hexdigest(), dict(content))
 
 
-def black_box_content(model_name: str, dtype: str, spec: TaskSpec, settings: PromptSettings) -> dict[str, Any]:
+def black_box_content(
+    model_name: str, dtype: str, spec: TaskSpec, settings: PromptSettings, quantize: str = "none"
+) -> dict[str, Any]:
     """What a black box is made of, without the task's data source, which stays at the client."""
     task = {key: value for key, value in task_table(spec).items() if key != "source"}
     return {
         "model_name": model_name,
         "dtype": dtype,
+        "quantize": quantize,
         "task": {"name": spec.name, **task},
         "settings": asdict(settings),
     }

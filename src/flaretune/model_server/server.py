@@ -64,7 +64,7 @@ class QueryAPI(LitAPI):
         try:
             # the same in all workers, whichever of them replies
             dtype = resolve_dtype(config.dtype, *map(torch.device, self._devices))
-            pretrained = load_pretrained(config.model_name, dtype, device)
+            pretrained = load_pretrained(config.model_name, dtype, device, config.quantize)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             logging.getLogger("litserve").setLevel(logging.CRITICAL)  # which would add its traceback

@@ -137,7 +137,8 @@ class Worker:
         return target
 
     def _open(self, content: dict[str, Any]) -> Opened:
-        for name, ours in (("model_name", self._pretrained.name), ("dtype", self._pretrained.dtype)):
+        ours_by_name = {name: getattr(self._pretrained, name) for name in ("dtype", "quantize")}
+        for name, ours in {"model_name": self._pretrained.name, **ours_by_name}.items():
             if content.get(name) != ours and (name, content.get(name)) != ("dtype", "auto"):
                 raise UserError(
                     f"the model server runs --{name} {ours}, and a client wants {content.get(name)!r}; give both the "

@@ -51,7 +51,7 @@ class CausalLM:
 
     def cache_text(self, examples: Sequence[Encoded]) -> TextCache:
         """Compute keys and values of the text in front of the prompt, for reuse by every candidate."""
-        device = self._model.device
+        device = self._model.get_input_embeddings().weight.device
         ids, attention = pad_left([e.ids[: e.insert] for e in examples], self._pad_id, device)
         cache = DynamicCache()  # no configuration: windows are kept by the masks, not by dropping keys
         with torch.inference_mode():

@@ -26,7 +26,7 @@ class LabelHead(nn.Linear):
         self.bias = nn.Parameter(bias.float(), requires_grad=False)  # (C,)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:  # (…, D) -> (…, C)
-        return F.linear(hidden.float(), self.weight, self.bias)
+        return F.linear(hidden.to(self.weight.device).float(), self.weight, self.bias)  # from the last layer's device
 
 
 class SharedLabelHead(nn.Module):

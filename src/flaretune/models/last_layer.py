@@ -52,7 +52,8 @@ def only_at(module: nn.Module | None, positions: torch.Tensor) -> Iterator[None]
         hidden, *rest = args  # (R, L, D)
         if hidden.dim() != 3 or len(hidden) != len(positions):
             return None  # rows packed into one by the model: all positions are computed
-        return hidden[torch.arange(len(hidden), device=hidden.device), positions][:, None], *rest
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return hidden[rows, positions.to(hidden.device)][:, None], *rest
 
     handle = module.register_forward_pre_hook(pick)
     try:

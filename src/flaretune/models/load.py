@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedConfig
 from transformers import logging as transformers_logging
 
+from flaretune.config.model import AUTO_MAP
 from flaretune.data.tokens import plain_ids, text_ids
 from flaretune.errors import UserError
 from flaretune.models.architecture import IN_MULTIMODAL, language_model_of
+from flaretune.models.quantized import advice_for, check_quantized, quantization_config, refuse_twice
+from flaretune.models.split import hold_embeddings, split_over_devices
 from flaretune.tasks.spec import Kind
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -28,13 +34,19 @@ _OWN_CODE = {"trust_remote_code": False}
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A frozen model in evaluation mode with its tokenizer."""
+    """A frozen model in evaluation mode with its tokenizer.
+
+    Attributes:
+        device: where texts and prompts go in and logits come out; layers may be elsewhere (`--device auto_map`).
+        quantize: how its weights were quantised when they were loaded, as the option of this name has it.
+    """
 
     name: str
     kind: Kind
     model: torch.nn.Module
     tokenizer: object
     device: torch.device
+    quantize: str = "none"
 
     @property
     def dtype(self) -> str:
@@ -57,16 +69,16 @@ class Pretrained:
 
 
 def resolve_device(device: str) -> torch.device:
-    """``auto`` is cuda when there is one; anything else is checked to exist.
+    """``auto`` is cuda when there is one, and ``auto_map`` the first of them; anything else is checked to exist.
 
     Raises:
         UserError: the device is absent or the text names none.
     """
-    if device == "auto":
+    if device in ("auto", AUTO_MAP):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     wanted = re.fullmatch(r"cpu|cuda(?::(\d+))?", device, re.ASCII)
     if wanted is None:
-        raise UserError(f"--device {device!r}: must be auto, cpu, cuda or cuda:N")
+        raise UserError(f"--device {device!r}: must be auto, cpu, cuda, cuda:N or {AUTO_MAP}")
     if device == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count()
@@ -98,35 +110,68 @@ def _computes_in_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
-def load_pretrained(name: str, dtype: str = "auto", device: str = "auto") -> Pretrained:
+def load_pretrained(
+    name: str,
+    dtype: str = "auto",
+    device: str = "auto",
+    quantize: str = "none",
+    max_memory: Mapping[int | str, int | str] | None = None,
+) -> Pretrained:
     """Load a masked or causal language model and its tokenizer, by hub id or from a folder.
 
     Whether it is masked or causal is what the checkpoint's configuration says (``architectures``). Of a multimodal
     model (…ForConditionalGeneration) the causal language model in it is loaded, and nothing else.
 
+    Args:
+        name, dtype, device, quantize: the options of these names.
+        max_memory: with ``auto_map``, what each device may be given at most, as accelerate has it: number of a GPU or
+            ``cpu`` → bytes, or a text such as 10GiB; None for all that is free.
+
     Raises:
         UserError: no such folder or hub id, a folder without weights or tokenizer, damaged files, an
-            architecture of neither kind, or weights that the checkpoint does not hold and that would be drawn
-            at random.
+            architecture of neither kind, weights that the checkpoint does not hold and that would be drawn
+            at random, or a way to quantise that this machine or model has not.
     """
     where = resolve_device(device)
-    dtype = resolve_dtype(dtype, where)
+    dtype = resolve_dtype(dtype, *_devices_of(device, where))
     source = os.path.expanduser(name)
+    placing: dict[str, Any] = {}
+    if device == AUTO_MAP:
+        folder = tempfile.TemporaryDirectory(prefix="flaretune-", ignore_cleanup_errors=True)
+        placing = split_over_devices(max_memory, folder.name)
     with _quiet_transformers():
         config = _read_config(name, source)
         language_model, kind = language_model_of(config, name)
+        comes = getattr(config, "quantization_config", None)
+        refuse_twice(name, quantize, comes)
+        if comes or quantize != "none":  # weights are packed, or not, for the device that they will be on
+            placing = {"device_map": {"": where}, **placing}
+        if quantize != "none":
+            placing["quantization_config"] = quantization_config(quantize, where, dtype)
         tokenizer = _read_tokenizer(name, source)
-        model = _read_model(name, source, config, language_model, kind, dtype)
+        try:
+            model = _read_model(name, source, config, language_model, kind, dtype, placing)
+            model = model.eval() if placing else model.eval().to(where)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"--model_name {name}: it does not fit into what is free of the memory of {where}; use another "
+                f"--device, {AUTO_MAP} for all GPUs, --quantize, or one copy for all clients of a GPU (python -m "
+                "flaretune serve, or --share_model 1 of a FedBPT job)"
+            ) from error
+    if device == AUTO_MAP:
+        weakref.finalize(model, folder.cleanup)  # the folder lives as long as the model
+        hold_embeddings(model, where)
     _check_they_fit(name, tokenizer, model)
+    if quantize != "none":
+        check_quantized(name, model, quantize)
     model.requires_grad_(False)
-    try:
-        model = model.eval().to(where)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"--model_name {name}: it does not fit into what is free of the memory of {where}; use another --device, "
-            "or one copy for all clients of a GPU (python -m flaretune serve, or --share_model 1 of a FedBPT job)"
-        ) from error
-    return Pretrained(name, kind, model, tokenizer, where)
+    return Pretrained(name, kind, model, tokenizer, where, quantize)
+
+
+def _devices_of(device: str, where: torch.device) -> list[torch.device]:
+    """All that a model may be on that compute."""
+    count = torch.cuda.device_count() if device == AUTO_MAP and where.type == "cuda" else 0
+    return [torch.device("cuda", number) for number in range(count)] or [where]
 
 
 def load_outline(name: str) -> Pretrained:
@@ -171,10 +216,16 @@ def _read_config(name: str, source: str):
 
 
 def _read_model(
-    name: str, source: str, config: PreTrainedConfig, language_model: PreTrainedConfig, kind: Kind, dtype: str
+    name: str,
+    source: str,
+    config: PreTrainedConfig,
+    language_model: PreTrainedConfig,
+    kind: Kind,
+    dtype: str,
+    placing: Mapping[str, Any],
 ) -> torch.nn.Module:
     auto_class = AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM
-    quantisation = getattr(config, "quantization_config", None)
+    comes = getattr(config, "quantization_config", None)
     try:
         model, report = auto_class.from_pretrained(
             source,
@@ -184,29 +235,26 @@ def _read_model(
             output_loading_info=True,
             use_safetensors=True,  # nothing is unpickled
             ignore_mismatched_sizes=True,  # they are in the report, which `_check_loaded` reads
+            **placing,
             **_OWN_CODE,
         )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        advice = _if_quantised(quantisation) or "make sure that model.safetensors is there and whole"
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        whole = "make sure that model.safetensors is there and whole"
+        flags = f"use another --quantize or --device, or {whole}" if placing else whole
+        advice = advice_for(comes) or flags
         raise UserError(f"--model_name {name}: its weights could not be loaded ({reason(error)}); {advice}") from error
-    _check_loaded(name, report, quantisation)
+    _check_loaded(name, report, comes)
     return model
 
 
-def _if_quantised(quantisation: dict | None) -> str:
-    """What to do where a checkpoint is quantised by a library that is not there, or not for this machine, else ""."""
-    if not quantisation:
-        return ""
-    method = quantisation.get("quant_method")
-    return f"it is quantised ({method}): install what that needs, or use the model as it was before"
-
-
-def _check_loaded(name: str, report: dict, quantisation: dict | None) -> None:
+def _check_loaded(name: str, report: dict, comes: dict | None) -> None:
     """Refuse a checkpoint that leaves weights to chance; weights it holds beyond need are fine."""
     missing = sorted(report["missing_keys"])
     mismatched = sorted(key for key, *_shapes in report["mismatched_keys"])
     if missing:
-        advice = _if_quantised(quantisation) or "use one that was saved with its language-model head"
+        advice = advice_for(comes) or "use one that was saved with its language-model head"
         raise UserError(
             f"--model_name {name}: the checkpoint lacks {_some(missing)}, which would be drawn at random; {advice}"
         )

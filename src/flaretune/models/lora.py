@@ -68,6 +68,13 @@ def add_lora(model: torch.nn.Module, kind: str, settings: LoraSettings) -> PeftM
                 f"--target_modules {settings.target_modules}: PEFT refuses ({error}); there are {there}, auto and "
                 "all-linear"
             ) from error
+        except AttributeError as error:
+            if not getattr(model, "is_quantized", False):
+                raise
+            raise UserError(  # of layers without a weight, as those that compressed-tensors packs
+                f"--model_name {model.config.name_or_path}: PEFT puts no adapters on layers that come quantised like "
+                f"these ({error}); use the model as it was before, with --quantize nf4 or int8"
+            ) from error
     row = layers_of(model)[0] if first else ""
     trained = [name for name, p in tuned.named_parameters() if p.requires_grad]
     if below := [name for name in trained if first and _layer(row, name) < first]:
@@ -137,7 +144,7 @@ def target_modules(model: torch.nn.Module, wanted: str) -> list[str] | str:
 def linear_layers(model: torch.nn.Module) -> list[str]:
     """Full names of the layers that LoRA can be put on, the head left out."""
     head = model.get_output_embeddings()
-    kinds = ("Linear", "Conv1D")
+    kinds = ("Linear", "Conv1D", "Linear4bit")  # the last is of bitsandbytes
     return [name for name, module in model.named_modules() if type(module).__name__ in kinds and module is not head]
 
 

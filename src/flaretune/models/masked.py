@@ -53,7 +53,8 @@ class MaskedLM:
         handle = self._embeddings.register_forward_hook(lambda _module, _args, output: sizes.append(output.shape[-1]))
         try:
             with torch.inference_mode():
-                self._model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=self._model.device))
+                device = self._model.get_input_embeddings().weight.device
+                self._model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=device))
         finally:
             handle.remove()
         return sizes[0]

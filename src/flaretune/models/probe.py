@@ -62,7 +62,7 @@ def make_probe(pretrained: Pretrained, mode: str, classes: np.ndarray | None = N
         pairs = zip(whole, inserts, strict=True)
         examples = [_encoded(np.delete(e.ids, range(at, at + N_PROMPT)), at, e.answer - N_PROMPT) for e, at in pairs]
         with torch.inference_mode():
-            prompt = model.get_input_embeddings()(torch.tensor(tokens, device=model.device)).float()
+            prompt = model.get_input_embeddings()(torch.tensor(tokens, device=pretrained.device)).float()
         return Probe(examples, prompt, whole, own_logits(pretrained, whole, classes))
     with _captured(embedding_layer(model)) as outputs:
         own = own_logits(pretrained, whole, classes)
@@ -116,13 +116,13 @@ def own_logits(
     model, head, found = pretrained.model, pretrained.model.get_output_embeddings(), []
     extra = {"use_cache": False} if pretrained.kind == "causal" else {}
     for example in examples:
-        ids = torch.tensor(example.ids, device=model.device)[None]
+        ids = torch.tensor(example.ids, device=pretrained.device)[None]
         if behind and pretrained.kind == "causal":
             ids = torch.cat([ids, ids[:, -1:]], dim=1)
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **extra).logits
         if logits.shape[-1] != getattr(head, "out_features", len(head.weight)):
             raise ValueError("its logits are not what its output embedding gives")
-        found.append(at_answers(logits, torch.tensor([example.answer], device=model.device), classes)[0])
+        found.append(at_answers(logits, torch.tensor([example.answer], device=pretrained.device), classes)[0])
     return torch.stack(found)
 
 

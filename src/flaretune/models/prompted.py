@@ -95,6 +95,7 @@ def open_prompted_model(
     device: str,
     batch_size: int = 0,
     cache_mb: int = 0,
+    quantize: str = "none",
 ) -> PromptedModel:
     """Load a model and make it a black box for a task.
 
@@ -102,12 +103,12 @@ def open_prompted_model(
         spec: the task.
         model_name: hub id or folder.
         settings: how a search point becomes a prompt.
-        dtype, device, batch_size, cache_mb: the options of these names.
+        dtype, device, batch_size, cache_mb, quantize: the options of these names.
 
     Raises:
         UserError: the model, the task's label words or the prompt's size do not fit together.
     """
-    return prompt_model(load_pretrained(model_name, dtype, device), spec, settings, batch_size, cache_mb)
+    return prompt_model(load_pretrained(model_name, dtype, device, quantize), spec, settings, batch_size, cache_mb)
 
 
 def prompt_model(

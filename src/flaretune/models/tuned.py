@@ -16,6 +16,7 @@ from flaretune.models.load import Pretrained, load_pretrained, reason, resolve_d
 from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora, first_layer
 from flaretune.models.lower_layers import LowerLayers, layers_of
 from flaretune.models.self_check_plain import check_lower_layers, check_tuned
+from flaretune.models.split import waits
 from flaretune.models.verbalizer import label_word_ids
 from flaretune.tasks.spec import TaskSpec
 
@@ -102,6 +103,7 @@ def open_tuned_model(
     device: str,
     batch_size: int = 0,
     cache_mb: int = 0,
+    quantize: str = "none",
 ) -> TunedModel:
     """Load a model and make it ready to train.
 
@@ -112,13 +114,13 @@ def open_tuned_model(
         spec: the task.
         model_name: hub id or folder.
         settings: what is trained.
-        dtype, device, batch_size, cache_mb: the options of these names.
+        dtype, device, batch_size, cache_mb, quantize: the options of these names.
 
     Raises:
         UserError: the model, the task's label words or the target modules do not fit together.
     """
     dtype = resolve_dtype(dtype, resolve_device(device))
-    pretrained = load_pretrained(model_name, dtype if settings.tuning == "lora" else "float32", device)
+    pretrained = load_pretrained(model_name, dtype if settings.tuning == "lora" else "float32", device, quantize)
     return tune_model(pretrained, spec, settings, dtype, batch_size, cache_mb)
 
 
@@ -132,6 +134,16 @@ def tune_model(
     """
     is_lora = settings.tuning == "lora"
     model, kind = pretrained.model, pretrained.kind
+    if any(waits(module) for module in model.modules()):
+        raise UserError(
+            f"--model_name {pretrained.name}: it is larger than what is free of the GPUs, and PEFT puts "
+            "no adapters on layers that wait in memory or on disk; use more GPUs, --quantize nf4, or a smaller model"
+        )
+    if not is_lora and getattr(model, "is_quantized", False):
+        raise UserError(
+            f"--model_name {pretrained.name} --tuning full: the checkpoint comes quantised, and such weights cannot be "
+            "trained; use --tuning lora, or the model as it was before"
+        )
     label_ids = label_word_ids(pretrained.tokenizer, spec, kind)
     batch_size = batch_size or (64 if pretrained.device.type == "cuda" else 16)
     if is_lora:

@@ -109,7 +109,7 @@ class WordLogProbs:
         with torch.inference_mode(), only_at(self._feed_forward, answers), _float32_at(self._head, answers):
             logits = self._model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, 1 or L, vocabulary)
         if logits.shape[1] != 1:
-            logits = logits[torch.arange(len(logits), device=logits.device), answers][:, None]
+            logits = logits[torch.arange(len(logits), device=logits.device), answers.to(logits.device)][:, None]
         return torch.log_softmax(logits[:, 0].float(), dim=-1)
 
 
@@ -140,8 +140,9 @@ def _float32_at(head: nn.Module, answers: torch.Tensor):
 
     def compute(hidden: torch.Tensor) -> torch.Tensor:
         if hidden.dim() == 3 and len(hidden) == len(answers):
-            hidden = hidden[torch.arange(len(hidden), device=hidden.device), answers][:, None]
-        hidden, bias = hidden.float(), getattr(head, "bias", None)
+            rows = torch.arange(len(hidden), device=hidden.device)
+            hidden = hidden[rows, answers.to(hidden.device)][:, None]
+        hidden, bias = hidden.to(head.weight.device).float(), getattr(head, "bias", None)
         pieces = [F.linear(hidden, rows.float()) for rows in head.weight.split(PIECE)]
         logits = torch.cat(pieces, dim=-1)
         return logits if bias is None else logits + bias.float()

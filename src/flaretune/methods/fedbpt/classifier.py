@@ -85,7 +85,9 @@ def open_saved(
     settings = build_settings(FedBPTConfig, PromptSettings, artifact.options, path)
     if artifact.learned:
         return _open_learned(artifact, artifact.learned, path, model_name, settings, dtype, device)
-    prompted = open_prompted_model(artifact.spec, model_name, settings, dtype=dtype, device=device)
+    prompted = open_prompted_model(
+        artifact.spec, model_name, settings, dtype=dtype, device=device, quantize=artifact.quantize
+    )
     check_opened(model_name, prompted.pretrained.kind, prompted.black_box.hidden_size, artifact.model, "prompt")
     prior = prior_of(artifact.result, artifact.spec.n_classes, path)
     return PromptClassifier(prompted, artifact.point, calibration.offset(prior))
@@ -100,7 +102,7 @@ def _open_learned(
     dtype: str,
     device: str,
 ) -> LearnedPromptClassifier:
-    model = open_learned_model(artifact.spec, model_name, settings, dtype, device)
+    model = open_learned_model(artifact.spec, model_name, settings, dtype, device, quantize=artifact.quantize)
     check_opened(model_name, model.words.kind, model.prompted.black_box.hidden_size, artifact.model, "prompt")
     check_head(learned, model.words, path)
     return LearnedPromptClassifier(model, artifact.point, learned.head)

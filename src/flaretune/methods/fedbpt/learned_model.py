@@ -57,13 +57,14 @@ def open_learned_model(
     device: str,
     batch_size: int = 0,
     cache_mb: int = 0,
+    quantize: str = "none",
 ) -> LearnedModel:
     """Load a model; see `models.prompted.open_prompted_model`.
 
     Raises:
         UserError: the model, the task's templates or the prompt's size do not fit together.
     """
-    words = open_words(spec, model_name, dtype, device, batch_size)
+    words = open_words(spec, model_name, dtype, device, batch_size, quantize)
     prompted = prompt_model(share_weights(words.pretrained), spec, settings, batch_size, cache_mb, words=ANY_WORD)
     return LearnedModel(words, prompted)
 

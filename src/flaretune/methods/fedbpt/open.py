@@ -67,6 +67,7 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
             config.model_name,
             config.dtype,
             settings,
+            quantize=config.quantize,
             **patience_of(config),
         )
     # torch and transformers take seconds to import: only now that NVFlare knows this process
@@ -80,6 +81,7 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
         device=config.device,
         batch_size=config.batch_size,
         cache_mb=config.cache_mb,
+        quantize=config.quantize,
     )
 
 
@@ -91,7 +93,7 @@ def _open_learned(config: FedBPTConfig, name: str, spec: TaskSpec, data: ClientD
     if config.uses_vllm:
         model = open_learned_vllm(vllm_server(config), spec, config.model_name, config.dtype, settings)
     else:
-        where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb")}
+        where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
         model = open_learned_model(spec, config.model_name, settings, **where)
     vocabulary = model.words.vocabulary()
     asked, features = model.features(vocabulary.candidates)

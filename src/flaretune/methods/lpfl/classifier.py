@@ -62,7 +62,8 @@ def open_saved(artifact: AdapterArtifact, folder: Path, model_name: str, dtype: 
     options = {"first_layer": "0", **artifact.options, "gradient_checkpointing": 0, "soft_labels": "off"}
     settings = build_settings(LPFLConfig, TuneSettings, options, folder)
     try:
-        tuned = open_tuned_model(artifact.spec, model_name, settings, dtype=dtype, device=device)
+        place = {"dtype": dtype, "device": device, "quantize": artifact.quantize}
+        tuned = open_tuned_model(artifact.spec, model_name, settings, **place)
     except UserError as error:  # may be about an option that only the folder holds
         raise UserError(f"{folder}: {error}") from error
     check_opened(model_name, tuned.pretrained.kind, tuned.hidden_size, artifact.model, "adapter")

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from flaretune.config.client import ClientConfig
 from flaretune.config.groups import ADAPTER, SERVER, SOFT, TASK, TRAINING
-from flaretune.config.model import CACHE_MB
+from flaretune.config.model import AUTO_MAP, CACHE_MB
 from flaretune.config.options import option
 from flaretune.config.server import ServerConfig
 
@@ -118,6 +118,18 @@ class LPFLConfig(ClientConfig):
             yield f"--first_layer {self.first_layer}: must be a whole number, at least 0, or auto"
         if self.tuning == "full" and self.first_layer != "0":
             yield f"--tuning full --first_layer {self.first_layer}: every layer is trained there; leave one out"
+        if self.tuning == "full" and self.quantize != "none":
+            yield (
+                f"--tuning full --quantize {self.quantize}: quantised weights cannot be trained; use --tuning lora, "
+                "whose adapters are float32"
+            )
+        if self.tuning == "lora" and self.quantize == "int4":
+            yield (
+                "--quantize int4: torchao's int4 has no gradients, which adapters need; use --quantize nf4 (QLoRA) or "
+                "int8"
+            )
+        if self.tuning == "full" and self.device == AUTO_MAP:
+            yield f"--tuning full --device {AUTO_MAP}: every parameter is trained on one device; use --tuning lora"
         if self.tuning == "full" and self.freeze_a:
             yield "--tuning full --freeze_a 1: there is no A where every parameter is trained; leave one out"
 

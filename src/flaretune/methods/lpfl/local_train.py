@@ -76,7 +76,7 @@ def local_train(
     # on a CPU shorter padding is worth more passes; where every parameter is trained, each adds up all their gradients
     some = 4 if device.type == "cpu" and settings.tuning == "lora" else settings.train_batch_size
     at_a_time = settings.batch_size or some
-    devices = [device] if device.type == "cuda" else []
+    devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})  # whose random state returns
     model.train()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

@@ -25,14 +25,15 @@ def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
     wanted = 0 if config.unlabelled_path and config.data_path else config.unlabelled
     spec, data = load_data(config, context, unlabelled=wanted)
     pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
-    settings, batch_size, cache_mb = build(TuneSettings, as_dict(config)), config.batch_size, config.cache_mb
+    settings = build(TuneSettings, as_dict(config))
     first = None
     if config.soft_labels == "verbalizer":
-        words = open_words(spec, config.model_name, config.dtype, config.device, batch_size)
+        batch_size = config.batch_size
+        words = open_words(spec, config.model_name, config.dtype, config.device, batch_size, config.quantize)
         first = FirstLabels(words, data.train, data.validation, pool.texts)
-        tuned = tune_model(share_weights(words.pretrained), spec, settings, words.dtype, batch_size, cache_mb)
+        tuned = tune_model(share_weights(words.pretrained), spec, settings, words.dtype, batch_size, config.cache_mb)
     else:
-        where = {"dtype": config.dtype, "device": config.device, "batch_size": batch_size, "cache_mb": cache_mb}
+        where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
         tuned = open_tuned_model(spec, config.model_name, settings, **where)
     encode = tuned.label_model.encode
     texts = ClientTexts(

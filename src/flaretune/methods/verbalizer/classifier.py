@@ -59,7 +59,7 @@ def open_saved(
     Raises:
         UserError: the model cannot be loaded or is not the one that it was found with.
     """
-    words = open_words(artifact.spec, model_name, dtype, device)
+    words = open_words(artifact.spec, model_name, dtype, device, quantize=artifact.quantize)
     check_opened(model_name, words.kind, words.hidden_size, artifact.model, "verbalizer")
     check_head(artifact.learned, words, path)
     return VerbalizerClassifier(words, artifact.learned.head)

@@ -159,7 +159,7 @@ def open_client(config: VerbalizerConfig, context: ClientContext) -> VerbalizerC
     if config.uses_vllm:
         words, _ = open_vllm_words(vllm_server(config, by_name=True), spec, config.model_name, config.dtype)
     else:
-        words = open_words(spec, config.model_name, config.dtype, config.device, config.batch_size)
+        words = open_words(spec, config.model_name, config.dtype, config.device, config.batch_size, config.quantize)
     return VerbalizerClient(
         config,
         spec,

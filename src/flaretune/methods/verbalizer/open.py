@@ -71,17 +71,19 @@ class OpenedWords:
         return Vocabulary(label_ids, candidates, [tokenizer.decode([token]) for token in candidates], neutral)
 
 
-def open_words(spec: TaskSpec, model_name: str, dtype: str, device: str, batch_size: int = 0) -> OpenedWords:
+def open_words(
+    spec: TaskSpec, model_name: str, dtype: str, device: str, batch_size: int = 0, quantize: str = "none"
+) -> OpenedWords:
     """Load a model.
 
     Args:
         spec: the task; all its templates of the model's kind are asked with.
-        model_name, dtype, device, batch_size: the options of these names.
+        model_name, dtype, device, batch_size, quantize: the options of these names.
 
     Raises:
         UserError: the model cannot be loaded, or the task has no template for it.
     """
-    pretrained = load_pretrained(model_name, dtype, device)
+    pretrained = load_pretrained(model_name, dtype, device, quantize)
     templates = _templates(spec, pretrained.kind)
     batch_size = batch_size or default_batch_size(pretrained.device)
     return OpenedWords(pretrained, spec, templates, WordLogProbs(pretrained, spec, templates, batch_size))
