@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from flaretune.errors import UserError
 from flaretune.models.black_box import BlackBox, TextSet, default_batch_size
 from flaretune.models.causal import CausalLM
 from flaretune.models.label_head import narrow_to_label_words
+from flaretune.models.lanes import Lanes, SideBySide, with_same_weights
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.masked import MaskedLM
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
@@ -118,11 +118,14 @@ def prompt_model(
     batch_size: int = 0,
     cache_mb: int = 0,
     words: np.ndarray | None = None,
+    lanes: Lanes | None = None,
 ) -> PromptedModel:
     """Make a black box for a task of a loaded model, whose head is replaced; see `open_prompted_model`.
 
     Args:
         words: token ids that it gives the logits of, int (V,), in place of the task's label words.
+        lanes: where several threads ask at a time: what the passes run on. Without a `batch_size`, texts that would
+            be fewer batches than lanes are divided.
     """
     tokenizer, model = pretrained.tokenizer, pretrained.model
     narrow_to_label_words(
@@ -148,15 +151,16 @@ def prompt_model(
     hidden_size = lm.hidden_size
     prompt = make_soft_prompt(model, tokenizer, settings, mode, hidden_size, pretrained.device)
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
-    batch_size = batch_size or default_batch_size(pretrained.device, cached)
+    divide, batch_size = not batch_size, batch_size or default_batch_size(pretrained.device, cached)
+    beside, plain_beside = (lanes and SideBySide(one, model, lanes) for one in (lm, plain_lm))
     return PromptedModel(
         pretrained,
         spec,
         mode,
         encoder,
-        BlackBox(lm, prompt, batch_size, cache_mb if cached else 0),
+        BlackBox(lm, prompt, batch_size, cache_mb if cached else 0, beside, divide),
         Encoder(tokenizer, spec, pretrained.kind, PLAIN[pretrained.kind], 0, limit),
-        BlackBox(plain_lm, no_prompt, batch_size),
+        BlackBox(plain_lm, no_prompt, batch_size, 0, plain_beside, divide),
     )
 
 
@@ -183,9 +187,7 @@ def make_soft_prompt(
 
 def share_weights(pretrained: Pretrained) -> Pretrained:
     """Another model of the same weights, in the same memory, whose head can be replaced without touching this one's."""
-    weights = [*pretrained.model.parameters(), *pretrained.model.buffers()]
-    shared = {id(tensor): tensor for tensor in weights}
-    return replace(pretrained, model=copy.deepcopy(pretrained.model, shared))
+    return replace(pretrained, model=with_same_weights(pretrained.model, pretrained.model))
 
 
 def embed(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
