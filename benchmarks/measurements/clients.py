@@ -151,11 +151,12 @@ def _measure(
         "sides": told,
     }
     if "against" in sides:
-        result |= _compared(ran)
+        result |= compared(ran)
     return result
 
 
-def _compared(ran: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def compared(ran: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many times as fast this version was in each round, and what the clients' results differ by."""
     ratios = [one["against"]["seconds"] / one["ours"]["seconds"] for one in ran]
     pairs = [pair for one in ran for pair in zip(*(one[side]["results"] for side in ("ours", "against")), strict=True)]
     return {
