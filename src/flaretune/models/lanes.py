@@ -7,7 +7,7 @@ thread waits for its core while another process has it. Passes side by side with
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -50,30 +50,26 @@ def open_lanes(device: torch.device) -> Lanes:
 
 
 class SideBySide(Generic[Model]):
-    """A model for every lane: modules of its own, since hooks change them during a pass, and the same weights.
+    """A model for every lane, see `side_by_side`.
 
     Args:
-        first: `models.masked.MaskedLM` or `models.causal.CausalLM`.
-        model: the module behind it.
+        free: what no pass uses now.
+        which: of the models that share modules.
         lanes: on which passes run.
     """
 
-    def __init__(self, first: Model, model: nn.Module, lanes: Lanes):
-        self._lanes = lanes
-        self._free: SimpleQueue[Model] = SimpleQueue()
-        self._free.put(first)
-        for _ in range(lanes.count - 1):
-            self._free.put(with_same_weights(first, model))
+    def __init__(self, free: SimpleQueue[Sequence[Model]], which: int, lanes: Lanes):
+        self._free, self._which, self._lanes = free, which, lanes
 
     def passes(self, function: Callable[[Model, Item], Result], items: Iterable[Item]) -> list[Result]:
         """What a function gives for a model and each item, in the order of the items."""
 
         def one(item: Item) -> Result:
-            model = self._free.get()
+            models = self._free.get()
             try:
-                return function(model, item)
+                return function(models[self._which], item)
             finally:
-                self._free.put(model)
+                self._free.put(models)
 
         return list(self._lanes.executor.map(one, items))
 
@@ -81,6 +77,22 @@ class SideBySide(Generic[Model]):
     def count(self) -> int:
         """How many passes run at a time."""
         return self._lanes.count
+
+
+def side_by_side(models: Sequence[Model], module: nn.Module, lanes: Lanes) -> list[SideBySide[Model]]:
+    """Models for every lane: modules of its own, since hooks change them during a pass, and the same weights.
+
+    Args:
+        models: `models.masked.MaskedLM` or `models.causal.CausalLM`, all of the same module, so that a lane has a pass
+            of one of them at a time.
+        module: that.
+        lanes: on which passes run.
+    """
+    free: SimpleQueue[Sequence[Model]] = SimpleQueue()
+    free.put(models)
+    for _ in range(lanes.count - 1):
+        free.put(with_same_weights(models, module))
+    return [SideBySide(free, which, lanes) for which in range(len(models))]
 
 
 def with_same_weights(thing: Model, model: nn.Module) -> Model:

@@ -16,7 +16,7 @@ from flaretune.errors import UserError
 from flaretune.models.black_box import BlackBox, TextSet, default_batch_size
 from flaretune.models.causal import CausalLM
 from flaretune.models.label_head import narrow_to_label_words
-from flaretune.models.lanes import Lanes, SideBySide, with_same_weights
+from flaretune.models.lanes import Lanes, side_by_side, with_same_weights
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.masked import MaskedLM
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
@@ -152,7 +152,7 @@ def prompt_model(
     prompt = make_soft_prompt(model, tokenizer, settings, mode, hidden_size, pretrained.device)
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
     divide, batch_size = not batch_size, batch_size or default_batch_size(pretrained.device, cached)
-    beside, plain_beside = (lanes and SideBySide(one, model, lanes) for one in (lm, plain_lm))
+    beside, plain_beside = side_by_side((lm, plain_lm), model, lanes) if lanes else (None, None)
     return PromptedModel(
         pretrained,
         spec,
