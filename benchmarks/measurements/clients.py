@@ -71,6 +71,7 @@ def clients(
     if against is not None and not (against / "src" / "flaretune").is_dir():
         raise UserError(f"--against {against}: is no checkout of flaretune")
     checkouts = {"ours": OURS, **({"against": against.resolve()} if against else {})}
+    commits = {name: _commit(checkout) for name, checkout in checkouts.items()}  # before it may change
     found = {}
     with tempfile.TemporaryDirectory(prefix="flaretune-bench-") as folder:
         data = _few_texts(Path(folder) / "data")
@@ -83,7 +84,7 @@ def clients(
         "models": found,
         "clients": number,
         "local_iter": local_iter,
-        "commits": {name: _commit(checkout) for name, checkout in checkouts.items()},
+        "commits": commits,
         **circumstances(),
     }
 
