@@ -25,6 +25,7 @@ WHAT = {
     "round": "where the seconds of a simulated round go",
     "wire": "bytes of a client's messages, by covariance form",
     "memory": "memory and time of many clients, with a model in each and with one for all",
+    "clients": "rounds of many clients of one model server, beside those of another version",
     "calibration": "accuracy without training by the mean that makes the prior of --calibrate batch",
     "load": "what server and NVFlare take for many clients that do little",
 }
@@ -79,6 +80,14 @@ def add_measurements(commands: Any) -> None:
     command.add_argument(
         "--clients", type=int, nargs="+", default=[1, 4, 10], metavar="N", help="numbers of clients (default: 1 4 10)"
     )
+    command = add("clients", _clients)
+    command.add_argument("--clients", type=int, default=10, metavar="N", help="number of clients (default: 10)")
+    command.add_argument(
+        "--models", nargs="+", default=["tiny", "demo"], metavar="MODEL", help="tiny and demo (default: both)"
+    )
+    command.add_argument("--against", type=Path, metavar="FOLDER", help="a checkout of another version (git worktree)")
+    command.add_argument("--rounds", type=int, default=3, metavar="N", help="of each version (default: 3)")
+    command.add_argument("--local_iter", type=int, default=2, metavar="N", help="generations in a round (default: 2)")
     command = add("calibration", _calibration)
     command.add_argument(
         "--tasks",
@@ -134,6 +143,13 @@ def _memory(args: argparse.Namespace) -> None:
     from measurements.memory import memory, memory_table
 
     _tell(args, memory(args.clients), memory_table)
+
+
+def _clients(args: argparse.Namespace) -> None:
+    from measurements.clients import clients, clients_table
+
+    found = clients(args.clients, args.models, args.against, args.rounds, args.local_iter)
+    _tell(args, found, clients_table)
 
 
 def _calibration(args: argparse.Namespace) -> None:

@@ -175,10 +175,13 @@ def test_an_answer_that_does_not_come_in_time():
             asked.send(Query(named({}), None, None))
 
 
-def test_a_client_loads_neither_torch_nor_transformers():
+def test_a_client_loads_neither_torch_nor_transformers_nor_what_pycma_plots_with():
+    """And the two that pycma found not to be installed can be imported afterwards."""
     code = (
-        "import sys, flaretune.methods.fedbpt.client, flaretune.flare.client_script\n"
-        "print([m for m in ('torch', 'transformers', 'peft', 'litserve') if m in sys.modules])"
+        "import sys, flaretune.methods.fedbpt.open, flaretune.flare.client_script\n"
+        "heavy = ('torch', 'transformers', 'peft', 'litserve', 'matplotlib', 'scipy')\n"
+        "print([m for m in heavy if m in sys.modules])\n"
+        "import matplotlib, scipy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"

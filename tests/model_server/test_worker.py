@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from flaretune.data.load import Examples
 from flaretune.model_server.protocol import Query, black_box_content, named, read_logits, texts_content
 from flaretune.model_server.worker import LatestKept, Worker
 from flaretune.models.black_box import BlackBox
+from flaretune.models.causal import CausalLM
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompted import open_prompted_model
 from tests.model_server.conftest import EXAMPLES, POINTS, SETTINGS
@@ -231,3 +234,44 @@ def test_latest_kept():
     assert kept.get("a") == "A"
     kept.keep("c", "C")
     assert [kept.get(handle) for handle in "abc"] == ["A", None, "C"]
+
+
+@pytest.mark.parametrize("family", ["roberta", "gemma3"])
+def test_threads_that_ask_at_a_time_get_what_each_would_get_alone(model_folders, monkeypatch, family):
+    """New texts among them, and the plain model: nothing of one pass is seen by another."""
+    folder = model_folders[family]
+    rng = np.random.default_rng(5)
+    some = [Examples(EXAMPLES.texts[i:], EXAMPLES.labels[i:]) for i in range(4)]
+    queries = [Query(box(folder), texts(examples=some[i % 4]), rng.normal(size=(4, 6))) for i in range(24)]
+    queries += [Query(box(folder), texts(prompt=False, examples=one), np.zeros((1, 1))) for one in some]
+    alone = worker_of(folder)
+    expected = [alone.reply(query).body["logits"] for query in queries]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    together = worker_of(folder)
+    assert together.lanes.count == 3
+    with ThreadPoolExecutor(5) as threads:
+        for _ in range(3):
+            assert [reply.body.get("logits", reply.body) for reply in threads.map(together.reply, queries)] == expected
+
+
+def test_texts_of_a_default_batch_are_divided_among_lanes(model_folders, monkeypatch):
+    folder, lengths = model_folders["gemma3"], []
+    many = Examples(EXAMPLES.texts * 3, np.tile(EXAMPLES.labels, 3))
+    query = Query(box(folder), texts(examples=many), POINTS)
+    cores = iter([1, 2])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: next(cores))
+    ask = CausalLM.label_logits
+    monkeypatch.setattr(
+        CausalLM,
+        "label_logits",
+        lambda lm, prompts, batch, text=None: lengths.append(len(batch)) or ask(lm, prompts, batch, text),
+    )
+    found = []
+    for expected in ([15], [7, 8]):
+        worker = Worker(load_pretrained(folder, "float32", "cpu"), batch_size=0, cache_mb=16)
+        lengths.clear()
+        worker.reply(query)
+        lengths.clear()
+        found.append(logits_of(worker.reply(query), n_texts=15))
+        assert sorted(lengths) == expected
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)

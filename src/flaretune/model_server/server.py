@@ -6,6 +6,7 @@ bring a cluster of its own.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -19,6 +20,7 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from fastapi import Header, HTTPException
@@ -29,7 +31,7 @@ from urllib3.exceptions import InsecureRequestWarning
 from flaretune.config.model_server import LOOPBACK, PARENT_VARIABLE, ServiceConfig
 from flaretune.errors import UserError
 from flaretune.model_server.client import is_ready
-from flaretune.model_server.protocol import QUERY_PATH, Query, read_query
+from flaretune.model_server.protocol import QUERY_PATH, read_query
 
 
 class QueryAPI(LitAPI):
@@ -42,7 +44,7 @@ class QueryAPI(LitAPI):
     """
 
     def __init__(self, config: ServiceConfig, token: str, devices: Sequence[str]):
-        super().__init__(api_path=QUERY_PATH)
+        super().__init__(api_path=QUERY_PATH, enable_async=True)
         self._config = config
         self._token = token
         self._devices = devices
@@ -70,24 +72,35 @@ class QueryAPI(LitAPI):
             logging.getLogger("litserve").setLevel(logging.CRITICAL)  # which would add its traceback
             raise
         self._worker = Worker(pretrained, config.batch_size, config.cache_mb)
+        # LitServe waits for the next request in one of these threads too, so that what they have no time for stays in
+        # its queue, where it ends after --model_server_timeout; one more reads a query while the others' passes run
+        self._threads = ThreadPoolExecutor(self._worker.lanes.count + 2, "query")
 
-    # LitServe reads the annotations of these two: without any, a request's body is JSON and a response what is returned
-    def decode_request(self, request):
-        """A message (`Query`), or a sentence on what is wrong with it."""
-        try:
-            return read_query(request)
-        except ValueError as error:
-            return f"the message cannot be read: {error}"
+    # LitServe reads the annotations of these: without any, a request's body is JSON and a response what is returned
+    async def decode_request(self, request):
+        """A message as it came: it is read in a thread."""
+        return request
 
-    def predict(self, query: Any) -> Any:
-        """Reply to one message."""
+    async def predict(self, message: Any) -> Any:
+        """Reply to one message, while others wait for their passes."""
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(self._threads)
+        return await loop.run_in_executor(self._threads, self._reply, message)
+
+    async def encode_response(self, output):
+        """An HTTP response, with the reply's status."""
+        status, body = output
+        return Response(body, status, media_type="application/json")
+
+    def _reply(self, message: Any) -> tuple[int, str]:
+        """Status and JSON; logits that are no numbers are for the client to judge."""
         from flaretune.model_server.worker import BAD_REQUEST, Reply
 
-        return self._worker.reply(query) if isinstance(query, Query) else Reply(BAD_REQUEST, {"error": query})
-
-    def encode_response(self, output):
-        """An HTTP response, with the reply's status; logits that are no numbers are for the client to judge."""
-        return Response(json.dumps(output.body, allow_nan=True), output.status, media_type="application/json")
+        try:
+            reply = self._worker.reply(read_query(message))
+        except ValueError as error:
+            reply = Reply(BAD_REQUEST, {"error": f"the message cannot be read: {error}"})
+        return reply.status, json.dumps(reply.body, allow_nan=True)
 
 
 def end_with_parent() -> None:

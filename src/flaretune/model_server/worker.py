@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections import OrderedDict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.model_server.protocol import Query, logits_message
 from flaretune.models.black_box import BlackBox, TextSet
+from flaretune.models.lanes import open_lanes
 from flaretune.models.load import Pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, prompt_model
@@ -42,40 +44,45 @@ class Target:
 
 
 class LatestKept(Generic[Kept]):
-    """The things used last, by handle; the one used longest ago makes room."""
+    """The things used last, by handle; the one used longest ago makes room. Threads may share it."""
 
     def __init__(self, most: int):
         self._most = most
         self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, handle: str) -> Kept | None:
-        if handle in self._kept:
-            self._kept.move_to_end(handle)
-        return self._kept.get(handle)
+        with self._lock:
+            if handle in self._kept:
+                self._kept.move_to_end(handle)
+            return self._kept.get(handle)
 
     def keep(self, handle: str, thing: Kept) -> None:
-        self._kept[handle] = thing
-        while len(self._kept) > self._most:
-            self.drop_oldest()
+        with self._lock:
+            self._kept[handle] = thing
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
 
     def drop_oldest(self) -> bool:
         """Whether there was one."""
-        if self._kept:
-            self._kept.popitem(last=False)
-            return True
-        return False
+        with self._lock:
+            if self._kept:
+                self._kept.popitem(last=False)
+                return True
+            return False
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A black box, and the texts registered with it."""
+    """A black box, and the texts registered with it, by one thread at a time."""
 
     prompted: PromptedModel
     targets: LatestKept[Target]
+    registering: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Worker:
-    """Replies to queries with one model.
+    """Replies to queries with one model, several threads' at a time.
 
     Args:
         pretrained: the model.
@@ -97,6 +104,8 @@ class Worker:
         self._cache_mb = cache_mb
         self._most_texts = most_texts
         self._opened: LatestKept[Opened] = LatestKept(most_boxes)
+        self._opening = threading.Lock()
+        self.lanes = open_lanes(pretrained.device)
 
     def reply(self, query: Query) -> Reply:
         """The label-word logits of a query, or what the client must know or send first.
@@ -117,20 +126,22 @@ class Worker:
 
     def _find(self, query: Query) -> Reply | Target:
         """Black box and texts of a query, or a reply that needs no forward pass."""
-        opened = self._opened.get(query.black_box.handle)
-        if opened is None:
-            if query.black_box.content is None:
-                return Reply(NOT_FOUND, {"unknown": query.black_box.handle})
-            opened = self._open(query.black_box.content)
-            self._opened.keep(query.black_box.handle, opened)
+        with self._opening:
+            opened = self._opened.get(query.black_box.handle)
+            if opened is None:
+                if query.black_box.content is None:
+                    return Reply(NOT_FOUND, {"unknown": query.black_box.handle})
+                opened = self._open(query.black_box.content)
+                self._opened.keep(query.black_box.handle, opened)
         if query.texts is None:
             return Reply(OK, {"model": asdict(opened.prompted.facts)})
         target = opened.targets.get(query.texts.handle)
         if target is None:
             if query.texts.content is None:
                 return Reply(NOT_FOUND, {"unknown": query.texts.handle})
-            target = _register(opened.prompted, query.texts.content)
-            opened.targets.keep(query.texts.handle, target)
+            with opened.registering:
+                target = _register(opened.prompted, query.texts.content)
+                opened.targets.keep(query.texts.handle, target)
         wanted = target.black_box.intrinsic_dim
         if query.points.shape[1] != wanted:
             raise UserError(f"the points have {query.points.shape[1]} numbers each, and {wanted} are searched")
@@ -152,7 +163,8 @@ class Worker:
                 f"the query's task or settings cannot be read ({error}): model server and clients need the same "
                 "version of flaretune"
             ) from error
-        prompted = prompt_model(share_weights(self._pretrained), spec, settings, self._batch_size, self._cache_mb)
+        shared = share_weights(self._pretrained)
+        prompted = prompt_model(shared, spec, settings, self._batch_size, self._cache_mb, lanes=self.lanes)
         targets: LatestKept[Target] = LatestKept(self._most_texts)
         prompted.black_box.make_room = targets.drop_oldest  # perturbed texts of rounds that have passed, and others
         return Opened(prompted, targets)

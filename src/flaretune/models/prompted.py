@@ -16,6 +16,7 @@ from flaretune.errors import UserError
 from flaretune.models.black_box import BlackBox, TextSet, default_batch_size
 from flaretune.models.causal import CausalLM
 from flaretune.models.label_head import narrow_to_label_words
+from flaretune.models.lanes import Lanes, side_by_side
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.masked import MaskedLM
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
@@ -118,11 +119,14 @@ def prompt_model(
     batch_size: int = 0,
     cache_mb: int = 0,
     words: np.ndarray | None = None,
+    lanes: Lanes | None = None,
 ) -> PromptedModel:
     """Make a black box for a task of a loaded model, whose head is replaced; see `open_prompted_model`.
 
     Args:
         words: token ids that it gives the logits of, int (V,), in place of the task's label words.
+        lanes: where several threads ask at a time: what the passes run on. Without a `batch_size`, texts that would
+            be fewer batches than lanes are divided.
     """
     tokenizer, model = pretrained.tokenizer, pretrained.model
     narrow_to_label_words(
@@ -148,15 +152,16 @@ def prompt_model(
     hidden_size = lm.hidden_size
     prompt = make_soft_prompt(model, tokenizer, settings, mode, hidden_size, pretrained.device)
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
-    batch_size = batch_size or default_batch_size(pretrained.device, cached)
+    divide, batch_size = not batch_size, batch_size or default_batch_size(pretrained.device, cached)
+    beside, plain_beside = side_by_side((lm, plain_lm), model, lanes) if lanes else (None, None)
     return PromptedModel(
         pretrained,
         spec,
         mode,
         encoder,
-        BlackBox(lm, prompt, batch_size, cache_mb if cached else 0),
+        BlackBox(lm, prompt, batch_size, cache_mb if cached else 0, beside, divide),
         Encoder(tokenizer, spec, pretrained.kind, PLAIN[pretrained.kind], 0, limit),
-        BlackBox(plain_lm, no_prompt, batch_size),
+        BlackBox(plain_lm, no_prompt, batch_size, 0, plain_beside, divide),
     )
 
 

@@ -36,7 +36,7 @@ def test_evaluate_in_short_and_in_full(capsys, monkeypatch, tmp_path):
     assert found["short"]["settings"]["repeats"] < found["full"]["settings"]["repeats"]
 
 
-@pytest.mark.parametrize("what", ["evaluate", "round", "wire", "memory", "load"])
+@pytest.mark.parametrize("what", ["evaluate", "round", "wire", "memory", "clients", "load"])
 def test_every_measurement_has_a_help_text(capsys, what):
     with pytest.raises(SystemExit) as stop:
         main([what, "--help"])
@@ -51,6 +51,9 @@ def test_every_measurement_has_a_help_text(capsys, what):
         (["evaluate", "--shapes", "huge"], "shape 'huge' is unknown"),
         (["evaluate", "--repeats", "0"], "--repeats 0: must be at least 1"),
         (["memory", "--clients", "0"], "--clients 0: must be at least 1"),
+        (["clients", "--rounds", "0"], "--rounds 0: must be at least 1"),
+        (["clients", "--models", "huge"], "--models huge: use tiny or demo"),
+        (["clients", "--against", "absent"], "--against absent: is no checkout of flaretune"),
         (["wire", "--clients", "0"], "--n_clients 0: must be at least 1"),
         (["wire", "--output", "absent/wire.json"], "--output absent/wire.json: there is no folder absent"),
         (["memory", "--output", "/"], "--output /: is a folder; give a file"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import cma
 import numpy as np
-from cma.sigma_adaptation import CMAAdaptSigmaCSA
 
 from flaretune.methods.fedbpt.distribution import Distribution
+from flaretune.methods.fedbpt.pycma import cma
 
 
 def start_strategy(
@@ -27,7 +26,8 @@ def start_strategy(
     rng = np.random.default_rng(seed)
     options = {
         "popsize": popsize,
-        "AdaptSigma": CMAAdaptSigmaCSA,  # the class: a string is taken and fails later, inside tell
+        # the class: a string is taken and fails later, inside tell
+        "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
         "seed": np.nan,  # leave numpy's global generator alone
         "randn": lambda *shape: rng.standard_normal(shape),
         "verbose": -9,

@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cma
 import numpy as np
 
 from flaretune.methods.fedbpt.cma_es import start_strategy
 from flaretune.methods.fedbpt.distribution import Distribution
+from flaretune.methods.fedbpt.pycma import cma
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import warnings
 
-import cma
 import numpy as np
-from cma.recombination_weights import RecombinationWeights
 
 from flaretune.methods.fedbpt.cma_es import start_strategy, within
 from flaretune.methods.fedbpt.distribution import Distribution
+from flaretune.methods.fedbpt.pycma import cma
 
 
 class ServerSearch:
@@ -43,7 +42,7 @@ class ServerSearch:
     ):
         self._seed = seed
         self._bound = bound
-        self._local_parents = RecombinationWeights(local_popsize).mu  # μ_λ
+        self._local_parents = cma.recombination_weights.RecombinationWeights(local_popsize).mu  # μ_λ
         self._local_sigma = float(sigma0)
         self._start = Distribution(np.zeros(dim), float(sigma0))
         self._strategy: cma.CMAEvolutionStrategy | None = None

@@ -1,0 +1,96 @@
+"""Batches of several clients' queries through one model side by side, on a CPU.
+
+With all cores in one matrix product, each of a pass's hundreds of operations waits for its slowest thread, and a
+thread waits for its core while another process has it. Passes side by side with a core each wait for nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+from flaretune.models.shared_weights import with_same_weights
+
+MOST = 4  # what Python does between the operations is done by one thread at a time
+FEWEST_TEXTS = 4  # in a batch that is divided: below, reading the weights costs more than computing with them
+
+Model = TypeVar("Model")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Threads for the passes of all black boxes of a process.
+
+    Attributes:
+        count: how many passes run at a time.
+        executor: has as many threads.
+    """
+
+    count: int
+    executor: ThreadPoolExecutor
+
+
+def open_lanes(device: torch.device) -> Lanes:
+    """Divide this process's cores among passes; on a GPU, one pass at a time.
+
+    From then on operations have as many threads as a lane has cores, in the whole process.
+    """
+    cores = torch.get_num_threads()
+    count = min(cores, MOST) if device.type == "cpu" else 1
+    threads = max(cores // count, 1)
+    torch.set_num_threads(threads)
+    return Lanes(count, ThreadPoolExecutor(count, "lane", torch.set_num_threads, (threads,)))
+
+
+class SideBySide(Generic[Model]):
+    """A model for every lane, see `side_by_side`.
+
+    Args:
+        free: what no pass uses now.
+        which: of the models that share modules.
+        lanes: on which passes run.
+    """
+
+    def __init__(self, free: SimpleQueue[Sequence[Model]], which: int, lanes: Lanes):
+        self._free, self._which, self._lanes = free, which, lanes
+
+    def passes(self, function: Callable[[Model, Item], Result], items: Iterable[Item]) -> list[Result]:
+        """What a function gives for a model and each item, in the order of the items."""
+
+        def one(item: Item) -> Result:
+            models = self._free.get()
+            try:
+                return function(models[self._which], item)
+            finally:
+                self._free.put(models)
+
+        return list(self._lanes.executor.map(one, items))
+
+    @property
+    def count(self) -> int:
+        """How many passes run at a time."""
+        return self._lanes.count
+
+
+def side_by_side(models: Sequence[Model], module: nn.Module, lanes: Lanes) -> list[SideBySide[Model]]:
+    """Models for every lane: modules of its own, since hooks change them during a pass, and the same weights.
+
+    Args:
+        models: `models.masked.MaskedLM` or `models.causal.CausalLM`, all of the same module, so that a lane has a pass
+            of one of them at a time.
+        module: that.
+        lanes: on which passes run.
+    """
+    free: SimpleQueue[Sequence[Model]] = SimpleQueue()
+    free.put(models)
+    for _ in range(lanes.count - 1):
+        free.put(with_same_weights(models, module))
+    return [SideBySide(free, which, lanes) for which in range(len(models))]
