@@ -9,7 +9,8 @@ import torch
 from flaretune.errors import UserError
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.prompt_settings import PromptSettings
-from flaretune.models.prompted import embed, embedding_std, prompt_model, share_weights
+from flaretune.models.prompted import embed, embedding_std, prompt_model
+from flaretune.models.shared_weights import share_weights
 from flaretune.models.split import is_split
 from flaretune.models.tuned import TuneSettings, open_tuned_model
 from flaretune.models.word_log_probs import WordLogProbs

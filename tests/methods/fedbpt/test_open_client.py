@@ -134,7 +134,7 @@ def test_the_model_server_s_token_is_read_at_the_client(reference, folders, tmp_
     monkeypatch.setattr(fedbpt_open, "open_remote_model", connect)
     with pytest.raises(ConnectionRefusedError):
         opened(got)
-    assert asked == [("s3cret", {"patience": 7, "answer_seconds": 7})]
+    assert asked == [("s3cret", {"quantize": "none", "patience": 7, "answer_seconds": 7})]
     assert "model_server_token" in FedBPTConfig.client_options
     assert "s3cret" not in " ".join([*sentences, *to_argv(got)])
 

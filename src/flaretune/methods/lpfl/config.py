@@ -35,9 +35,7 @@ class LPFLConfig(ClientConfig):
         "", "this client's own unlabelled file instead (CSV, JSONL, Parquet with the text columns)", group=TASK
     )
 
-    tuning: Literal["lora", "full"] = option(
-        "lora", "LoRA adapters (LP-FL), or every parameter (FP-FL)", group=ADAPTER, main=True
-    )
+    tuning: Literal["lora", "full"] = option("lora", "LoRA adapters, or all parameters", group=ADAPTER, main=True)
     lora_rank: int = option(8, "rank of the adapters (r)", group=ADAPTER, main=True, at_least=1)
     lora_alpha: float = option(
         16.0, "scale of the adapters: their product is multiplied by this / r", group=ADAPTER, above=0
@@ -77,8 +75,7 @@ class LPFLConfig(ClientConfig):
 
     soft_labels: Literal["on", "verbalizer", "off"] = option(
         "on",
-        "on: by the global model, from the second round on, as published; verbalizer: the first ones in round 1, by a "
-        "learned verbalizer; off: learn from the labelled texts alone",
+        "verbalizer: the first by a learned verbalizer, in round 1; off: none",
         group=SOFT,
         main=True,
     )
