@@ -22,7 +22,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from asked_once import AskedOnce
-from baselines import lay_out
+from baselines import Place, lay_out
 from markdown_table import markdown_table
 from measurements.machine import circumstances
 
@@ -44,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
         "--labels", type=int, nargs="+", default=[1, 2, 4, 8, 16], metavar="N", help="per class (default: 1 2 4 8 16)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], metavar="N", help="(default: 1 to 5)")
+    parser.add_argument(
+        "--model_name", default="{cache}/models/gemma-3-270m", metavar="MODEL", help="(default: the demo's)"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="keep the runs in this JSON file")
     add_manners(parser)
     args = parse(parser, argv)
@@ -55,15 +58,15 @@ def run_all(args: argparse.Namespace) -> int:
     check_output(args.output)
     runs = json.loads(args.output.read_text(encoding="utf-8"))["runs"] if args.output.is_file() else []
     with tempfile.TemporaryDirectory(prefix="flaretune-few-labels-") as folder:
-        for named in args.tasks:
+        for number, named in enumerate(args.tasks):
             task, _, dataset = named.partition("=")
-            place, method = lay_out(task, dataset or None, Path(folder) / str(len(list(Path(folder).iterdir())))), None
+            place, method = lay_out(task, dataset or None, Path(folder) / str(number)), None
             for labels, seed in itertools.product(args.labels, args.seeds):
                 cell = {"task": place.spec.name, "labels": labels, "seed": seed}
                 if any(cell.items() <= run.items() for run in runs):
                     continue
                 method = method or AskedOnce()
-                runs.append({**cell, **accuracies(method, place, labels, seed)})
+                runs.append({**cell, **accuracies(method, place, args.model_name, labels, seed)})
                 write_json({"runs": runs, **circumstances()}, args.output)
                 if not args.quiet:
                     print(runs[-1], file=sys.stderr)
@@ -71,12 +74,12 @@ def run_all(args: argparse.Namespace) -> int:
     return 0
 
 
-def accuracies(method: AskedOnce, place: Any, labels: int, seed: int) -> dict[str, float]:
+def accuracies(method: AskedOnce, place: Place, model_name: str, labels: int, seed: int) -> dict[str, float]:
     """Test accuracy of the label words alone, of a head made with them, and of one made without."""
     named = {"task_file" if place.task.endswith(".toml") else "task_name": place.task}
     config = VerbalizerConfig(
         **named,
-        model_name=in_cache("{cache}/models/gemma-3-270m"),
+        model_name=in_cache(model_name),
         dataset=place.folder,
         k_shot=labels,
         seed=seed,
