@@ -24,7 +24,7 @@ from measurements.shapes import SHAPES, find_shapes
 from flaretune.cli.console import add_manners, check_output, parse, run
 from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
-from flaretune.models.load import DTYPES, resolve_device
+from flaretune.models.device import DTYPES, resolve_device
 
 SHAPE_NAMES = ("roberta-base", "roberta-large", "llama-1b")
 TINY = ("tiny-masked", "tiny-causal")

@@ -22,6 +22,7 @@ from flaretune.cli.jobs import read_preset
 from flaretune.config.model_server import ServiceConfig
 from flaretune.data.load import Examples, load_split
 from flaretune.errors import UserError
+from flaretune.flare.environment import variable
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.registry import find_method
 from flaretune.model_server.launch import running_model_server
@@ -94,7 +95,7 @@ class Side:
 
     def __init__(self, checkout: Path, options: Mapping[str, Any], number: int, folder: Path, stack: ExitStack):
         service = ServiceConfig(model_name=options["model_name"], device="cpu")
-        with _environment("PYTHONPATH", str(checkout / "src")):
+        with variable("PYTHONPATH", str(checkout / "src")):
             url = stack.enter_context(running_model_server(service, folder / "server.log"))
             self._processes = [stack.enter_context(_client()) for _ in range(number)]
         port = url.rsplit(":", 1)[1]
@@ -227,19 +228,6 @@ def _read(process: subprocess.Popen) -> dict[str, Any]:
     if not line:
         raise UserError(f"a client ended with status {process.wait()}; what it said is above")
     return json.loads(line)
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def _commit(checkout: Path) -> str:

@@ -11,7 +11,7 @@ import torch
 from markdown_table import markdown_table
 
 from flaretune.errors import UserError
-from flaretune.models.load import DTYPES, resolve_device, resolve_dtype
+from flaretune.models.device import DTYPES, resolve_device, resolve_dtype
 from flaretune.seeding import derive_seed
 from measurements.examples import perturbed_examples, random_examples
 from measurements.machine import circumstances

@@ -12,7 +12,7 @@ import torch
 
 from flaretune.config.model_server import ServiceConfig
 from flaretune.model_server import server, worker
-from flaretune.models import load
+from flaretune.models import device, load
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,14 @@ def test_gpus_are_those_that_torch_finds():
 
 @pytest.fixture
 def set_up(monkeypatch):
-    """A model server's API on devices, set up without a model; and what was asked of `load`."""
+    """A model server's API on devices, set up without a model; and what it asked and loaded."""
 
     def one(devices, reply=None):
-        assert worker  # imported before `load` is changed: `setup` imports it, and it what it needs of `load`
+        assert worker  # imported before these are changed: `setup` imports it, and it what it needs of them
         asked, loaded = [], []
-        monkeypatch.setattr(load, "resolve_dtype", lambda dtype, *devices: asked.append((dtype, devices)) or "float32")
+        monkeypatch.setattr(
+            device, "resolve_dtype", lambda dtype, *devices: asked.append((dtype, devices)) or "float32"
+        )
         monkeypatch.setattr(load, "load_pretrained", lambda *given: loaded.append(given))
         answering = SimpleNamespace(lanes=SimpleNamespace(count=1), reply=lambda _query: reply)
         monkeypatch.setattr(worker, "Worker", lambda *_: answering)

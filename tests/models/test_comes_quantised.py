@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +15,13 @@ from safetensors.torch import load_file, save_file
 from flaretune.errors import UserError
 from flaretune.methods.verbalizer.open import open_words
 from flaretune.models.load import load_pretrained
-from flaretune.models.tuned import TuneSettings, open_tuned_model
+from flaretune.models.tuned import open_tuned_model
 from flaretune.tasks.spec import load_task
+from tests.models.small_settings import tune_settings
 from tests.models_for_tests import save_tiny_model
 
 TEXTS = [{"sentence": "a fine film"}, {"sentence": "a dull and terrible film that goes on and on"}]
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "std": 0.1}
-LORA = TuneSettings(
-    lora_rank=4,
-    lora_alpha=8.0,
-    target_modules="auto",
-    first_layer="0",
-    seed=1,
-    tuning="lora",
-    freeze_a=0,
-    gradient_checkpointing=0,
-)
 
 
 def needs(package: str):
@@ -57,7 +47,7 @@ def log_probs(folder: Path, dtype: str = "float32") -> np.ndarray:
 
 
 def trains(folder: Path) -> None:
-    tuned = open_tuned_model(load_task("sst2"), str(folder), LORA, dtype="float32", device="cpu")
+    tuned = open_tuned_model(load_task("sst2"), str(folder), tune_settings(), dtype="float32", device="cpu")
     logits = tuned.label_model.logits(tuned.label_model.encode(TEXTS))
     torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
     gradients = [p.grad for p in tuned.parameters.trained() if p.grad is not None]
@@ -129,4 +119,4 @@ def test_what_transformers_saved_quantised(tmp_path, quantize, caplog):
     assert not caplog.records
     trains(folder)
     with pytest.raises(UserError, match="the checkpoint comes quantised, and such weights cannot be trained"):
-        open_tuned_model(load_task("sst2"), str(folder), replace(LORA, tuning="full"), dtype="float32", device="cpu")
+        open_tuned_model(load_task("sst2"), str(folder), tune_settings(tuning="full"), dtype="float32", device="cpu")

@@ -8,7 +8,8 @@ import transformers
 from safetensors.torch import load_file
 
 from flaretune.errors import UserError
-from flaretune.models.load import load_pretrained, resolve_device, resolve_dtype
+from flaretune.models.device import resolve_device, resolve_dtype
+from flaretune.models.load import load_pretrained
 from tests.models_for_tests import FAMILIES
 
 MASKED = {"roberta", "bert", "distilbert", "albert", "modernbert"}
@@ -88,7 +89,7 @@ def test_a_model_that_does_not_fit_into_a_gpu_says_so(tiny, monkeypatch):
 
 
 def test_several_devices_compute_in_what_all_of_them_can(monkeypatch):
-    monkeypatch.setattr("flaretune.models.load._computes_in_bfloat16", lambda device: device.index == 0)
+    monkeypatch.setattr("flaretune.models.device._computes_in_bfloat16", lambda device: device.index == 0)
     new, old = torch.device("cuda", 0), torch.device("cuda", 1)
     assert [resolve_dtype("auto", *devices) for devices in ([new], [new, new], [new, old], [old])] == [
         "bfloat16", "bfloat16", "float32", "float32",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import pytest
@@ -87,12 +86,9 @@ def test_a_git_lfs_pointer_in_place_of_weights(checkpoint):
         ("gptq", "gptqmodel and optimum", {"bits": 4}),
         ("gptq", "gptqmodel and optimum", {}),
         ("awq", "gptqmodel", {"bits": 4}),
-        ("compressed-tensors", "compressed-tensors", {}),
     ],
 )
 def test_a_quantised_checkpoint_without_what_reads_it(checkpoint, library, package, more):
-    if library == "compressed-tensors" and importlib.util.find_spec("compressed_tensors"):
-        pytest.skip("compressed-tensors is installed")
     folder = checkpoint("llama")
     change_config(folder, quantization_config={"quant_method": library, **more})
     message = complaint(folder)

@@ -23,25 +23,16 @@ from flaretune.methods.verbalizer.open import open_words
 from flaretune.model_server.protocol import Query, black_box_content, named
 from flaretune.model_server.worker import Worker
 from flaretune.models.load import load_pretrained
-from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
 from flaretune.models.quantized import PACKAGE
-from flaretune.models.tuned import TuneSettings, open_tuned_model
+from flaretune.models.tuned import open_tuned_model
 from flaretune.tasks.spec import load_task
 from tests.engine.in_process import run_job
 from tests.learnable import write_reviews
+from tests.models.small_settings import prompt_settings, tune_settings
 from tests.models_for_tests import save_tiny_model
 
-SETTINGS = PromptSettings(
-    n_prompt_tokens=3,
-    intrinsic_dim=10,
-    alpha=1.0,
-    sigma=1.0,
-    seed=1,
-    init_prompt="auto",
-    cat_or_add="add",
-    prompt_position="prefix",
-)
+SETTINGS = prompt_settings()
 TEXTS = [{"sentence": "a fine film"}, {"sentence": "a dull and terrible film that goes on and on"}]
 
 
@@ -65,20 +56,6 @@ def model(tmp_path_factory):
 
     folders: dict[str, str] = {}
     return lambda family: folders.setdefault(family, saved(family))
-
-
-def settings(**changed) -> TuneSettings:
-    values = {
-        "lora_rank": 4,
-        "lora_alpha": 8.0,
-        "target_modules": "auto",
-        "first_layer": "0",
-        "seed": 1,
-        "tuning": "lora",
-        "freeze_a": 0,
-        "gradient_checkpointing": 0,
-    }
-    return TuneSettings(**{**values, **changed})
 
 
 @pytest.mark.parametrize("quantize", WAYS)
@@ -139,7 +116,7 @@ def test_adapters_are_float32_and_learn(model, family, quantize, options):
     tuned = open_tuned_model(
         load_task("sst2"),
         model(family),
-        settings(**options),
+        tune_settings(**options),
         dtype="float32",
         device="cpu",
         cache_mb=8,
@@ -164,7 +141,7 @@ def test_adapters_are_float32_and_learn(model, family, quantize, options):
 @pytest.mark.parametrize("quantize", TRAINED)
 def test_an_adapter_begins_without_a_change(model, quantize):
     tuned = open_tuned_model(
-        load_task("sst2"), model("llama"), settings(), dtype="float32", device="cpu", quantize=quantize
+        load_task("sst2"), model("llama"), tune_settings(), dtype="float32", device="cpu", quantize=quantize
     )
     prompted = open_prompted_model(
         load_task("sst2"), model("llama"), SETTINGS, dtype="float32", device="cpu", quantize=quantize
@@ -178,7 +155,7 @@ def test_an_adapter_begins_without_a_change(model, quantize):
 @pytest.mark.parametrize("quantize", [way("int8"), way("nf4")])
 def test_bfloat16_computes_and_is_checked(model, quantize):
     tuned = open_tuned_model(
-        load_task("sst2"), model("llama"), settings(), dtype="bfloat16", device="cpu", quantize=quantize
+        load_task("sst2"), model("llama"), tune_settings(), dtype="bfloat16", device="cpu", quantize=quantize
     )
     assert {p.dtype for p in tuned.parameters.trained()} == {torch.float32}
     words = open_words(load_task("sst2"), model("llama"), "bfloat16", "cpu", quantize=quantize)

@@ -8,27 +8,17 @@ import torch
 
 from flaretune.errors import UserError
 from flaretune.models.load import Pretrained, load_pretrained
-from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import embed, embedding_std, prompt_model
 from flaretune.models.shared_weights import share_weights
 from flaretune.models.split import is_split
-from flaretune.models.tuned import TuneSettings, open_tuned_model
+from flaretune.models.tuned import open_tuned_model
 from flaretune.models.word_log_probs import WordLogProbs
 from flaretune.tasks.spec import load_task
+from tests.models.small_settings import prompt_settings, tune_settings
 from tests.models_for_tests import save_tiny_model
 
 SPEC = load_task("sst2")
 TEXTS = [{"sentence": "a fine film"}, {"sentence": "a dull and terrible film that goes on and on"}]
-LORA = TuneSettings(
-    lora_rank=4,
-    lora_alpha=8.0,
-    target_modules="auto",
-    first_layer="0",
-    seed=1,
-    tuning="lora",
-    freeze_a=0,
-    gradient_checkpointing=0,
-)
 FAMILIES = ["roberta", "bert", "llama", "gemma3", "gpt2"]
 EXACT = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -46,19 +36,6 @@ def both(tmp_path):
         return whole, split
 
     return load
-
-
-def settings(position: str, mode: str) -> PromptSettings:
-    return PromptSettings(
-        n_prompt_tokens=3,
-        intrinsic_dim=10,
-        alpha=1.0,
-        sigma=1.0,
-        seed=1,
-        init_prompt="auto",
-        cat_or_add=mode,
-        prompt_position=position,
-    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -81,7 +58,9 @@ def test_prompts(both, family, position, mode):
     points = np.random.RandomState(0).standard_normal((3, 10))
     found = []
     for pretrained in both(family):
-        prompted = prompt_model(share_weights(pretrained), SPEC, settings(position, mode), cache_mb=8)
+        prompted = prompt_model(
+            share_weights(pretrained), SPEC, prompt_settings(prompt_position=position, cat_or_add=mode), cache_mb=8
+        )
         texts = prompted.black_box.register([prompted.encoder.encode(text) for text in TEXTS])
         cached = [cache is not None for cache in texts.caches]
         found.append((prompted.black_box.label_logits(points, texts), cached))
@@ -104,7 +83,7 @@ def test_adapters_are_refused_on_layers_that_wait(both, monkeypatch):
     _, split = both("llama")
     monkeypatch.setattr("flaretune.models.tuned.load_pretrained", lambda *args: split)
     with pytest.raises(UserError, match="PEFT puts no adapters on layers that wait in memory or on disk"):
-        open_tuned_model(SPEC, "model", LORA, dtype="float32", device="auto_map")
+        open_tuned_model(SPEC, "model", tune_settings(), dtype="float32", device="auto_map")
 
 
 def test_a_machine_with_room_does_not_split(tiny):
@@ -114,6 +93,6 @@ def test_a_machine_with_room_does_not_split(tiny):
 def test_adapters_of_a_model_that_one_device_holds(tiny):
     found = []
     for device in ("cpu", "auto_map"):
-        model = open_tuned_model(SPEC, str(tiny("llama")), LORA, dtype="float32", device=device).label_model
+        model = open_tuned_model(SPEC, str(tiny("llama")), tune_settings(), dtype="float32", device=device).label_model
         found.append(model.predict_logits(model.encode(TEXTS)))
     assert np.array_equal(*found)

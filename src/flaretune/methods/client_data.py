@@ -47,7 +47,7 @@ def load_data(config: ClientConfig, context: ClientContext, unlabelled: int = 0)
 
     spec = task_of(config)
     if config.device != "auto":  # before the data is read: what is wrong is said at once
-        from flaretune.models.load import resolve_device
+        from flaretune.models.device import resolve_device
 
         resolve_device(config.device)
     name, clients = context.name, list(context.clients)

@@ -59,7 +59,8 @@ class QueryAPI(LitAPI):
         import torch
 
         from flaretune.model_server.worker import Worker
-        from flaretune.models.load import load_pretrained, resolve_dtype
+        from flaretune.models.device import resolve_dtype
+        from flaretune.models.load import load_pretrained
 
         end_with_parent()
         config = self._config

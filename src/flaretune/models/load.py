@@ -22,11 +22,10 @@ from flaretune.config.model import AUTO_MAP
 from flaretune.data.tokens import plain_ids, text_ids
 from flaretune.errors import UserError
 from flaretune.models.architecture import IN_MULTIMODAL, language_model_of
+from flaretune.models.device import DTYPES, devices_of, resolve_device, resolve_dtype
 from flaretune.models.quantized import advice_for, check_quantized, quantization_config, refuse_twice
 from flaretune.models.split import hold_embeddings, split_over_devices
 from flaretune.tasks.spec import Kind
-
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 # A model that brings its own code is refused: without this, transformers asks at the terminal whether to run it.
 _OWN_CODE = {"trust_remote_code": False}
@@ -68,48 +67,6 @@ class Pretrained:
         return int(min(limit for limit in limits if limit is not None))
 
 
-def resolve_device(device: str) -> torch.device:
-    """``auto`` is cuda when there is one, and ``auto_map`` the first of them; anything else is checked to exist.
-
-    Raises:
-        UserError: the device is absent or the text names none.
-    """
-    if device in ("auto", AUTO_MAP):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wanted = re.fullmatch(r"cpu|cuda(?::(\d+))?", device, re.ASCII)
-    if wanted is None:
-        raise UserError(f"--device {device!r}: must be auto, cpu, cuda, cuda:N or {AUTO_MAP}")
-    if device == "cpu":
-        return torch.device("cpu")
-    count = torch.cuda.device_count()
-    if int(wanted[1] or 0) >= count:
-        there = {0: "no CUDA device", 1: "cuda:0 only"}.get(count, f"cuda:0 to cuda:{count - 1}")
-        raise UserError(f"--device {device}: this machine has {there}; use one that is there, cpu or auto")
-    return torch.device("cuda", int(wanted[1])) if wanted[1] else torch.device("cuda")
-
-
-def resolve_dtype(dtype: str, *devices: torch.device) -> str:
-    """``auto`` is bfloat16 where all devices have instructions for it, and float32 elsewhere.
-
-    A CPU without them multiplies in bfloat16 far more slowly than in float32 (pytorch issue 146508, a comment of
-    2026-08-29: 44 to 499 times on one with AVX2 alone). ARM processors have not been measured and count as without.
-
-    Raises:
-        UserError: no such number format.
-    """
-    if dtype == "auto":
-        return "bfloat16" if all(_computes_in_bfloat16(device) for device in devices) else "float32"
-    if dtype not in DTYPES:
-        raise UserError(f"--dtype {dtype}: must be one of auto, {', '.join(DTYPES)}")
-    return dtype
-
-
-def _computes_in_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":  # torch.cuda.is_bf16_supported would start up a GPU that another process works on
-        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
-
-
 def load_pretrained(
     name: str,
     dtype: str = "auto",
@@ -133,7 +90,7 @@ def load_pretrained(
             at random, or a way to quantise that this machine or model has not.
     """
     where = resolve_device(device)
-    dtype = resolve_dtype(dtype, *_devices_of(device, where))
+    dtype = resolve_dtype(dtype, *devices_of(device, where))
     source = os.path.expanduser(name)
     placing: dict[str, Any] = {}
     if device == AUTO_MAP:
@@ -166,12 +123,6 @@ def load_pretrained(
         check_quantized(name, model, quantize)
     model.requires_grad_(False)
     return Pretrained(name, kind, model, tokenizer, where, quantize)
-
-
-def _devices_of(device: str, where: torch.device) -> list[torch.device]:
-    """All that a model may be on that compute."""
-    count = torch.cuda.device_count() if device == AUTO_MAP and where.type == "cuda" else 0
-    return [torch.device("cuda", number) for number in range(count)] or [where]
 
 
 def load_outline(name: str) -> Pretrained:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from flaretune.errors import UserError
+from flaretune.models.device import resolve_device, resolve_dtype
 from flaretune.models.label_head import narrow_to_label_words, share_label_words
 from flaretune.models.label_model import LabelModel
-from flaretune.models.load import Pretrained, load_pretrained, reason, resolve_device, resolve_dtype
+from flaretune.models.load import Pretrained, load_pretrained, reason
 from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora, first_layer
 from flaretune.models.lower_layers import LowerLayers, layers_of
 from flaretune.models.self_check_plain import check_lower_layers, check_tuned
