@@ -159,5 +159,28 @@ def test_losses_are_the_cross_entropy_at_each_temperature():
 
 
 def test_the_head_of_the_smallest_loss_is_chosen_and_of_equal_ones_the_most_shrunk():
-    summed = np.array([[3.0, 2.0], [1.0, 5.0], [7.0, 1.0], [9.0, 9.0]])
-    assert choose_head(summed) == (2, 1)
+    summed = np.full((4, len(TEMPERATURES)), 900.0)
+    summed[0, 3], summed[1, 20], summed[2, 7] = 200.0, 100.0, 100.0
+    assert choose_head(summed, 2) == (2, 7)
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_few_texts_that_are_all_correct_make_no_sure_temperature(n_classes):
+    for n in (3, 30, 3000):
+        labels = np.arange(n) % n_classes
+        scores = 0.6 * np.eye(n_classes)[labels] + 0.1
+        # One text more whose label nothing is known of: the mean over every label that it may have.
+        more, any_label = np.eye(n_classes)[[0] * n_classes], np.arange(n_classes)
+        expected = [
+            cross_entropies(scores / tau, labels).sum() + cross_entropies(more / tau, any_label).mean()
+            for tau in TEMPERATURES
+        ]
+        found = choose_head(losses(scores[None], labels), n_classes)
+        assert found == (0, int(np.argmin(expected)))
+        surest = np.exp(-cross_entropies(scores / TEMPERATURES[found[1]], labels)).max()
+        assert surest < (n + 1) / (n + 1 + (n_classes - 1) / n_classes) + 0.02  # Laplace's rule, up to the grid
+
+
+def cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return -np.log((powers / powers.sum(axis=-1, keepdims=True))[np.arange(len(labels)), labels])

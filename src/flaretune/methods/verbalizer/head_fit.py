@@ -220,7 +220,7 @@ class HeadFit:
 
     def _choose_head(self, n: float, summed: np.ndarray) -> None:
         if n:
-            shrinkage, temperature = choose_head(summed)
+            shrinkage, temperature = choose_head(summed, self._settings.n_classes)
             tau = float(TEMPERATURES[temperature])
         else:  # nothing to choose by; with noise, there is one λ alone
             shrinkage, tau = len(self._ridge.weights) // 2, NOISED_TEMPERATURE

@@ -205,7 +205,17 @@ def losses(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.stack(summed, axis=-1)
 
 
-def choose_head(summed: np.ndarray) -> tuple[int, int]:
-    """Where the loss of `losses` is smallest, as indices of λ and τ; of equal ones the larger λ."""
+def choose_head(summed: np.ndarray, n_classes: int) -> tuple[int, int]:
+    """λ of the smallest loss, of equal ones the largest, then its temperature, as indices.
+
+    Few texts can all be classified correctly, and the loss then falls with τ to nothing. So τ has one text more to
+    serve, which scores 1 for one of the classes and may be of any (as in Laplace's rule of succession): among few texts
+    it keeps probabilities modest, among many it counts for nothing. No prediction depends on τ.
+
+    Args:
+        summed: of `losses`, float64 (L, len(TEMPERATURES)).
+        n_classes: C.
+    """
     best = np.flatnonzero(summed.min(axis=1) == summed.min())[-1]
-    return int(best), int(np.argmin(summed[best]))
+    unknown = np.log(np.exp(1 / TEMPERATURES) + n_classes - 1) - 1 / (n_classes * TEMPERATURES)
+    return int(best), int(np.argmin(summed[best] + unknown))
