@@ -1,0 +1,173 @@
+"""Accuracy against what the model was asked: a line for each method, as a table of runs and a figure.
+
+    python benchmarks/questions.py --output benchmarks/questions.json --figure figs/questions.png
+
+Whole jobs in one process, without NVFlare, with the settings of the demos: film reviews, the demo's model, 400 test
+texts. The learned verbalizer is one round, so its line goes through jobs with more and more labels; each other line is
+one job, round by round. Mean over --seeds. Finished runs are kept in the JSON file and not made again; the figure is of
+all that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from asked_once import AskedOnce
+from markdown_table import markdown_table
+from measurements.machine import circumstances
+
+from flaretune.cli import console as command_line
+from flaretune.cli.console import add_manners, check_output, parse
+from flaretune.cli.jobs import read_preset
+from flaretune.config.options import build
+from flaretune.engine.results import read_summary
+from flaretune.engine.rounds import Job
+from flaretune.engine.summary import write_json
+from flaretune.engine.transport import InProcessTransport
+from flaretune.engine.worker import Worker
+from flaretune.methods.base import Method
+from flaretune.methods.registry import METHODS
+
+
+@dataclass(frozen=True)
+class Line:
+    """Jobs that make one line of the figure.
+
+    Attributes:
+        method, preset: of its jobs.
+        labels: the line's name goes on with these.
+        jobs: options that each job has of its own; with several, each is one point, its last round.
+    """
+
+    method: str
+    preset: str
+    labels: str
+    jobs: Sequence[Mapping[str, Any]] = field(default_factory=lambda: ({},))
+
+
+LINES = {
+    "learned verbalizer": Line(
+        "verbalizer", "demo", "4 to 64 labels per class in all", [{"k_shot": 4 * 2**i} for i in range(5)]
+    ),
+    "FedBPT as published": Line("fedbpt", "words", "64 labels per class in all"),
+    "FedBPT, learned verbalizer": Line("fedbpt", "demo", "64 labels per class in all"),
+    "LP-FL": Line("lpfl", "demo", "6 labels per class in all, 192 unlabelled"),
+    "LP-FL, first labels by the verbalizer": Line(
+        "lpfl", "demo", "6 labels per class in all, 192 unlabelled", [{"soft_labels": "verbalizer"}]
+    ),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--lines", nargs="+", choices=LINES, default=list(LINES), help="(default: all)", metavar="LINE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="(default: 1 2 3)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="keep the runs in this JSON file")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it here")
+    add_manners(parser)
+    args = parse(parser, argv)
+    return command_line.run(lambda: run_all(args), args.debug)
+
+
+def run_all(args: argparse.Namespace) -> int:
+    """Make the runs that are not in the file yet, one by one; print the table and draw the figure."""
+    check_output(args.output)
+    for name in args.lines:
+        method = None
+        for seed in args.seeds:
+            for own in LINES[name].jobs:
+                cell = {"line": name, "options": dict(own), "seed": seed}
+                if any(cell.items() <= run.items() for run in kept(args.output)):
+                    continue
+                method = method or (AskedOnce() if LINES[name].method == "verbalizer" else METHODS[LINES[name].method])
+                run = {**cell, **job(method, LINES[name].preset, {**own, "seed": seed})}
+                write_json({"runs": [*kept(args.output), {**run, **circumstances()}]}, args.output)
+                if not args.quiet:
+                    print(run, file=sys.stderr)
+    print(table(kept(args.output)))
+    if args.figure:
+        draw(kept(args.output), args.figure)
+    return 0
+
+
+def kept(output: Path) -> list[dict[str, Any]]:
+    return json.loads(output.read_text(encoding="utf-8"))["runs"] if output.is_file() else []
+
+
+def job(method: Method, preset: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Test accuracy of each round of a job with the example-forwards of all clients up to it, and of the chosen one."""
+    values = {**read_preset(method, preset), **own}
+    config, server = (
+        build(kind, {name: value for name, value in values.items() if name in kind.model_fields})
+        for kind in (method.client_config, method.server_config)
+    )
+    with tempfile.TemporaryDirectory(prefix="flaretune-questions-") as name:
+        folder = Path(name)
+        clients = [f"site-{i + 1}" for i in range(values["n_clients"])]
+        workers = {client: Worker(method, config, client, folder / "states", folder / "runs") for client in clients}
+        Job(method, server, InProcessTransport(workers), folder / "results", lambda _: None).run()
+        summary, found, asked = read_summary(folder / "results"), [], 0
+    for one in summary["rounds"]:
+        asked += one["example_forwards"]
+        found.append({"example_forwards": asked, "accuracy": one["accuracy"]})
+    return {"chosen": summary["test_accuracy"], "rounds": found}
+
+
+def points(runs: Sequence[Mapping[str, Any]], line: str) -> list[tuple[int, list[float]]]:
+    """Of a line: example-forwards, the most of the seeds where they differ, and each seed's accuracy there."""
+    several, found = len(LINES[line].jobs) > 1, []
+    for own in LINES[line].jobs:
+        jobs = [run["rounds"] for run in runs if run["line"] == line and run["options"] == own]
+        for at in zip(*(job[-1:] if several else job for job in jobs), strict=True):
+            found.append((max(one["example_forwards"] for one in at), [one["accuracy"] for one in at]))
+    return found
+
+
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each point."""
+    rows = [
+        [name, LINES[name].labels, f"{asked:,}", _spread(accuracies)]
+        for name in LINES
+        for asked, accuracies in points(runs, name)
+    ]
+    return markdown_table(["", "labels", "example-forwards", "accuracy"], rows, "llrr", "Mean ± standard deviation.")
+
+
+def _spread(found: Sequence[float]) -> str:
+    return f"{mean(found):.3f} ± {stdev(found):.3f}" if len(found) > 1 else f"{mean(found):.3f}"
+
+
+def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Accuracy against example-forwards, the latter in powers of ten; what nothing was asked for is a dotted line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    zero_shot = None
+    for name, marker in zip(LINES, "os^Dv", strict=True):
+        found = points(runs, name)
+        zero_shot = next((mean(accuracies) for asked, accuracies in found if asked == 0), zero_shot)
+        shown = [(asked, mean(a), stdev(a) if len(a) > 1 else 0) for asked, a in found if asked]
+        if shown:
+            x, y, spread = zip(*shown, strict=True)
+            axes.errorbar(x, y, spread, marker=marker, ms=5, capsize=2, label=f"{name} ({LINES[name].labels})")
+    if zero_shot is not None:
+        axes.axhline(zero_shot, color="gray", lw=1, ls=":", label="zero-shot")
+    axes.set(xscale="log", xlabel="example-forwards, all clients and rounds", ylabel="test accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
