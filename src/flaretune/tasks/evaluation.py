@@ -11,6 +11,7 @@ import numpy as np
 
 from flaretune.aggregation.base import AggregationRule
 from flaretune.aggregation.limits import FACTOR
+from flaretune.softmax import log_softmax
 from flaretune.tasks.metrics.registry import find_metric
 from flaretune.tasks.spec import TaskSpec
 
@@ -104,6 +105,4 @@ def count_correct(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> np.
 
 def cross_entropy_sum(logits: np.ndarray, labels: np.ndarray) -> float:
     """Cross entropy of the softmax over the label words, summed over N examples; logits float (N, C)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    log_sums = np.log(np.exp(shifted).sum(axis=-1))
-    return float((log_sums - shifted[np.arange(len(labels)), labels]).sum())
+    return float(-log_softmax(logits)[np.arange(len(labels)), labels].sum())

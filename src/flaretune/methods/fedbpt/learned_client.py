@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from flaretune.methods.verbalizer.settings import NEUTRAL, Vocabulary
 from flaretune.models.prompt_settings import ModelFacts
 from flaretune.tasks.evaluation import Counters
 from flaretune.tasks.spec import TaskSpec
-
-if TYPE_CHECKING:
-    pass
 
 
 class LearnedFedBPTClient(FedBPTClient):
