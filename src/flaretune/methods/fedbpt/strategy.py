@@ -25,6 +25,7 @@ from flaretune.methods.verbalizer.artifact import LearnedHead
 from flaretune.methods.verbalizer.head import HEAD_STEPS, LOSSES, SUMS, head_arrays
 from flaretune.methods.verbalizer.head_fit import HeadFit
 from flaretune.methods.verbalizer.head_start import start_head_fit
+from flaretune.methods.verbalizer.settings import NEUTRAL_TEXTS
 from flaretune.tasks.evaluation import HUGE
 
 SEARCH = ""  # the step of a round that is the method's own
@@ -113,10 +114,11 @@ class FedBPTStrategy(Strategy):
         return self._options.k_shot * len(self.settings["task"]["label_values"])
 
     def _check_head_work(self, result: FitResult) -> None:
-        """Check that a client claims no more than a pass over its texts behind each template and the prompt."""
+        """Check that a client claims no more than a pass over its texts, and neutral ones, for each template and prompt."""
         self._check_n_train(result)
         passes = len(self.settings["verbalizer"]["templates"]) + 1
-        for name, most in (("queries", passes), ("example_forwards", 2 * self._most * passes)):
+        forwards = (2 * self._most + len(NEUTRAL_TEXTS)) * passes
+        for name, most in (("queries", passes), ("example_forwards", forwards)):
             if (said := getattr(result.counters, name)) > most:
                 raise ValueError(f"{name!r} is {said}, and {most} is the most that follows from the settings")
 
