@@ -114,7 +114,7 @@ class FedBPTStrategy(Strategy):
         return self._options.k_shot * len(self.settings["task"]["label_values"])
 
     def _check_head_work(self, result: FitResult) -> None:
-        """Check that a client claims no more than a pass over its texts, and neutral ones, for each template and prompt."""
+        """Check that a client claims no more than a pass over its and neutral texts for each template and prompt."""
         self._check_n_train(result)
         passes = len(self.settings["verbalizer"]["templates"]) + 1
         forwards = (2 * self._most + len(NEUTRAL_TEXTS)) * passes
