@@ -66,6 +66,7 @@ class Classifier(Protocol):
 
         Raises:
             UserError: a text column is missing.
+            FloatingPointError: the model's numbers are not finite.
         """
 
     def zero_shot(self, examples: Examples) -> np.ndarray:

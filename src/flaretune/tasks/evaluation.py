@@ -11,7 +11,7 @@ import numpy as np
 
 from flaretune.aggregation.base import AggregationRule
 from flaretune.aggregation.limits import FACTOR
-from flaretune.softmax import log_softmax
+from flaretune.softmax import check_finite, log_softmax
 from flaretune.tasks.metrics.registry import find_metric
 from flaretune.tasks.spec import TaskSpec
 
@@ -99,7 +99,12 @@ def _on_fewer(evaluation: Evaluation, factor: float) -> Evaluation:
 
 
 def count_correct(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Counts of the task's metric for label-word logits, float (N, C), and class ids, int (N,)."""
+    """Counts of the task's metric for label-word logits, float (N, C), and class ids, int (N,).
+
+    Raises:
+        FloatingPointError: see `softmax.check_finite`.
+    """
+    check_finite(logits)
     return find_metric(spec.metric).count(logits.argmax(axis=-1), labels, spec.positive_class, spec.n_classes)
 
 
