@@ -70,7 +70,11 @@ class Classifier(Protocol):
         """
 
     def zero_shot(self, examples: Examples) -> np.ndarray:
-        """The same of the model and the template alone, as they were before the job."""
+        """The same of the model and the template alone, as they were before the job.
+
+        Raises:
+            UserError: the task has no label words.
+        """
 
 
 def score(spec: TaskSpec, probabilities: np.ndarray, labels: np.ndarray) -> Score:
