@@ -70,6 +70,17 @@ def problem(page: Path, link: str) -> str:
     return ""
 
 
+TEST_FILE = re.compile(r"`((?:tests/)?(?:\w+/)*test_\w+\.py)`")
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_tests_that_are_named_are_there(page):
+    """By their path in the repository, or by their name alone."""
+    named = set(TEST_FILE.findall(page.read_text(encoding="utf-8")))
+    tests = [str(file.relative_to(REPOSITORY)) for file in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert [name for name in sorted(named) if not any(f"/{test}".endswith(f"/{name}") for test in tests)] == []
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_every_relative_link_leads_somewhere(page):
     found = list(links(page.read_text(encoding="utf-8")))

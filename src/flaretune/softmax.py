@@ -6,9 +6,28 @@ import numpy as np
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Along the last axis, float64."""
+    """Along the last axis, float64.
+
+    Raises:
+        FloatingPointError: see `check_finite`.
+    """
+    check_finite(logits)
     powers = np.exp(_shifted(logits))
     return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def check_finite(logits: np.ndarray) -> None:
+    """Check logits, float (…, C), of which a class would else be predicted for a text that the model says nothing of.
+
+    Raises:
+        FloatingPointError: some are no numbers, or infinite.
+    """
+    finite = np.isfinite(logits).all(axis=-1)
+    if not finite.all():
+        raise FloatingPointError(
+            f"the model gives logits that are not finite for {finite.size - np.sum(finite)} of {finite.size} texts; "
+            "--dtype float32 may help, or another model"
+        )
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -77,28 +77,35 @@ def ridge_by_hand(features: np.ndarray, labels: np.ndarray, shrinkage: float) ->
     return weights, targets.mean(axis=0) - middle @ weights
 
 
+def loss_by_hand(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Summed cross entropy."""
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]).sum()
+
+
 def head_by_hand(features: np.ndarray, labels: np.ndarray):
     """The same with λ and τ by leaving out each text in turn; gives probabilities of the classes of other features."""
     middle, spread = features.mean(axis=0), features.std(axis=0)
     scaled = (features - middle) / spread
     mean_square = np.square(scaled - scaled.mean(axis=0)).sum() / features.shape[1]
-    best = (np.inf, 0.0, 0.0)
+    best = (np.inf, 0.0, None)
+    temperatures = np.geomspace(0.02, 2.0, 21)
     for multiple in np.geomspace(1e-3, 1e3, 19):
         scores = []
         for i in range(len(labels)):
             others = np.arange(len(labels)) != i
             weights, bias = ridge_by_hand(scaled[others], labels[others], multiple * mean_square)
             scores.append(scaled[i] @ weights + bias)
-        for tau in np.geomspace(0.02, 2.0, 21):
-            logits = np.array(scores) / tau
-            logits -= logits.max(axis=1, keepdims=True)
-            loss = (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]).sum()
-            if loss <= best[0]:
-                best = (loss, multiple * mean_square, tau)
+        losses = np.array([loss_by_hand(np.array(scores) / tau, labels) for tau in temperatures])
+        if losses.min() <= best[0]:
+            best = (losses.min(), multiple * mean_square, losses)
+    # τ serves one text more, which scores 1 for one of two classes and is as probably of the other
+    unknown = [loss_by_hand(np.array([[1, 0], [1, 0]]) / tau, np.array([0, 1])) / 2 for tau in temperatures]
+    temperature = temperatures[np.argmin(best[2] + unknown)]
     weights, bias = ridge_by_hand(scaled, labels, best[1])
 
     def probabilities(values: np.ndarray) -> np.ndarray:
-        powers = np.exp((((values - middle) / spread) @ weights + bias) / best[2])
+        powers = np.exp((((values - middle) / spread) @ weights + bias) / temperature)
         return powers / powers.sum(axis=1, keepdims=True)
 
     return probabilities

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file as load_file_of_tensors
+from safetensors.torch import save_file as save_file_of_tensors
+from transformers import AutoTokenizer
 
 from flaretune.cli.main import main
 from flaretune.data.load import load_file
 from flaretune.methods.classifier import Classifier, score
 from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
 from flaretune.methods.lpfl.artifact import save_adapter
-from flaretune.methods.registry import load_classifier
+from flaretune.methods.registry import load_classifier, load_saved
 from flaretune.tasks.spec import TaskSpec, task_table
 from tests.adapters_for_tests import random_adapter
 from tests.commands_for_tests import SRC, python, run
@@ -232,6 +237,24 @@ def test_evaluate_counts_what_is_correct_per_class(capsys, result, labelled):
     assert json.loads(written.read_text(encoding="utf-8")) == json.loads(out)
     _, out, _ = run(capsys, *flags, "--json", "--zero_shot")
     assert json.loads(out)["zero_shot"]["value"] == plain.value
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_texts_that_the_model_gives_no_numbers_for_are_given_no_class(capsys, tmp_path, result, command):
+    """The embedding of a word of one of them is NaN, and so is the scale of a prompt for both."""
+    folder, (_, place) = tmp_path / "model", result
+    shutil.copytree(load_saved(place).artifact.model["name"], folder)
+    weights, tokenizer = load_file_of_tensors(folder / "model.safetensors"), AutoTokenizer.from_pretrained(folder)
+    words = next(name for name in weights if name.endswith("wte.weight"))
+    weights[words][tokenizer(" slow", add_special_tokens=False)["input_ids"]] = math.nan
+    save_file_of_tensors(weights, folder / "model.safetensors", {"format": "pt"})
+    file = tmp_path / "texts.csv"
+    file.write_text(f'sentence,label\n{TEXTS[0]},good\n"{TEXTS[1]}",bad\n')
+    argv = [command, "--result", place, "--model_name", str(folder), "--dtype", "float32", "--device", "cpu"]
+    assert main([*argv, {"predict": "--file", "evaluate": "--data"}[command], str(file)]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert re.fullmatch("error: the model gives logits that are not finite for [12] of 2 texts; .*\n", told.err)
 
 
 def test_evaluate_names_an_unknown_label(capsys, prompt, tmp_path):

@@ -1,3 +1,5 @@
+import warnings
+
 import matplotlib.image
 import pytest
 from matplotlib.figure import Figure
@@ -44,6 +46,11 @@ def test_what_a_run_does_not_have_is_not_drawn(drawn):
     rounds = [{**r, "accuracy": None} for r in a_summary()["rounds"]]
     axes = drawn(a_summary(rounds=rounds, test_accuracy=None, zero_shot_accuracy=None))
     assert [line.get_label() for line in axes.get_lines()] == ["validation (chooses the round)"]
+    nothing = [{**r, "validation_accuracy": None} for r in rounds]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        axes = drawn(a_summary(rounds=nothing, test_accuracy=None, zero_shot_accuracy=None))
+    assert (list(axes.get_lines()), axes.get_legend()) == ([], None)
 
 
 def test_bars_are_a_standard_error_long_to_either_side(drawn):

@@ -238,6 +238,18 @@ def test_a_run_of_an_earlier_version_has_no_standard_errors_and_says_so(tmp_path
     assert "by an earlier version" not in page_of(a_run(tmp_path, a_training_summary())).text
 
 
+def test_a_run_with_noise_claims_neither_a_choice_nor_a_memory_that_nobody_told(tmp_path):
+    unknown = {"validation_accuracy": None, "validation_standard_error": None, "validation_loss": None}
+    summary = a_summary(best_round=2, test_accuracy=0.7, **unknown)
+    summary["rounds"] = [{**r, **unknown, "memory_mb": 0.0} for r in summary["rounds"]]
+    summary |= {"privacy": account({"dp_noise": 1.0, "dp_clip": 1.0}, 2), "memory_mb": 0.0}
+    page = page_of(a_run(tmp_path, summary))
+    assert "after round 2, the last, as there is no validation accuracy to choose by." in page.text
+    assert "MiB" not in page.text
+    summary |= {"test_accuracy": None}
+    assert "Without test data; round 2 is the last." in page_of(a_run(tmp_path, summary)).text
+
+
 def test_rounds_that_are_as_good_as_the_chosen_one_are_named(tmp_path):
     summary = a_summary()
     assert "the choice among them is luck" not in page_of(a_run(tmp_path, summary)).text  # 0.65 < 0.75 − 0.0531

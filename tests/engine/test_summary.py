@@ -68,7 +68,7 @@ def test_overhead_is_the_mean_of_those_that_are_known():
     records = search_records()
     unknown = [replace(record, overhead_seconds=None) for record in records]
     assert summary(records, 1, NOTHING, 1.0)["overhead_seconds_per_round"] == pytest.approx(0.65)
-    assert summary(unknown, 1, NOTHING, 1.0)["overhead_seconds_per_round"] == 0.0
+    assert summary(unknown, 1, NOTHING, 1.0)["overhead_seconds_per_round"] is None
 
 
 def test_json_is_written_for_people_and_a_failure_leaves_the_file(tmp_path):
@@ -131,6 +131,11 @@ def test_a_closing_report_without_test_data_shows_dashes(tmp_path, make):
     values = make(zero_shot_accuracy=None, test_accuracy=None)
     first, second, *_ = closing_report(values, tmp_path).splitlines()
     assert first.split()[2] == second.split()[2] == "-"
+
+
+def test_a_round_that_nothing_chose_is_the_last(tmp_path):
+    values = a_summary(best_round=2, test_accuracy=0.7, validation_accuracy=None, validation_standard_error=None)
+    assert "(round 2, the last, as there is no validation metric)" in closing_report(values, tmp_path)
 
 
 def test_the_closing_report_names_clients_whose_replies_did_not_count_as_they_were(tmp_path):

@@ -143,6 +143,7 @@ def test_what_goes_elsewhere_takes_the_proxy_of_the_environment(scripted, monkey
         ([(200, {"other": 1})], "no model server of flaretune"),
         ([(500, {"error": "no memory"})] * 100, "does not answer: it answers with status 500: no memory; start it"),
         ([(500, {})] * 100, "does not answer: it answers with status 500; start it"),
+        ([(504, {"detail": "Request timed out"})] * 100, "504: Request timed out; .* --model_server_timeout"),
     ],
 )
 def test_what_goes_wrong_is_said_in_a_sentence(scripted, answers, sentence):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from flaretune.aggregation.registry import find_rule
-from flaretune.tasks.evaluation import Evaluation, limit_evaluations
+from flaretune.tasks.evaluation import Evaluation, count_correct, limit_evaluations
+from tests.tasks_for_tests import review_task
 
 
 def evaluation(correct: int, size: int) -> Evaluation:
@@ -28,3 +29,11 @@ def test_a_client_of_very_many_examples_counts_as_one_of_twice_the_median(rule):
 def test_the_mean_limits_no_evaluation():
     given = {"a": evaluation(8, 16), "c": evaluation(10**9, 10**9)}
     assert limit_evaluations(given, find_rule("mean")) == given
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_count_as_no_class(bad):
+    logits, labels = np.array([[0.0, 1.0], [2.0, bad], [1.0, 0.0]]), np.array([1, 1, 1])
+    assert count_correct(review_task(), logits[::2], labels[::2]).tolist() == [1, 2]
+    with pytest.raises(FloatingPointError, match="not finite for 1 of 3 texts"):
+        count_correct(review_task(), logits, labels)

@@ -59,7 +59,7 @@ def run(command: Callable[[], int | None], debug: bool = False) -> int:
         if sys.stdout is not None:  # as it is where the shell has closed it
             sys.stdout.flush()
         return status
-    except UserError as error:
+    except (UserError, FloatingPointError) as error:  # the latter is the model's
         return _told(str(error), debug)
     except KeyboardInterrupt:
         return STOPPED

@@ -41,10 +41,11 @@ def evaluate(args: argparse.Namespace) -> None:
     examples = load_file(spec, args.data)
     classifier = open_result(saved, args)
     words = words_of(classifier)
+    plain = classifier.zero_shot(examples) if args.zero_shot else None  # first: there may be none
     probabilities = classifier.probabilities(examples.texts, progress(args.quiet))
     found = {saved.method.kind: score(spec, probabilities, examples.labels)}
-    if args.zero_shot:
-        found["zero_shot"] = score(spec, classifier.zero_shot(examples), examples.labels)
+    if plain is not None:
+        found["zero_shot"] = score(spec, plain, examples.labels)
     about = {"task": spec.name, "result": str(saved.path), "data": args.data}
     about |= {"label_values": spec.label_values, "words": words}
     values = {**about, **{name: asdict(result) for name, result in found.items()}}

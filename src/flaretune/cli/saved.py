@@ -24,7 +24,8 @@ def add_result_flags(parser: argparse.ArgumentParser) -> None:
     result.add_argument(
         "--result",
         metavar="PATH",
-        help="what a job has left: best_prompt.safetensors of FedBPT, the folder best_adapter of LP-FL",
+        help="what a job has left: best_prompt.safetensors of FedBPT, the folder best_adapter of LP-FL, "
+        "best_verbalizer.safetensors",
     )
     for name in OLD_FLAGS:
         result.add_argument(f"--{name}", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""The options of `jobs/fedbpt_job.py` and `jobs/lpfl_job.py` on where a job runs, and what is kept of it."""
+"""The options of the job scripts on where a job runs, and what is kept of it."""
 
 from __future__ import annotations
 

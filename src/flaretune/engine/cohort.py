@@ -100,10 +100,14 @@ class Cohort:
                 self.exclude(client, round_number, task, str(error))
         results = {client: results[client] for client in self.clients if client in results}
         if len(results) < self.needed:
-            missing = ", ".join(client for client in self.clients if client not in results)
+            why: dict[str, list[str]] = {}
+            for client in self.clients:
+                if client not in results:
+                    why.setdefault(self.excluded[client], []).append(client)
+            missing = "; ".join(f"{', '.join(clients)}: {reason}" for reason, clients in why.items())
             raise JobFailed(
                 f"round {round_number}: {len(results)} of {len(self.clients)} clients gave a usable {task} reply and "
-                f"{self.needed} are needed; without: {missing} (their own logs say why)"
+                f"{self.needed} are needed; without {missing}"
             )
         return results
 

@@ -63,7 +63,8 @@ def curve(summary: Mapping[str, Any], size: tuple[float, float] = (7, 4)) -> Fig
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    if axes.get_legend_handles_labels()[0]:  # nothing of a run with noise and without public test data
+        axes.legend(loc="lower right")
     return figure
 
 

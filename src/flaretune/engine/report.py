@@ -51,6 +51,7 @@ def write_report(
         "metrics": _names(summary["rounds"], "metrics"),
         "client_metrics": _names([best], "client_metrics"),
         "best": best,
+        "chooses": best["validation_accuracy"] is not None,
         "evaluation": None if evaluation is None else _evaluated(evaluation, summary),
         "is_private": "privacy" in summary,
         "cost": _cost(summary),
@@ -143,7 +144,7 @@ def _cost(summary: Mapping[str, Any]) -> dict[str, str]:
         **({} if "privacy" in summary else {"example-forwards": _number(summary["example_forwards"])}),
         **{name: text for name, text in rows.items() if name not in ("queries", "questions")},  # said above
         "seconds": _number(summary["seconds"]),
-        "most memory of a client": f"{_number(summary['memory_mb'])} MiB",
+        **({} if "privacy" in summary else {"most memory of a client": f"{_number(summary['memory_mb'])} MiB"}),
         **({"privacy": sentence(summary["privacy"])} if "privacy" in summary else {}),
     }
 

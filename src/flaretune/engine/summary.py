@@ -36,6 +36,7 @@ def summary(
     """
     worked = [r for r in rounds if r.round > 0]
     best = next(r for r in rounds if r.round == best_round)
+    overheads = [r.overhead_seconds for r in worked if r.overhead_seconds is not None]
     return {
         "zero_shot_accuracy": zero_shot.value,
         "zero_shot_standard_error": zero_shot.standard_error,
@@ -48,7 +49,7 @@ def summary(
         "example_forwards": sum(r.example_forwards for r in rounds),
         "bytes_down_per_client_round": _mean([r.bytes_down for r in worked]),
         "bytes_up_per_client_round": _mean([r.bytes_up for r in worked]),
-        "overhead_seconds_per_round": _mean([r.overhead_seconds for r in worked if r.overhead_seconds is not None], 3),
+        "overhead_seconds_per_round": _mean(overheads, 3) if overheads else None,
         "memory_mb": max(r.memory_mb for r in rounds),
         "seconds": round(seconds, 1),
         **more,
@@ -95,10 +96,13 @@ def closing_report(values: Mapping[str, Any], summary_file: Path) -> str:
     metric = values["metric_title"]
     zero_shot, test, validation = (estimate_text(values, of) for of in ("zero_shot", "test", "validation"))
     down, up = values["bytes_down_per_client_round"], values["bytes_up_per_client_round"]
+    chosen = f"chosen by validation {metric} {validation}"
+    if values["validation_accuracy"] is None:
+        chosen = "the last, as there is no validation metric"
     by_round = "  ".join(f"{r['round']}: {as_text(r['accuracy'])}" for r in values["rounds"])
     rows = {
         f"zero-shot {metric}": f"{zero_shot} (model and template alone)",
-        f"test {metric}": f"{test} (round {values['best_round']}, chosen by validation {metric} {validation})",
+        f"test {metric}": f"{test} (round {values['best_round']}, {chosen})",
         f"{metric} by round": by_round,
         **find_method(values["method"]).report_rows(values),
         **_fault_rows(values["rounds"]),

@@ -121,7 +121,7 @@ class Worker:
             counters=private_counters(releases.count),
             log_probs=None,
             dtype=result.dtype,
-            arrays=result.arrays,  # drawn from the job's seed
+            arrays=result.arrays,  # drawn from the job's seed, or of neutral texts
         )
 
 

@@ -66,10 +66,15 @@ class Classifier(Protocol):
 
         Raises:
             UserError: a text column is missing.
+            FloatingPointError: the model's numbers are not finite.
         """
 
     def zero_shot(self, examples: Examples) -> np.ndarray:
-        """The same of the model and the template alone, as they were before the job."""
+        """The same of the model and the template alone, as they were before the job.
+
+        Raises:
+            UserError: the task has no label words.
+        """
 
 
 def score(spec: TaskSpec, probabilities: np.ndarray, labels: np.ndarray) -> Score:

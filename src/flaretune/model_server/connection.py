@@ -16,6 +16,11 @@ CONNECT_SECONDS = 5
 PATIENCE = 60.0  # seconds, see `Connection`
 PAUSE_SECONDS = 1.0
 OVERLOADED = (500, 502, 503, 504)  # what may pass: a server that starts, or whose worker has ended
+WAITED_LONG = 504  # of our server: in its queue, longer than it lets a query wait
+NEEDS_LONGER = (
+    "where the model server needs longer, for many test texts or clients perhaps, give it longer with "
+    "--model_server_timeout, which `python -m flaretune serve` has too"
+)
 
 
 class Connection:
@@ -54,6 +59,7 @@ class Connection:
         """
         failing_since = None
         while True:
+            advice = self._advice
             try:
                 response = self._session.request(
                     "GET" if message is None else "POST",
@@ -65,19 +71,19 @@ class Connection:
                 if response.status_code not in OVERLOADED:
                     self.answered = time.monotonic()
                     return response
+                advice = NEEDS_LONGER if response.status_code == WAITED_LONG else advice
                 said = what_it_says(body_of(response))
                 reason = f"it answers with status {response.status_code}{f': {said}' if said else ''}"
             except requests.ReadTimeout as error:
                 raise UserError(
-                    f"{self.name}: no answer within {self._answer_seconds:g} seconds; where the model "
-                    "server needs longer, for many test texts perhaps, give it longer with --model_server_timeout"
+                    f"{self.name}: no answer within {self._answer_seconds:g} seconds; {NEEDS_LONGER}"
                 ) from error
             except requests.RequestException as error:
                 reason = f"no connection ({type(error).__name__})"
             self.interruptions += 1
             failing_since = failing_since or time.monotonic()
             if time.monotonic() - failing_since > self.patience:
-                raise UserError(f"{self.name}: the model server does not answer: {reason}; {self._advice}")
+                raise UserError(f"{self.name}: the model server does not answer: {reason}; {advice}")
             time.sleep(PAUSE_SECONDS)
 
 

@@ -27,12 +27,6 @@ def is_split(model: torch.nn.Module) -> bool:
     return len(places) > 1 or "disk" in places
 
 
-def runs_on(module: torch.nn.Module, default: torch.device) -> torch.device:
-    """The device that a module computes on, wherever its weights wait."""
-    device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    return default if device is None else torch.device(device)
-
-
 def hold_embeddings(model: torch.nn.Module, where: torch.device) -> None:
     """Bring word embeddings and output embedding to a device if they wait elsewhere: their rows are read one by one."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()

@@ -11,6 +11,7 @@ import numpy as np
 
 from flaretune.aggregation.base import AggregationRule
 from flaretune.aggregation.limits import FACTOR
+from flaretune.softmax import check_finite, log_softmax
 from flaretune.tasks.metrics.registry import find_metric
 from flaretune.tasks.spec import TaskSpec
 
@@ -98,12 +99,15 @@ def _on_fewer(evaluation: Evaluation, factor: float) -> Evaluation:
 
 
 def count_correct(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Counts of the task's metric for label-word logits, float (N, C), and class ids, int (N,)."""
+    """Counts of the task's metric for label-word logits, float (N, C), and class ids, int (N,).
+
+    Raises:
+        FloatingPointError: see `softmax.check_finite`.
+    """
+    check_finite(logits)
     return find_metric(spec.metric).count(logits.argmax(axis=-1), labels, spec.positive_class, spec.n_classes)
 
 
 def cross_entropy_sum(logits: np.ndarray, labels: np.ndarray) -> float:
     """Cross entropy of the softmax over the label words, summed over N examples; logits float (N, C)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    log_sums = np.log(np.exp(shifted).sum(axis=-1))
-    return float((log_sums - shifted[np.arange(len(labels)), labels]).sum())
+    return float(-log_softmax(logits)[np.arange(len(labels)), labels].sum())

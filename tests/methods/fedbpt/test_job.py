@@ -113,7 +113,8 @@ def test_what_cannot_be_read_is_excluded(job, caplog):
     assert "the fit reply of site-2 is not used: array 'fitness' holds values that are not finite" in caplog.text
     told, folder = job("needed", change=damage, server={"min_clients": 3})
     assert told.failure == (
-        "round 1: 2 of 3 clients gave a usable fit reply and 3 are needed; without: site-2 (their own logs say why)"
+        "round 1: 2 of 3 clients gave a usable fit reply and 3 are needed; without site-2: array 'fitness' "
+        "holds values that are not finite"
     )
 
 

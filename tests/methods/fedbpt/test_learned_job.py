@@ -128,10 +128,28 @@ def test_the_head_is_the_ridge_regression_of_all_texts_behind_the_prompt(job, ro
     np.testing.assert_allclose(head.logits(found) * head.temperature, scores, atol=1e-5)
 
 
+def test_one_client_of_one_label_a_class_may_ask_behind_several_templates(roberta, data, tmp_path):
+    task = tmp_path / "reviews.toml"
+    task.write_text(TASK.replace('"auto"', '["bad", "great"]').replace('path = "data"', f'path = "{data}"'))
+    config = FedBPTConfig(
+        task_file=str(task), model_name=str(roberta), k_shot=1, n_words=8, dtype="float32", verbalizer="learned",
+        n_prompt_tokens=3, intrinsic_dim=6, local_iter=1, local_popsize=2,
+    )  # fmt: skip
+    told = run_job(find_method("fedbpt"), {"site-1": config}, tmp_path / "results", num_rounds=1)
+    assert (told.failure, told.client_failures) == ("", {})
+    # behind two templates 3 texts that say nothing, 2 for training and 2 for validation; the latter behind the prompt
+    assert read_summary(tmp_path / "results")["rounds"][0]["example_forwards"] == 2 * (3 + 2 + 2) + 2 + 2
+
+
 @pytest.mark.slow
 def test_a_client_started_anew_for_every_task_gives_the_same_result(job, whole):
-    anew, _ = job(anew=True)
+    anew, folder = job(anew=True)
     assert (anew.failure, anew.client_failures) == ("", {})
+    # whichever step it begins with, a process asks about 3 texts that say nothing and the 18 that it needs behind the
+    # template, and a search, which evaluates the round before, about the 18 for validation too; the rest as ever
+    again = [3 * 3 + 18 + 18, 3 * 3 + 18, 3 * 3 + 18]
+    forwards = [r["example_forwards"] for r in read_summary(folder)["rounds"]]
+    assert forwards[1:] == [9 * 18 + 18 + 18 + sum(again)] * ROUNDS
     for name, values in last_arrays(whole[0]).items():
         np.testing.assert_allclose(last_arrays(anew)[name], values, atol=1e-6)
 

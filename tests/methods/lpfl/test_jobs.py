@@ -149,9 +149,9 @@ def test_what_cannot_be_read_is_left_out_of_the_average(lpfl_job, kind, caplog):
 
 def test_with_fewer_replies_than_needed_the_job_fails_and_saves_what_it_has(lpfl_job):
     told, folder = lpfl_job(change=damage("site-2", "nan"), min_clients=3)
-    assert told.failure == (
-        "round 2: 2 of 3 clients gave a usable fit reply and 3 are needed; without: site-2 (their own logs say why)"
-    )
+    start, end = told.failure.split("array ")
+    assert start == "round 2: 2 of 3 clients gave a usable fit reply and 3 are needed; without site-2: "
+    assert end.endswith("holds values that are not finite")
     assert [r["round"] for r in read_summary(folder)["rounds"]] == [0]
     assert load_adapter(folder / "last_adapter").result["round"] == 0
 

@@ -50,7 +50,7 @@ def opened(folders, tmp_path):
 
 
 def fit(client, round_number: int, evaluate: bool = False):
-    return client.fit(FitRequest(round_number, {}, {}, evaluate))
+    return client.fit(FitRequest(round_number, client.tuned.parameters.arrays(), {}, evaluate))
 
 
 def softmax(logits) -> list[list[float]]:
@@ -171,10 +171,12 @@ def test_a_loss_that_is_not_finite_is_one_sentence(opened):
         )
 
 
-def test_an_evaluation_without_arrays_is_not_made_with_what_the_client_has_trained(opened):
+def test_what_the_client_has_trained_does_not_stand_for_arrays_that_the_server_did_not_send(opened):
     client, *_ = opened()
     arrays = fit(client, 1).arrays
-    for sent in ({}, dict(list(arrays.items())[:-1])):
-        with pytest.raises(UserError, match="does not have the arrays that are trained here"):
-            client.evaluate(sent)
+    *most, (name, values) = arrays.items()
+    for sent in ({}, dict(most), {**dict(most), "other": values}, {**arrays, name: values[:1]}):
+        for task in (client.evaluate, lambda sent: client.fit(FitRequest(2, sent, {}, evaluate=True))):
+            with pytest.raises(UserError, match="the server's message cannot be read"):
+                task(sent)
     assert client.evaluate(arrays).evaluation.n_validation > 0

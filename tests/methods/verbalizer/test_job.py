@@ -7,6 +7,7 @@ import pytest
 
 from flaretune.data.load import load_split
 from flaretune.engine import codec
+from flaretune.errors import UserError
 from flaretune.methods.registry import find_method, load_classifier
 from flaretune.methods.verbalizer.artifact import load_verbalizer
 from flaretune.methods.verbalizer.config import VerbalizerConfig
@@ -133,7 +134,7 @@ def test_a_saved_result_gives_the_job_s_numbers(job, split, folders):
     )
 
 
-def test_words_are_found_where_the_task_names_none_and_several_templates_are_asked(job, auto_task):
+def test_words_are_found_where_the_task_names_none_and_several_templates_are_asked(job, auto_task, folders):
     told, folder = job(task_file=auto_task)
     assert (told.failure, told.client_failures) == ("", {})
     summary = read_summary(folder)
@@ -144,6 +145,8 @@ def test_words_are_found_where_the_task_names_none_and_several_templates_are_ask
     assert np.bincount(words[:, 0]).tolist() == [8, 8]
     classifier = load_classifier(folder / summary["artifact"], dtype="float32")
     assert classifier.probabilities([{"sentence": "a lovely film"}]).shape == (1, 2)
+    with pytest.raises(UserError, match="there is no zero-shot to measure"):
+        classifier.zero_shot(load_split(load_task("sst2"), "test", folders["dataset"]))
 
 
 def test_a_client_started_anew_for_every_task_gives_the_same_result(job):

@@ -15,8 +15,9 @@ from flaretune.methods.verbalizer.ridge import (
     losses,
     separation,
     solve,
+    solve_noised,
 )
-from flaretune.methods.verbalizer.statistics import add_gram_sums, gram_sums, word_statistics
+from flaretune.methods.verbalizer.statistics import GramSums, add_gram_sums, gram_sums, word_statistics
 
 
 def centralised(features, labels, n_classes, shrinkage, toward=0.0):
@@ -69,6 +70,16 @@ def test_it_shrinks_towards_weights_of_a_size_that_more_texts_make_smaller(n):
         np.testing.assert_allclose(ridge.biases[i], bias, atol=1e-6)
     much_larger = solve(gram_sums(features, labels, 2), 1e4 * direction)
     np.testing.assert_allclose(much_larger.weights, ridge.weights, atol=1e-9)
+
+
+def test_directions_that_noise_made_negative_leave_the_weights_that_it_shrinks_towards_as_they_are():
+    """Noised sums whose Gram matrix is diagonal: each word's weights are those of a regression of one word."""
+    gram, cross = np.diag([4.0, 0.0, -4.0]), np.array([[3.0, -1.0], [2.0, 0.0], [2.0, 0.0]])
+    toward = np.array([[1.0, -1.0], [1.0, -1.0], [1.0, -1.0]])
+    found = solve_noised(GramSums(np.zeros(2), cross, gram), 8.0, toward)
+    # (λ w₀ + Σφy) / (λ + Σφ²), targets centred
+    expected = [(8 + 2) / (8 + 4), (8 + 1) / 8, (8 + 1) / 8]
+    np.testing.assert_allclose(found.weights, [[[w, -w] for w in expected]], rtol=1e-12)
 
 
 def test_what_says_the_same_of_every_text_is_not_shrunk_towards():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +26,6 @@ from flaretune.methods.verbalizer.settings import NEUTRAL, Vocabulary
 from flaretune.models.prompt_settings import ModelFacts
 from flaretune.tasks.evaluation import Counters
 from flaretune.tasks.spec import TaskSpec
-
-if TYPE_CHECKING:
-    pass
 
 
 class LearnedFedBPTClient(FedBPTClient):
@@ -88,7 +86,9 @@ class LearnedFedBPTClient(FedBPTClient):
         """A step of making a head, or a search."""
         if request.step not in HEAD_STEPS:
             self._take_head(request.arrays)
-            return super().fit(request)
+            result, again = super().fit(request), self._new_forwards()  # where this process was started anew
+            forwards = result.counters.example_forwards + again
+            return replace(result, counters=replace(result.counters, example_forwards=forwards))
         started, before = time.monotonic(), self._black_box.example_forwards
         self._point = self._mean_of(request.arrays)
         arrays = self._steps.reply(request.step, request.arrays, request.numbers)

@@ -25,6 +25,7 @@ from flaretune.methods.verbalizer.artifact import LearnedHead
 from flaretune.methods.verbalizer.head import HEAD_STEPS, LOSSES, SUMS, head_arrays
 from flaretune.methods.verbalizer.head_fit import HeadFit
 from flaretune.methods.verbalizer.head_start import start_head_fit
+from flaretune.methods.verbalizer.settings import NEUTRAL_TEXTS
 from flaretune.tasks.evaluation import HUGE
 
 SEARCH = ""  # the step of a round that is the method's own
@@ -113,20 +114,28 @@ class FedBPTStrategy(Strategy):
         return self._options.k_shot * len(self.settings["task"]["label_values"])
 
     def _check_head_work(self, result: FitResult) -> None:
-        """Check that a client claims no more than a pass over its texts behind each template and the prompt."""
+        """Check that a client claims no more than a pass over its and neutral texts for each template and prompt."""
         self._check_n_train(result)
         passes = len(self.settings["verbalizer"]["templates"]) + 1
-        for name, most in (("queries", passes), ("example_forwards", 2 * self._most * passes)):
+        for name, most in (("queries", passes), ("example_forwards", self._forwards_of(passes))):
             if (said := getattr(result.counters, name)) > most:
                 raise ValueError(f"{name!r} is {said}, and {most} is the most that follows from the settings")
 
+    def _forwards_of(self, passes: int) -> int:
+        """The most texts that a client has for so many passes over them."""
+        return (2 * self._most + len(NEUTRAL_TEXTS)) * passes
+
     def _check_work(self, result: FitResult) -> None:
-        """Check that a client has done what its options say: I generations of λ candidates, and their mean."""
+        """Check that a client has done what its options say: I generations of λ candidates, and their mean.
+
+        With a learned verbalizer, one that was started anew has asked behind the task's templates again.
+        """
         o, n_train = self._options, self._check_n_train(result)
         queries = o.local_iter * o.popsize + 1
         forwards = queries * n_train * (2 if o.perturb else 1)
-        for name, expected in (("queries", queries), ("example_forwards", forwards)):
-            if (said := getattr(result.counters, name)) != expected:
+        again = self._forwards_of(len(self.settings["verbalizer"]["templates"])) if self._head else 0
+        for name, expected, more in (("queries", queries, 0), ("example_forwards", forwards, again)):
+            if not expected <= (said := getattr(result.counters, name)) <= expected + more:
                 raise ValueError(f"{name!r} is {said}, and {expected} follows from the settings")
 
     def aggregate(self, round_number: int, step: str, results: Mapping[str, FitResult]) -> list[str]:

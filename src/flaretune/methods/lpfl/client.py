@@ -22,6 +22,7 @@ from flaretune.methods.lpfl.first_labels import FirstLabels
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
+from flaretune.methods.message import read_arrays, unreadable
 from flaretune.methods.verbalizer.head import HEAD_STEPS, is_of_head
 from flaretune.methods.verbalizer.settings import NEUTRAL
 from flaretune.models.tuned import TunedModel
@@ -130,12 +131,15 @@ class LPFLClient(Client):
         """A round (spec: "A round", steps 2 to 5), or a step of making the verbalizer that labels the first texts.
 
         Raises:
+            UserError: see `_load`.
             FloatingPointError: the model's logits or the loss are not finite.
         """
         if request.step in HEAD_STEPS:
             return self._help_make_verbalizer(request)
         started = time.monotonic()
-        self._parameters.load({name: values for name, values in request.arrays.items() if not is_of_head(name)})
+        arrays = {name: values for name, values in request.arrays.items() if not is_of_head(name)}
+        if arrays or self.tuned.initial:  # where every parameter is trained, the server knows none at first
+            self._load(arrays)
         evaluation = self._evaluation() if request.evaluate else None
         forwards = self._example_forwards()
         self._label_texts(request)
@@ -167,12 +171,22 @@ class LPFLClient(Client):
         """See `Client.evaluate`.
 
         Raises:
-            UserError: arrays are missing, for which this client's own, which it may have to protect, would stand.
+            UserError: see `_load`.
         """
-        if set(arrays) != set(self._parameters.shapes()):
-            raise UserError("the server's message does not have the arrays that are trained here")
-        self._parameters.load(arrays)
+        self._load(arrays)
         return self._timed_evaluation()
+
+    def _load(self, arrays: Arrays) -> None:
+        """Take the server's arrays.
+
+        Raises:
+            UserError: they are not those that are trained here: for one that is missing this client's own, which it may
+                have to protect, would stand.
+        """
+        try:
+            self._parameters.load(read_arrays(arrays, self._parameters.shapes()))
+        except ValueError as error:
+            raise unreadable(error) from error
 
     def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
         """The noised adapter, and nothing else: every client counts as one text, for the same weight in the average."""

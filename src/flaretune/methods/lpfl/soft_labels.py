@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flaretune.softmax import softmax
+
 
 @dataclass(frozen=True)
 class SoftLabelSettings:
@@ -94,7 +96,7 @@ class SoftLabelPool:
         scores = scores - scores.max(axis=1, keepdims=True)
         rows = self._choose(scores)
         self._moved = np.concatenate([self._moved, indices[rows]])
-        self._labels = np.concatenate([self._labels, _softmax(scores[rows])])
+        self._labels = np.concatenate([self._labels, softmax(scores[rows])])
 
     def agreement(self, truth: np.ndarray) -> tuple[int, int]:
         """Count labels whose most probable class is the hidden one; for reports.
@@ -152,12 +154,6 @@ class SoftLabelPool:
         if self._settings.soft_select == "confident":
             return np.argsort(-odds.max(axis=1), kind="stable")[:count]
         return _balanced(odds, count, first_slot=len(self._moved))
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    """Of rows whose largest score is 0."""
-    powers = np.exp(scores)
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _log_odds(scores: np.ndarray) -> np.ndarray:

@@ -38,7 +38,12 @@ class VerbalizerClassifier:
         return self._probabilities(self.head, texts, progress)
 
     def zero_shot(self, examples: Examples) -> np.ndarray:
-        head = label_word_head(self.words.label_ids(), self.spec.n_classes)
+        if not (label_ids := self.words.label_ids()):
+            raise UserError(
+                f'task {self.spec.name!r} has label_words = "auto", so that the model and the template alone tell no '
+                "classes apart: there is no zero-shot to measure"
+            )
+        head = label_word_head(label_ids, self.spec.n_classes)
         return self._probabilities(head, examples.texts, in_silence)
 
     def _probabilities(self, head: Head, texts: Sequence[Mapping[str, str]], progress: Progress) -> np.ndarray:

@@ -122,7 +122,7 @@ class VerbalizerClient(Client):
     def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
         """The noised sums, and nothing of the texts in the other steps.
 
-        Words are then those that are most probable of any text, and shrinkage follows from the noise.
+        Words are then the label words and those most probable of any text, and shrinkage follows from the noise.
         """
         if request.step != SUMS:
             return {name: np.zeros_like(values) for name, values in result.arrays.items()}, {"n_train": 0}, 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flaretune.data.tokens import text_ids
-from flaretune.methods.verbalizer.settings import N_CANDIDATES, Vocabulary
+from flaretune.methods.verbalizer.settings import N_CANDIDATES, NEUTRAL_TEXTS, Vocabulary
 from flaretune.model_server.vllm import VllmServer
 from flaretune.model_server.vllm_check import VllmCheck
 from flaretune.model_server.vllm_prompted import open_outline
@@ -17,9 +17,6 @@ from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.verbalizer import label_word_ids, word_classes
 from flaretune.models.word_log_probs import WordLogProbs
 from flaretune.tasks.spec import Kind, TaskSpec
-
-# Candidates are the most probable words behind these, so that they depend on no client's texts.
-NEUTRAL = ("N/A", "This is a text.", "Some words here.")
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class OpenedWords:
     def vocabulary(self) -> Vocabulary:
         """Label words and candidates: at least the label words, at most all words that stand for text."""
         tokenizer, label_ids = self.pretrained.tokenizer, self.label_ids()
-        neutral_texts = [dict.fromkeys(self.spec.text_columns, text) for text in NEUTRAL]
+        neutral_texts = [dict.fromkeys(self.spec.text_columns, text) for text in NEUTRAL_TEXTS]
         labels = np.array([token for of_class in label_ids for token in of_class], dtype=np.int64)
         every = np.union1d(text_ids(tokenizer), labels)
         said = self.log_probs(neutral_texts, every).astype(np.float64).mean(axis=0)  # (T, V)

@@ -148,13 +148,13 @@ def _solve(
     shrinkages: np.ndarray | None = None,
     toward: np.ndarray | None = None,
 ) -> Ridge:
-    """Minimises the squared errors + λ ‖W − W₀‖²: W = W₀ + (G + λ)⁻¹ (φᵀy − G W₀)."""
+    """Minimises the squared errors + λ ‖W − W₀‖²: W = W₀ + (G + λ)⁻¹ (φᵀy − G W₀), G without negative eigenvalues."""
     toward = np.zeros_like(cross) if toward is None else toward
     spectrum, basis = np.linalg.eigh(gram)
     spectrum = np.maximum(spectrum, 0.0)  # rounding, or noise
     if shrinkages is None:
         shrinkages = LAMBDAS * max(spectrum.mean(), np.finfo(float).tiny)
-    rotated = basis.T @ (cross - gram @ toward)  # (F, C)
+    rotated = basis.T @ cross - spectrum[:, None] * (basis.T @ toward)  # (F, C)
     weights = toward + basis @ (rotated / (spectrum + shrinkages[:, None])[:, :, None])  # (L, F, C)
     return Ridge(center, prior, basis, spectrum, shrinkages, weights, n)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+# Candidates are the most probable words behind these, so that they depend on no client's texts.
+NEUTRAL_TEXTS = ("N/A", "This is a text.", "Some words here.")
 NEUTRAL = "neutral"  # name of the array of `Vocabulary.neutral` in a message
 DEFAULT_N_WORDS = 64  # of a head, for each template
 N_CANDIDATES = 2000  # words that a head's are chosen from, those of the classes among them
