@@ -1,4 +1,9 @@
-"""Causal language models (LLaMA, Gemma, GPT-2, …): the prompt is a run of embedding vectors in the text."""
+"""Causal language models (LLaMA, Gemma, GPT-2, …): the prompt is a run of embedding vectors in the text.
+
+The model gets token ids, padding in the prompt's place, and its embedding layer gives the prompt there: some models
+scale embeddings only of ids (Falcon-H1), or look up more than embeddings by them (Gemma 3n and 4: those of each layer,
+padding's for all that is no text, as they do with images themselves).
+"""
 
 from __future__ import annotations
 
@@ -65,7 +70,11 @@ class CausalLM:
         return TextCache([(layer.keys, layer.values) for layer in cache.layers], attention)
 
     def label_logits(
-        self, prompts: torch.Tensor, examples: Sequence[Encoded], text: TextCache | None = None
+        self,
+        prompts: torch.Tensor,
+        examples: Sequence[Encoded],
+        text: TextCache | None = None,
+        prompt_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logits of the label words for every pair of prompt and example, in one forward pass.
 
@@ -73,41 +82,46 @@ class CausalLM:
             prompts: float, shape (λ, n, D).
             examples: B encoded examples.
             text: what `cache_text` gave for the same examples; None computes everything here.
+            prompt_ids: token ids in the prompt's place, int64 (n,); None for padding.
 
         Returns:
             float32, shape (λ, B, C).
         """
         n_candidates, n_prompt, _ = prompts.shape
         device = prompts.device
-        embed = self._model.get_input_embeddings()
         before_ids, before = pad_left([e.ids[: e.insert] for e in examples], self._pad_id, device)
         after_ids, after = pad_right([e.ids[e.insert :] for e in examples], self._pad_id, device)
-        answers = torch.tensor([e.answer - e.insert for e in examples], device=device) + n_prompt
+        if prompt_ids is None:
+            prompt_ids = torch.full((n_prompt,), self._pad_id)
+        at_prompt = prompt_ids.to(device).expand(len(examples), -1)  # (B, n)
+        start = before.shape[1] if text is None else 0  # columns in front of the prompt
+        answers = torch.tensor([e.answer - e.insert for e in examples], device=device) + n_prompt + start
 
         def by_row(of_examples: torch.Tensor) -> torch.Tensor:  # (B, …) → (λB, …): an example with every prompt
             return of_examples.repeat_interleave(n_candidates, dim=0)
 
-        with torch.inference_mode():
-            behind = by_row(embed(after_ids))
-            pieces = [prompts.to(behind.dtype).repeat(len(examples), 1, 1), behind]
-            attention = torch.cat([before, before.new_ones(len(before), n_prompt), after], dim=1)
-            positions = _positions(attention)
-            cache = None
-            if text is not None:
-                cache = cache_for_rows(text, n_candidates)
-                positions = positions[:, before.shape[1] :]
-            else:
-                pieces.insert(0, by_row(embed(before_ids)))
-                answers = answers + before.shape[1]
-            answers = by_row(answers)
-            with only_at(self._feed_forward, answers):
+        def inject(_module, _args, embedded: torch.Tensor) -> torch.Tensor:  # (λB, columns, D)
+            vectors = prompts.to(embedded).repeat(len(examples), 1, 1)
+            embedded[:, start : start + n_prompt] = vectors
+            return embedded
+
+        ids = torch.cat([before_ids[:, :start], at_prompt, after_ids], dim=1)
+        attention = torch.cat([before, before.new_ones(len(before), n_prompt), after], dim=1)
+        positions = _positions(attention)[:, before.shape[1] - start :]
+        cache = None if text is None else cache_for_rows(text, n_candidates)
+        answers = by_row(answers)
+        handle = self._model.get_input_embeddings().register_forward_hook(inject)
+        try:
+            with torch.inference_mode(), only_at(self._feed_forward, answers):
                 logits = self._model(
-                    inputs_embeds=torch.cat(pieces, dim=1),
+                    input_ids=by_row(ids),
                     attention_mask=by_row(attention),
                     position_ids=by_row(positions),
                     **{self._cache_name: cache},
                     use_cache=cache is not None,
                 ).logits  # (λB, columns, C)
+        finally:
+            handle.remove()
         logits = at_answers(logits, answers, self._classes)
         return logits.view(len(examples), n_candidates, -1).transpose(0, 1)
 
