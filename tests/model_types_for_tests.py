@@ -64,6 +64,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
     },
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "codegen": {"rotary_dim": 4},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}},
     "gptj": {"rotary_dim": 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "convbert": {"conv_kernel_size": 9, "head_ratio": 2},
@@ -71,6 +72,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
         **{"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8},
         **{"embedding_multiplier": 5.6},
     },
+    "esmc": {"num_key_value_heads": HEADS},
     "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"]},
     "gemma3n_text": {
         **{"layer_types": ["sliding_attention", "full_attention"], "num_kv_shared_layers": 0},
@@ -103,6 +105,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
     "mllama_text_model": {"num_hidden_layers": 3, "cross_attention_layers": [1]},
     "mllama_vision_model": {"num_global_layers": 1, "vision_output_dim": 2 * D, "intermediate_layers_indices": [0]},
     "qwen3_5_vision": {"depth": 2, "out_hidden_size": D, "num_position_embeddings": 16},
+    "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [13, 10]},
     "xmod": {"default_language": "en_XX"},
     "zamba": {
         **{"layers_block_type": ["linear_attention", "hybrid"] * 2, "num_key_value_heads": HEADS, "mamba_d_state": 8},
@@ -120,6 +123,11 @@ _LINEAR = {
 }
 for _type in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text"):
     PARTICULAR[_type] = _LINEAR
+PARTICULAR["qwen4_exp_text"] = {
+    **_LINEAR,
+    **{"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": HEAD, "indexer_budget": 8},
+    "indexer_compress_ratio": 4,
+}
 PARTICULAR["qwen3_5_moe_vision"] = PARTICULAR["qwen3_5_vision"]
 
 
@@ -149,6 +157,8 @@ def save_model_type(model_type: str, kind: str, folder: Path, *, seed: int = 0, 
     config = _small(CONFIG_MAPPING[model_type], tokenizer, overrides)
     if hasattr(config, "causal"):  # of XLM and its kin, which are either
         config.causal = kind == "causal"
+    if model_type == "reformer":
+        config.is_decoder = kind == "causal"
     model = auto.from_config(config)
     draw_weights(model, seed, std)
     model.save_pretrained(folder)

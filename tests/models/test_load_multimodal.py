@@ -16,11 +16,15 @@ from tests.models.own_code import EXAMPLES, opened, tuned
 from tests.tasks_for_tests import review_task
 
 ARCHITECTURES = {
+    "emu3": "Emu3ForConditionalGeneration",
     "gemma3": "Gemma3ForConditionalGeneration",
     "gemma4": "Gemma4ForConditionalGeneration",
     "llama4": "Llama4ForConditionalGeneration",
     "llava": "LlavaForConditionalGeneration",
     "mistral3": "Mistral3ForConditionalGeneration",
+    "mllama": "MllamaForConditionalGeneration",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "smolvlm": "SmolVLMForConditionalGeneration",
 }
 
 
