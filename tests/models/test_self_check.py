@@ -44,7 +44,9 @@ MORE_MASKED = (
     "electra",
     "ernie",
     "layoutlm",
+    "longformer",
     "mpnet",
+    "nomic_bert",
     "roberta-prelayernorm",
     "xlm-roberta",
 )
@@ -194,9 +196,8 @@ def test_a_dtype_that_helps(model_type):
     check_prompted(folder, "masked", "add")
 
 
-@pytest.mark.parametrize("name", ["ibert", "deberta"])
-def test_a_mode_that_a_model_stumbles_over(name, model_type):
-    message = complaint(opened, model_type(name, "masked"), "cat")
+def test_a_mode_that_a_model_stumbles_over(model_type):
+    message = complaint(opened, model_type("ibert", "masked"), "cat")
     assert "ForMaskedLM fails (" in message
 
 
