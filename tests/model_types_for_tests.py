@@ -90,6 +90,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
     "phi": {"partial_rotary_factor": 0.5},
     "phi3": {"rope_scaling": None, "original_max_position_embeddings": 130},
     "yoso": {"hash_code_len": 4, "num_hash": 8},
+    "neomme": {"head_dim": 16},
     "nystromformer": {"segment_means_seq_len": 8, "num_landmarks": 4, "conv_kernel_size": 5},
     "bart": {"is_encoder_decoder": False},
     "dbrx": {
