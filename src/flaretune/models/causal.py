@@ -25,10 +25,10 @@ from flaretune.models.text_cache import TextCache, cache_for_rows
 class CausalLM:
     """Answers with the label words' logits for the token after the text.
 
-    A row is [text in front | prompt | text behind]: the text in front is padded on the left and the text
-    behind on the right, so that all prompts of a batch stand in the same columns. With the prompt right
-    behind the start token this is the ``prefix`` of the paper; with the prompt between the text and the
-    template's tail it is ``suffix``, where the text in front can be computed once (`cache_text`).
+    A row is [text in front | prompt | text behind], padded on the right. With the prompt right behind the start
+    token this is the ``prefix`` of the paper; with the prompt between the text and the template's tail it is
+    ``suffix``, where the text in front can be computed once (`cache_text`); that is padded on the left, so that all
+    prompts of a batch stand in the same columns. Models that know no positions but columns take no such text.
 
     Args:
         model: …ForCausalLM, its head narrowed by `narrow_to_label_words`.
@@ -89,27 +89,29 @@ class CausalLM:
         """
         n_candidates, n_prompt, _ = prompts.shape
         device = prompts.device
-        before_ids, before = pad_left([e.ids[: e.insert] for e in examples], self._pad_id, device)
-        after_ids, after = pad_right([e.ids[e.insert :] for e in examples], self._pad_id, device)
-        if prompt_ids is None:
-            prompt_ids = torch.full((n_prompt,), self._pad_id)
-        at_prompt = prompt_ids.to(device).expand(len(examples), -1)  # (B, n)
-        start = before.shape[1] if text is None else 0  # columns in front of the prompt
-        answers = torch.tensor([e.answer - e.insert for e in examples], device=device) + n_prompt + start
+        starts = [e.insert if text is None else 0 for e in examples]  # column of the prompt
+        rows = [e.ids[e.insert - start :] for e, start in zip(examples, starts, strict=True)]
+        in_place = np.full(n_prompt, self._pad_id) if prompt_ids is None else prompt_ids.cpu().numpy()
+        rows = [np.insert(row, start, in_place) for row, start in zip(rows, starts, strict=True)]
+        ids, attention = pad_right(rows, self._pad_id, device)  # (B, columns)
+        answers = [e.answer - e.insert + start + n_prompt for e, start in zip(examples, starts, strict=True)]
 
         def by_row(of_examples: torch.Tensor) -> torch.Tensor:  # (B, …) → (λB, …): an example with every prompt
             return of_examples.repeat_interleave(n_candidates, dim=0)
 
+        answers = by_row(torch.tensor(answers, device=device))
+        columns = by_row(torch.tensor(starts, device=device))[:, None] + torch.arange(n_prompt, device=device)
+
         def inject(_module, _args, embedded: torch.Tensor) -> torch.Tensor:  # (λB, columns, D)
             vectors = prompts.to(embedded).repeat(len(examples), 1, 1)
-            embedded[:, start : start + n_prompt] = vectors
+            embedded[torch.arange(len(embedded), device=device)[:, None], columns] = vectors
             return embedded
 
-        ids = torch.cat([before_ids[:, :start], at_prompt, after_ids], dim=1)
-        attention = torch.cat([before, before.new_ones(len(before), n_prompt), after], dim=1)
-        positions = _positions(attention)[:, before.shape[1] - start :]
-        cache = None if text is None else cache_for_rows(text, n_candidates)
-        answers = by_row(answers)
+        cache = None
+        if text is not None:
+            attention = torch.cat([text.attention, attention], dim=1)
+            cache = cache_for_rows(text, n_candidates)
+        positions = _positions(attention)[:, attention.shape[1] - ids.shape[1] :]
         handle = self._model.get_input_embeddings().register_forward_hook(inject)
         try:
             with torch.inference_mode(), only_at(self._feed_forward, answers):
