@@ -72,6 +72,12 @@ def test_a_quantised_one_is_refused(tmp_path):
         load_pretrained(str(tmp_path), "float32", "cpu")
 
 
+def test_one_whose_language_model_is_none_by_itself_is_refused(tmp_path):
+    save_multimodal("qwen2_vl", "Qwen2VLForConditionalGeneration", tmp_path)
+    with pytest.raises(UserError, match=r"no class for the language model in a Qwen2VLForConditionalGeneration alone"):
+        load_pretrained(str(tmp_path), "float32", "cpu")
+
+
 def test_a_decoder_under_a_name_of_its_own_is_causal(tmp_path):
     folder = save_model_type("bert-generation", "causal", tmp_path, is_decoder=True)
     assert load_pretrained(str(folder), "float32", "cpu").kind == "causal"

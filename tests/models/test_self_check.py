@@ -125,6 +125,18 @@ def test_lora_auto_leaves_out_what_it_cannot_be_put_on(name, model_type):
     check_tuned(model_type(name, "causal"), "causal", "lora")
 
 
+@pytest.mark.parametrize("name", ["mllama", "git"])
+def test_lora_auto_leaves_out_what_text_never_reaches(name, model_type):
+    """Attention to images and their encoder; what is left moves when it is trained."""
+    model = tuned(model_type(name, "causal"))
+    drawn = np.random.default_rng(0)
+    shapes = model.parameters.shapes()
+    model.parameters.load({n: drawn.normal(size=shape).astype(np.float32) / 8 for n, shape in shapes.items()})
+    model.label_model.logits(model.label_model.encode(EXAMPLES.texts)).square().sum().backward()
+    assert len(shapes) >= 16
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters.trained())
+
+
 # Wrong ones
 
 AS_PROMPT = r"gives other logits for tokens whose embeddings are the prompt than for these tokens themselves"

@@ -46,6 +46,12 @@ def language_model_of(config: PreTrainedConfig, name: str) -> tuple[PreTrainedCo
             )
         inside.tie_word_embeddings = getattr(config, "tie_word_embeddings", inside.tie_word_embeddings)
         return inside if by_itself else config, "causal"
+    if is_multimodal(config) and inside is not None:
+        raise UserError(
+            f"--model_name {name}: the installed transformers has no class for the language model in a {architecture} "
+            "alone; use a model of text only, or a multimodal one around a language model that has a class (Gemma 3 "
+            "and 4, Llama 4, Mistral 3, Qwen3.5, …)"
+        )
     either = architecture.endswith("WithLMHeadModel") and not getattr(config, "causal", True)  # XLM, Flaubert
     masked = either or architecture.endswith(("ForMaskedLM", "ForPreTraining"))
     if masked and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
