@@ -78,6 +78,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
         **{"layer_types": ["sliding_attention", "full_attention"], "num_kv_shared_layers": 0},
         **{"intermediate_size": [FORWARD] * LAYERS, "activation_sparsity_pattern": [0.0] * LAYERS},
     },
+    "gemma4": {"image_token_id": 3, "video_token_id": 3, "audio_token_id": 3},  # no token of texts
     "gemma4_text": {"layer_types": ["sliding_attention", "full_attention"], "num_kv_shared_layers": 0},
     "gpt_oss": {"layer_types": ["sliding_attention", "full_attention"]},
     "laguna": {
