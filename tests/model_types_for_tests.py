@@ -202,7 +202,8 @@ def _small(config_class: type[PreTrainedConfig], tokenizer: Any, overrides: dict
     """The configuration of a tiny model with this tokenizer, and of its parts."""
     usual = config_class()
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    entries = {**SMALL, "vocab_size": len(tokenizer), "vocab_size_per_layer_input": len(tokenizer)}
+    sizes = dict.fromkeys(("vocab_size", "vocab_size_per_layer_input", "unpadded_vocab_size"), len(tokenizer))
+    entries = {**SMALL, **sizes}
     if getattr(config_class, "base_config_key", "") == "vision_config":
         entries.update(image_size=28, patch_size=14)
     wanted = _known(config_class, {**entries, **PARTICULAR.get(config_class.model_type, {})})
