@@ -43,8 +43,9 @@ WAYS = {
 PREFACE = """\
 Every model type of transformers with a causal or a masked language model was made small with random weights, opened as
 a job opens it, and compared with its own code given the same tokens (`cat`, whose prompt no tokens are equal to: with
-itself, one text at a time). A dash: refused in one sentence when it is loaded, which says what works instead. Your
-model is checked in much the same way whenever it is loaded, by two short texts, also if its type is not here.
+itself, one text at a time; where a model looks up embeddings for each layer by token ids, as Gemma 3n does, the prompt
+has padding's). A dash: refused in one sentence when it is loaded, which says what works instead. Your model is checked
+in much the same way whenever it is loaded, by two short texts, also if its type is not here.
 `suffix`, `prefix`, `add` and `cat` are places of FedBPT's prompt (`--prompt_position`, `--cat_or_add`), `words` is the
 learned verbalizer, `lora` and `full` are LP-FL's `--tuning`.
 """

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+import transformers
+from transformers import AutoConfig, AutoTokenizer
 
 from flaretune.data.encode import Encoded, Encoder
 from flaretune.data.load import Examples
@@ -17,6 +18,7 @@ from flaretune.models.prompted import PromptedModel, open_prompted_model
 from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
 from flaretune.models.verbalizer import label_word_ids
 from flaretune.models.word_log_probs import WordLogProbs
+from tests.model_types_for_tests import LANGUAGE_MODEL
 from tests.models.asking import TEXTS
 from tests.tasks_for_tests import review_task
 
@@ -34,7 +36,8 @@ def check_prompted(folder: Path, kind: str, mode: str) -> None:
         examples = [prompted.encoder.encode(text) for text in EXAMPLES.texts]
         rows = [_with_prompt(prompted, example) for example in examples]
         positions = [example.answer if kind == "masked" else -1 for example in examples]
-        _equal(_with_first_prompt(prompted), own_logits(folder, kind, rows, positions))
+        inserts = None if kind == "masked" else [example.insert for example in examples]
+        _equal(_with_first_prompt(prompted), own_logits(folder, kind, rows, positions, inserts=inserts))
     plain = [prompted.plain_encoder.encode(text) for text in EXAMPLES.texts]
     own = own_logits(folder, kind, [e.ids for e in plain], [e.answer for e in plain])
     _equal(prompted.zero_shot_logits(EXAMPLES), own)
@@ -91,19 +94,45 @@ def opened_words(folder: Path, kind: str) -> WordLogProbs:
 
 
 @torch.no_grad()
-def own_logits(folder: Path, kind: str, rows: list[np.ndarray], answers: list[int], whole: bool = False) -> np.ndarray:
-    """Logits at the answers, of the label words or of the whole vocabulary, float32, shape (N, W)."""
+def own_logits(
+    folder: Path,
+    kind: str,
+    rows: list[np.ndarray],
+    answers: list[int],
+    whole: bool = False,
+    inserts: list[int] | None = None,
+) -> np.ndarray:
+    """Logits at the answers, of the label words or of the whole vocabulary, float32, shape (N, W).
+
+    With `inserts`, the prompt's tokens are there: of embeddings for each layer they get padding's.
+    """
     model, label_ids = _own_model(folder, kind)
     extra = {"use_cache": False} if kind == "causal" else {}
-    found = [model(input_ids=torch.tensor(row)[None], **extra).logits[0] for row in rows]
+    lookup = next((module.get_per_layer_inputs for module in model.modules() if _has_layer_embeddings(module)), None)
+    found = []
+    for i, row in enumerate(rows):
+        ids = torch.tensor(row)[None]
+        given = {"input_ids": ids}
+        if inserts is not None and lookup is not None:
+            padded = ids.clone()
+            padded[:, inserts[i] : inserts[i] + 3] = AutoTokenizer.from_pretrained(folder).pad_token_id
+            given = {"inputs_embeds": model.get_input_embeddings()(ids), "per_layer_inputs": lookup(padded)}
+        found.append(model(**given, **extra).logits[0])
     at_answers = np.stack([logits[answer].numpy() for logits, answer in zip(found, answers, strict=True)])
     return at_answers if whole else at_answers[:, label_ids]
 
 
+def _has_layer_embeddings(module: torch.nn.Module) -> bool:
+    return getattr(module, "embed_tokens_per_layer", None) is not None
+
+
 @functools.cache
 def _own_model(folder: Path, kind: str) -> tuple[torch.nn.Module, np.ndarray]:
-    """As transformers loads it, and the ids of its label words."""
-    model = (AutoModelForMaskedLM if kind == "masked" else AutoModelForCausalLM).from_pretrained(folder).eval()
+    """The whole model as it was saved, or what a multimodal one has its own code in; and the ids of its label words."""
+    source = Path(folder) / LANGUAGE_MODEL
+    source = source if source.is_dir() else folder
+    architecture = AutoConfig.from_pretrained(source).architectures[0]
+    model = getattr(transformers, architecture).from_pretrained(source).eval()
     return model, label_word_ids(AutoTokenizer.from_pretrained(folder), review_task(), kind)
 
 

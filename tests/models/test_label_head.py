@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from flaretune.errors import UserError
-from flaretune.models.label_head import LabelHead, at_answers, narrow_to_label_words
+from flaretune.models.label_head import LabelHead, at_answers, narrow_to_label_words, share_label_words
 
 LABEL_IDS = np.array([41, 7, 30])
 AUTO_CLASSES = {
@@ -78,3 +78,26 @@ def test_at_answers():
     picked = at_answers(logits, torch.tensor([2, 0]))
     assert picked.dtype == torch.float32
     assert picked.tolist() == [[4.0, 5.0], [6.0, 7.0]]
+
+
+class ScaledHead(torch.nn.Linear):
+    """One that scales logits by token, as Dory's."""
+
+    def forward(self, hidden):
+        return super().forward(hidden) * torch.linspace(0.2, 4, self.out_features)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@torch.no_grad()
+def test_a_head_that_does_more_than_its_rows(tiny, shared):
+    model = AutoModelForCausalLM.from_pretrained(tiny("llama")).eval()
+    head = ScaledHead(*reversed(model.lm_head.weight.shape), bias=False)
+    head.weight = model.lm_head.weight
+    own = model(input_ids=IDS).logits
+    model.lm_head = head
+    expected = (own * torch.linspace(0.2, 4, own.shape[-1]))[..., LABEL_IDS]
+    if shared:
+        share_label_words(model, LABEL_IDS)
+    else:
+        narrow_to_label_words(model, LABEL_IDS, zero_bias=False)
+    np.testing.assert_allclose(model(input_ids=IDS).logits, expected, rtol=0, atol=1e-5)

@@ -16,11 +16,15 @@ from tests.models.own_code import EXAMPLES, opened, tuned
 from tests.tasks_for_tests import review_task
 
 ARCHITECTURES = {
+    "emu3": "Emu3ForConditionalGeneration",
     "gemma3": "Gemma3ForConditionalGeneration",
     "gemma4": "Gemma4ForConditionalGeneration",
     "llama4": "Llama4ForConditionalGeneration",
     "llava": "LlavaForConditionalGeneration",
     "mistral3": "Mistral3ForConditionalGeneration",
+    "mllama": "MllamaForConditionalGeneration",
+    "qwen3_5": "Qwen3_5ForConditionalGeneration",
+    "smolvlm": "SmolVLMForConditionalGeneration",
 }
 
 
@@ -65,6 +69,12 @@ def test_a_quantised_one_is_refused(tmp_path):
     config["quantization_config"] = {"quant_method": "fp8"}
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(UserError, match="quantised multimodal checkpoint"):
+        load_pretrained(str(tmp_path), "float32", "cpu")
+
+
+def test_one_whose_language_model_is_none_by_itself_is_refused(tmp_path):
+    save_multimodal("qwen2_vl", "Qwen2VLForConditionalGeneration", tmp_path)
+    with pytest.raises(UserError, match=r"no class for the language model in a Qwen2VLForConditionalGeneration alone"):
         load_pretrained(str(tmp_path), "float32", "cpu")
 
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForMaskedLM
 
 from flaretune.errors import UserError
 from flaretune.models.masked import MaskedLM
+from tests.model_types_for_tests import save_model_type
 from tests.models.asking import encoded, narrowed, random_prompts
 from tests.models.reference import masked_logits
 
@@ -44,6 +45,33 @@ def test_label_logits_are_those_of_embeddings_encoder_and_head(tiny, family, mod
     # the comparison above means something: logits differ between prompts and between texts
     assert answers.std(dim=0).mean() > 0.05
     assert answers.std(dim=1).mean() > 0.05
+
+
+@pytest.mark.parametrize("model_type", ["modernbert", "deberta", "deberta-v2", "nomic_bert", "longformer"])
+@torch.no_grad()
+def test_in_front_where_more_than_embeddings_goes_by_positions(model_type, tmp_path):
+    """What is turned or compared by position has room for the prompt, and the text its embeddings without one."""
+    folder = save_model_type(model_type, "masked", tmp_path)
+    examples = encoded(folder, "masked", "cat", N_PROMPT)[:3]
+    lm, label_ids = narrowed(folder, "cat")
+    prompts = random_prompts(lm, 2, N_PROMPT)
+    fresh = AutoModelForMaskedLM.from_pretrained(folder).eval()
+
+    def row(prompt, example):
+        ids = torch.tensor(example.ids)[None]
+        embedded = fresh.base_model.embeddings(input_ids=ids)[0]
+        rows = torch.cat([prompt, embedded])  # Longformer's own padding stands behind them
+        handle = fresh.base_model.embeddings.register_forward_hook(
+            lambda _module, _args, own: torch.cat([rows, own[0, len(rows) :]])[None]
+        )
+        logits = fresh(input_ids=torch.cat([ids[:, :1].repeat(1, N_PROMPT), ids], dim=1)).logits
+        handle.remove()
+        return logits[0, example.answer + N_PROMPT, label_ids]
+
+    expected = torch.stack([torch.stack([row(p, e) for e in examples]) for p in prompts])
+    answers = lm.label_logits(prompts, examples)
+    np.testing.assert_allclose(answers, expected, rtol=1e-4, atol=1e-4 * expected.abs().max())
+    assert answers.std(dim=0).mean() > 0.05 * expected.abs().max()
 
 
 @torch.no_grad()

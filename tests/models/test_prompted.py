@@ -210,19 +210,6 @@ def test_a_prompt_that_fits_barely(tiny):
     assert np.isfinite(prompted.black_box.label_logits(POINTS, texts)).all()
 
 
-def test_a_family_that_cannot_take_the_prompt_in_front(tiny):
-    """ModernBERT turns queries and keys by positions that it counts before the prompt is there."""
-    expected = (
-        r"ModernBertForMaskedLM fails \(.+\) \(mode 'cat'\); "
-        r"use --cat_or_add add or another model$"
-    )
-    with pytest.raises(UserError, match=expected) as caught:
-        open_tiny(tiny("modernbert"), "cat")
-    assert "\n" not in str(caught.value)
-    prompted = open_tiny(tiny("modernbert"), "add")
-    assert np.isfinite(prompted.black_box.label_logits(POINTS, prompted.register(EXAMPLES))).all()
-
-
 # σ_E and p₀
 
 

@@ -8,18 +8,25 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from flaretune.errors import UserError
 from flaretune.tasks.spec import Kind
 
-CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "GenerationDecoder")  # of architectures' names
+CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "GenerationDecoder")  # of architectures' names
 
 # Where the weights of the language model lie in a multimodal checkpoint, and where in one of its own.
 IN_MULTIMODAL = {
-    r"^language_model\.model\.": "model.",
-    r"^language_model\.lm_head\.": "lm_head.",
-    r"^model\.language_model\.": "model.",
+    r"^(language_model|text_model)\.model\.": "model.",
+    r"^(language_model|text_model)\.lm_head\.": "lm_head.",
+    r"^model\.(language_model|text_model)\.": "model.",
 }
+
+
+def is_multimodal(config: PreTrainedConfig) -> bool:
+    """Whether a checkpoint is of a model that takes more than text."""
+    return _architecture(config).endswith("ForConditionalGeneration")
 
 
 def language_model_of(config: PreTrainedConfig, name: str) -> tuple[PreTrainedConfig, Kind]:
     """The configuration of a language model, that inside a multimodal one if it is that; and its kind.
+
+    Where transformers finds a language model by the configuration of the whole alone (Mllama), it is that.
 
     Args:
         config: of a checkpoint.
@@ -28,16 +35,23 @@ def language_model_of(config: PreTrainedConfig, name: str) -> tuple[PreTrainedCo
     Raises:
         UserError: it has no language model of either kind, or one inside a quantised multimodal model.
     """
-    architecture = (getattr(config, "architectures", None) or [""])[0]
+    architecture = _architecture(config)
     inside = getattr(config, "text_config", None)
-    if architecture.endswith("ForConditionalGeneration") and type(inside) in MODEL_FOR_CAUSAL_LM_MAPPING:
+    by_itself = type(inside) in MODEL_FOR_CAUSAL_LM_MAPPING
+    if is_multimodal(config) and (by_itself or _known_by_the_whole(config, inside)):
         if getattr(config, "quantization_config", None):  # whose names are those of the whole
             raise UserError(
                 f"--model_name {name}: a language model cannot be taken out of a quantised multimodal checkpoint; use "
                 "the model as it was before, or a quantised language model"
             )
-        inside.tie_word_embeddings = config.tie_word_embeddings
-        return inside, "causal"
+        inside.tie_word_embeddings = getattr(config, "tie_word_embeddings", inside.tie_word_embeddings)
+        return inside if by_itself else config, "causal"
+    if is_multimodal(config) and inside is not None:
+        raise UserError(
+            f"--model_name {name}: the installed transformers has no class for the language model in a {architecture} "
+            "alone; use a model of text only, or a multimodal one around a language model that has a class (Gemma 3 "
+            "and 4, Llama 4, Mistral 3, Qwen3.5, …)"
+        )
     either = architecture.endswith("WithLMHeadModel") and not getattr(config, "causal", True)  # XLM, Flaubert
     masked = either or architecture.endswith(("ForMaskedLM", "ForPreTraining"))
     if masked and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
@@ -48,3 +62,14 @@ def language_model_of(config: PreTrainedConfig, name: str) -> tuple[PreTrainedCo
         f"--model_name {name}: its architecture is {architecture or 'not stated in config.json'}, but a masked "
         "(…ForMaskedLM) or a causal (…ForCausalLM) language model is needed, or a multimodal one around a causal one"
     )
+
+
+def _architecture(config: PreTrainedConfig) -> str:
+    return (getattr(config, "architectures", None) or [""])[0]
+
+
+def _known_by_the_whole(config: PreTrainedConfig, inside: PreTrainedConfig | None) -> bool:
+    """Whether the class that is known for the whole is of the language model in it."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or inside is None:
+        return False
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].config_class is type(inside)

@@ -1,4 +1,9 @@
-"""Causal language models (LLaMA, Gemma, GPT-2, …): the prompt is a run of embedding vectors in the text."""
+"""Causal language models (LLaMA, Gemma, GPT-2, …): the prompt is a run of embedding vectors in the text.
+
+The model gets token ids, padding in the prompt's place, and its embedding layer gives the prompt there: some models
+scale embeddings only of ids (Falcon-H1), or look up more than embeddings by them (Gemma 3n and 4: those of each layer,
+padding's for all that is no text, as they do with images themselves).
+"""
 
 from __future__ import annotations
 
@@ -20,10 +25,10 @@ from flaretune.models.text_cache import TextCache, cache_for_rows
 class CausalLM:
     """Answers with the label words' logits for the token after the text.
 
-    A row is [text in front | prompt | text behind]: the text in front is padded on the left and the text
-    behind on the right, so that all prompts of a batch stand in the same columns. With the prompt right
-    behind the start token this is the ``prefix`` of the paper; with the prompt between the text and the
-    template's tail it is ``suffix``, where the text in front can be computed once (`cache_text`).
+    A row is [text in front | prompt | text behind], padded on the right. With the prompt right behind the start
+    token this is the ``prefix`` of the paper; with the prompt between the text and the template's tail it is
+    ``suffix``, where the text in front can be computed once (`cache_text`); that is padded on the left, so that all
+    prompts of a batch stand in the same columns. Models that know no positions but columns take no such text.
 
     Args:
         model: …ForCausalLM, its head narrowed by `narrow_to_label_words`.
@@ -65,7 +70,11 @@ class CausalLM:
         return TextCache([(layer.keys, layer.values) for layer in cache.layers], attention)
 
     def label_logits(
-        self, prompts: torch.Tensor, examples: Sequence[Encoded], text: TextCache | None = None
+        self,
+        prompts: torch.Tensor,
+        examples: Sequence[Encoded],
+        text: TextCache | None = None,
+        prompt_ids: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logits of the label words for every pair of prompt and example, in one forward pass.
 
@@ -73,41 +82,48 @@ class CausalLM:
             prompts: float, shape (λ, n, D).
             examples: B encoded examples.
             text: what `cache_text` gave for the same examples; None computes everything here.
+            prompt_ids: token ids in the prompt's place, int64 (n,); None for padding.
 
         Returns:
             float32, shape (λ, B, C).
         """
         n_candidates, n_prompt, _ = prompts.shape
         device = prompts.device
-        embed = self._model.get_input_embeddings()
-        before_ids, before = pad_left([e.ids[: e.insert] for e in examples], self._pad_id, device)
-        after_ids, after = pad_right([e.ids[e.insert :] for e in examples], self._pad_id, device)
-        answers = torch.tensor([e.answer - e.insert for e in examples], device=device) + n_prompt
+        starts = [e.insert if text is None else 0 for e in examples]  # column of the prompt
+        rows = [e.ids[e.insert - start :] for e, start in zip(examples, starts, strict=True)]
+        in_place = np.full(n_prompt, self._pad_id) if prompt_ids is None else prompt_ids.cpu().numpy()
+        rows = [np.insert(row, start, in_place) for row, start in zip(rows, starts, strict=True)]
+        ids, attention = pad_right(rows, self._pad_id, device)  # (B, columns)
+        answers = [e.answer - e.insert + start + n_prompt for e, start in zip(examples, starts, strict=True)]
 
         def by_row(of_examples: torch.Tensor) -> torch.Tensor:  # (B, …) → (λB, …): an example with every prompt
             return of_examples.repeat_interleave(n_candidates, dim=0)
 
-        with torch.inference_mode():
-            behind = by_row(embed(after_ids))
-            pieces = [prompts.to(behind.dtype).repeat(len(examples), 1, 1), behind]
-            attention = torch.cat([before, before.new_ones(len(before), n_prompt), after], dim=1)
-            positions = _positions(attention)
-            cache = None
-            if text is not None:
-                cache = cache_for_rows(text, n_candidates)
-                positions = positions[:, before.shape[1] :]
-            else:
-                pieces.insert(0, by_row(embed(before_ids)))
-                answers = answers + before.shape[1]
-            answers = by_row(answers)
-            with only_at(self._feed_forward, answers):
+        answers = by_row(torch.tensor(answers, device=device))
+        columns = by_row(torch.tensor(starts, device=device))[:, None] + torch.arange(n_prompt, device=device)
+
+        def inject(_module, _args, embedded: torch.Tensor) -> torch.Tensor:  # (λB, columns, D)
+            vectors = prompts.to(embedded).repeat(len(examples), 1, 1)
+            embedded[torch.arange(len(embedded), device=device)[:, None], columns] = vectors
+            return embedded
+
+        cache = None
+        if text is not None:
+            attention = torch.cat([text.attention, attention], dim=1)
+            cache = cache_for_rows(text, n_candidates)
+        positions = _positions(attention)[:, attention.shape[1] - ids.shape[1] :]
+        handle = self._model.get_input_embeddings().register_forward_hook(inject)
+        try:
+            with torch.inference_mode(), only_at(self._feed_forward, answers):
                 logits = self._model(
-                    inputs_embeds=torch.cat(pieces, dim=1),
+                    input_ids=by_row(ids),
                     attention_mask=by_row(attention),
                     position_ids=by_row(positions),
                     **{self._cache_name: cache},
                     use_cache=cache is not None,
                 ).logits  # (λB, columns, C)
+        finally:
+            handle.remove()
         logits = at_answers(logits, answers, self._classes)
         return logits.view(len(examples), n_candidates, -1).transpose(0, 1)
 

@@ -32,13 +32,15 @@ class LabelHead(nn.Linear):
 class SharedLabelHead(nn.Module):
     """The same of a model whose every parameter is trained: rows of its own output embedding, wherever they move.
 
-    The head itself is not registered here, so that the model's parameters keep their names.
+    The head itself is not registered here, so that the model's parameters keep their names. One that does more than
+    its rows (Dory scales logits by token) is computed as a whole.
     """
 
     def __init__(self, head: nn.Module, label_ids: torch.Tensor):
         super().__init__()
         self._head = [head]
         self._rows = label_ids
+        self._is_linear = is_linear(head, label_ids)
         self.out_features = len(label_ids)
 
     @property
@@ -51,6 +53,8 @@ class SharedLabelHead(nn.Module):
         return getattr(self._head[0], "bias", None)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:  # (…, D) -> (…, C)
+        if not self._is_linear:
+            return self._head[0](hidden)[..., self._rows].float()
         with torch.autocast(hidden.device.type, enabled=False):
             bias = None if self.bias is None else self.bias[self._rows].float()
             return F.linear(hidden.float(), self.weight[self._rows].float(), bias)
@@ -83,6 +87,14 @@ def narrow_to_label_words(
     """
     head = head or _output_embedding(model)
     rows = torch.as_tensor(label_ids, device=head.weight.device)
+    if not is_linear(head, rows):
+        if zero_bias:
+            raise UserError(
+                f"{type(model).__name__} has an output embedding that is more than rows and a bias, which is to be "
+                "zero here; use another model"
+            )
+        model.set_output_embeddings(SharedLabelHead(head, rows))
+        return
     bias = getattr(head, "bias", None)
     if bias is None or zero_bias:
         bias_rows = torch.zeros(len(label_ids), device=head.weight.device)
@@ -96,6 +108,18 @@ def _output_embedding(model: nn.Module) -> nn.Module:
     if head is None or not hasattr(head, "weight"):
         raise UserError(f"{type(model).__name__} has no output embedding that label words could be read from")
     return head
+
+
+@torch.no_grad()
+def is_linear(head: nn.Module, rows: torch.Tensor) -> bool:
+    """Whether a head gives what its weight and bias do: tried with drawn hidden states where its class does not say."""
+    if type(head) in (nn.Linear, LabelHead) or head.weight.is_meta:
+        return True
+    drawn = np.random.RandomState(0).standard_normal((4, head.weight.shape[1]))
+    hidden = torch.from_numpy(drawn).to(head.weight)  # (4, D)
+    bias = getattr(head, "bias", None)
+    expected = F.linear(hidden.float(), head.weight[rows].float(), None if bias is None else bias[rows].float())
+    return bool((head(hidden)[..., rows].float() - expected).abs().max() <= 0.05 * expected.abs().max())
 
 
 def at_answers(logits: torch.Tensor, answers: torch.Tensor, classes: np.ndarray | None = None) -> torch.Tensor:

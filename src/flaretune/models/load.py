@@ -21,7 +21,7 @@ from transformers import logging as transformers_logging
 from flaretune.config.model import AUTO_MAP
 from flaretune.data.tokens import plain_ids, text_ids
 from flaretune.errors import UserError
-from flaretune.models.architecture import IN_MULTIMODAL, language_model_of
+from flaretune.models.architecture import IN_MULTIMODAL, is_multimodal, language_model_of
 from flaretune.models.device import DTYPES, devices_of, resolve_device, resolve_dtype
 from flaretune.models.quantized import advice_for, check_quantized, quantization_config, refuse_twice
 from flaretune.models.split import hold_embeddings, split_over_devices
@@ -181,7 +181,7 @@ def _read_model(
         model, report = auto_class.from_pretrained(
             source,
             config=language_model,
-            key_mapping=None if language_model is config else IN_MULTIMODAL,
+            key_mapping=IN_MULTIMODAL if is_multimodal(config) else None,
             dtype=DTYPES[dtype],
             output_loading_info=True,
             use_safetensors=True,  # nothing is unpickled

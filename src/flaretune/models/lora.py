@@ -115,15 +115,15 @@ def target_modules(model: torch.nn.Module, wanted: str) -> list[str] | str:
     Args:
         model: the model.
         wanted: ``auto`` (PEFT's choice for the architecture; where it knows none, all linear layers but those that it
-            refuses and those that give more than a linear layer does, as routers of experts), ``all-linear``, or names
-            separated by commas.
+            refuses and those that give more than a linear layer does, as routers of experts; without those that text
+            never reaches, as an image encoder's), ``all-linear``, or names separated by commas.
 
     Raises:
         UserError: a name matches nothing, or no linear layer.
     """
     if wanted == "auto":
         known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)
-        return known if known is not None else _linear_layers_taken(model)
+        return _without_unreached(model, known if known is not None else _linear_layers_taken(model))
     if wanted == "all-linear":
         return wanted
     names = [name.strip() for name in wanted.split(",") if name.strip()]
@@ -179,6 +179,41 @@ def _linear_layers_taken(model: torch.nn.Module) -> list[str] | str:
     endings = sorted({name.rsplit(".", 1)[-1] for name in layers})
     by_ending = {ending: [name for name in layers if name.rsplit(".", 1)[-1] == ending] for ending in endings}
     return [name for names in by_ending.values() if _takes(model, names) for name in names]
+
+
+def _without_unreached(model: torch.nn.Module, targets: list[str] | str) -> list[str] | str:
+    """Target modules without linear layers that text never reaches; full names if there are any such."""
+    unreached = _unreached(model)
+    if targets == "all-linear":
+        named = linear_layers(model)
+    elif isinstance(targets, str):
+        named = [name for name in linear_layers(model) if re.fullmatch(targets, name)]
+    else:
+        named = [n for n in linear_layers(model) if any(n == target or n.endswith(f".{target}") for target in targets)]
+    return [name for name in named if name not in unreached] if unreached.intersection(named) else targets
+
+
+@torch.no_grad()
+def _unreached(model: torch.nn.Module) -> set[str]:
+    """Full names of linear layers that are not called for a text: of image encoders, attention to images, ….
+
+    Of several experts a short text reaches some; one that is in a list with any such counts as reached.
+    """
+    called: set[str] = set()
+    modules = dict(model.named_modules())
+    handles = [m.register_forward_pre_hook(lambda *_, name=n: called.add(name)) for n, m in modules.items()]
+    try:
+        device = model.get_input_embeddings().weight.device
+        model(input_ids=torch.arange(8, device=device)[None])
+    except Exception:  # whatever the model stumbles over: the self-check says it
+        return set()
+    finally:
+        for handle in handles:
+            handle.remove()
+    row = layers_of(model)
+    lists = [n for n, m in modules.items() if isinstance(m, torch.nn.ModuleList) and not (row and m is row[1])]
+    several = tuple(f"{n}." for n in lists if any(f"{n}.{i}" in called for i in range(len(modules[n]))))
+    return {n for n in linear_layers(model) if n not in called and not n.startswith(several)}
 
 
 def _linear_modules(model: torch.nn.Module) -> list[str]:

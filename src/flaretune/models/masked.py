@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ class MaskedLM:
     Mode ``add``: the prompt is added to the embedding layer's output at the placeholders, right behind the
     start token. Mode ``cat``: it is put in front of that output, without position embedding or LayerNorm
     of its own, and attention sees it. Both through a hook on the model's own embedding layer: a prompt
-    given as ``inputs_embeds`` would pass through position embedding and LayerNorm.
+    given as ``inputs_embeds`` would pass through position embedding and LayerNorm. In mode ``cat`` the model
+    gets padding's ids in front of the text, so that all that it makes by position has the right length, and
+    its embedding layer the text alone.
 
     Args:
         model: …ForMaskedLM, its head narrowed by `narrow_to_label_words`.
@@ -81,10 +84,17 @@ class MaskedLM:
         ids, attention = ids.repeat(n_candidates, 1), attention.repeat(n_candidates, 1)  # (λB, L)
         answers = answers.repeat(n_candidates)  # (λB,)
         vectors = prompts.to(self._model.dtype).repeat_interleave(len(examples), dim=0)  # (λB, n, D)
-        if self._mode == "cat":
-            attention = torch.cat([attention.new_ones(len(vectors), n_prompt), attention], dim=1)
-            answers = answers + n_prompt
+        in_front = n_prompt if self._mode == "cat" else 0
+        attention = torch.cat([attention.new_ones(len(ids), in_front), attention], dim=1)
+        ids = torch.cat([ids.new_full((len(ids), in_front), self._pad_id), ids], dim=1)
+        answers = answers + in_front
         insert = examples[0].insert
+
+        def text_alone(_module, args, kwargs):
+            cut = {name: _without_columns(value, in_front) for name, value in kwargs.items()}
+            if (positions := kwargs.get("position_ids")) is not None:  # those of a text without a prompt
+                cut["position_ids"] = positions[:, :-in_front]
+            return tuple(_without_columns(value, in_front) for value in args), cut
 
         def inject(_module, _args, embedded):  # embedded: (λB, L, D)
             if self._mode == "cat":
@@ -92,13 +102,21 @@ class MaskedLM:
             embedded[:, insert : insert + n_prompt] += vectors
             return embedded
 
-        handle = self._embeddings.register_forward_hook(inject)
+        handles = [self._embeddings.register_forward_hook(inject)]
+        if in_front:
+            handles.append(self._embeddings.register_forward_pre_hook(text_alone, with_kwargs=True))
         try:
             with torch.inference_mode(), only_at(self._feed_forward, answers):
                 logits = self._model(input_ids=ids, attention_mask=attention).logits  # (λB, L or n + L, C)
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
         return at_answers(logits, answers, self._classes).view(n_candidates, len(examples), -1)
+
+
+def _without_columns(value: Any, n: int) -> Any:
+    """What stands behind the first n tokens of each row, of whatever is given for each token."""
+    return value[:, n:] if isinstance(value, torch.Tensor) and value.dim() > 1 else value
 
 
 def embedding_layer(model: nn.Module) -> nn.Module:

@@ -29,6 +29,7 @@ class Probe:
         whole: the texts with these tokens in the prompt's place, which want no prompt.
         own: logits of `whole` by the model's own forward code, one text at a time, float32, shape (2, W).
         embedded: of mode ``cat``, what the embedding layer gives for each of `examples` within `whole`, (L, D).
+        prompt_ids: of causal models, the ids of these tokens, int64, shape (N_PROMPT,).
     """
 
     examples: list[Encoded]
@@ -36,6 +37,7 @@ class Probe:
     whole: list[Encoded]
     own: torch.Tensor
     embedded: list[torch.Tensor] | None = None
+    prompt_ids: torch.Tensor | None = None
 
     def in_place(self, model: nn.Module, which: Sequence[int]):
         """Within it, the texts have the positions that they have behind the prompt's tokens (mode ``cat``)."""
@@ -62,8 +64,9 @@ def make_probe(pretrained: Pretrained, mode: str, classes: np.ndarray | None = N
         pairs = zip(whole, inserts, strict=True)
         examples = [_encoded(np.delete(e.ids, range(at, at + N_PROMPT)), at, e.answer - N_PROMPT) for e, at in pairs]
         with torch.inference_mode():
-            prompt = model.get_input_embeddings()(torch.tensor(tokens, device=pretrained.device)).float()
-        return Probe(examples, prompt, whole, own_logits(pretrained, whole, classes))
+            ids = torch.tensor(tokens, device=pretrained.device)
+            prompt = model.get_input_embeddings()(ids).float()
+        return Probe(examples, prompt, whole, own_logits(pretrained, whole, classes), prompt_ids=ids)
     with _captured(embedding_layer(model)) as outputs:
         own = own_logits(pretrained, whole, classes)
         if mode == "cat":

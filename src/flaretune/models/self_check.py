@@ -142,14 +142,29 @@ class _Trial:
         if not self._same(found[1], own):
             if not self._same(own_logits(self._pretrained, probe.whole, self._classes, behind=False), own):
                 return NOT_CAUSAL
-            alone = torch.cat([self._logits([i])[1] for i in (0, 1)])  # (2, C)
-            return BESIDE_OTHERS if self._same(alone, own) else AS_PROMPT
+            alone = torch.cat([self._logits([i]) for i in (0, 1)], dim=1)  # (3, 2, C)
+            if self._same(alone[1], own):
+                return BESIDE_OTHERS
+            if not self._is_right_with_ids():
+                return AS_PROMPT
+            if not self._same(alone, found):
+                return BESIDE_OTHERS
         if self._mode != "prefix":  # there it is the same computation as with the tokens as the prompt
             plain_lm, nothing = self._lm_of(PLAIN[self._pretrained.kind]), given.new_zeros(1, 0, given.shape[1])
             plain = self._all_logits(lambda which: plain_lm.label_logits(nothing, [probe.whole[i] for i in which]))
             if not self._same(plain[0], own):
                 return OWN_CODE
         return None
+
+    def _is_right_with_ids(self) -> bool:
+        """Whether tokens as the prompt are these tokens if the model gets their ids, and not padding's, in its place.
+
+        So it is of models with embeddings for each layer, which a prompt has none of.
+        """
+        ids = self._probe.prompt_ids
+        if ids is None:
+            return False
+        return self._same(self._all_logits(lambda which: self._logits(which, prompt_ids=ids))[1], self._probe.own)
 
     def _cache_is_right(self) -> bool:
         """Whether cached texts give the logits that were found without; says so in the log where they do not."""
@@ -179,7 +194,8 @@ class _Trial:
         """Of both texts, in one forward pass where texts will share passes."""
         return logits([0, 1]) if self._together else torch.cat([logits([0]), logits([1])], dim=1)
 
-    def _logits(self, which: list[int], text: TextCache | None = None) -> torch.Tensor:
+    def _logits(self, which: list[int], text: TextCache | None = None, **prompt_ids: torch.Tensor) -> torch.Tensor:
         """Of the three prompts with these texts, float32, shape (3, B, C)."""
         with self._probe.in_place(self._pretrained.model, which):
-            return self._lm.label_logits(self._prompts, [self._probe.examples[i] for i in which], text)
+            examples = [self._probe.examples[i] for i in which]
+            return self._lm.label_logits(self._prompts, examples, text, **prompt_ids)

@@ -13,6 +13,7 @@ from torch import nn
 
 from flaretune.data.encode import Encoded, Encoder
 from flaretune.errors import UserError
+from flaretune.models.label_head import is_linear
 from flaretune.models.last_layer import last_feed_forward, only_at
 from flaretune.models.load import Pretrained
 from flaretune.models.padding import pad_right
@@ -59,6 +60,7 @@ class WordLogProbs:
                 f"--model_name {pretrained.name}: {type(self._model).__name__} gives no log-probabilities of chosen "
                 "words, since it has no output embedding; use another model"
             )
+        self._rows_alone = is_linear(self._head, torch.arange(4, device=self._head.weight.device))
         self._feed_forward = last_feed_forward(self._model)
         self.example_forwards = 0
         try:
@@ -106,7 +108,11 @@ class WordLogProbs:
         answers = torch.tensor([e.answer for e in examples], device=self._device)
         extra = {"use_cache": False} if self._kind == "causal" else {}
         self.example_forwards += len(examples)
-        with torch.inference_mode(), only_at(self._feed_forward, answers), _float32_at(self._head, answers):
+        with (
+            torch.inference_mode(),
+            only_at(self._feed_forward, answers),
+            _float32_at(self._head, answers, self._rows_alone),
+        ):
             logits = self._model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, 1 or L, vocabulary)
         if logits.shape[1] != 1:
             logits = logits[torch.arange(len(logits), device=logits.device), answers.to(logits.device)][:, None]
@@ -135,19 +141,24 @@ def with_template(spec: TaskSpec, kind: str, template: str) -> TaskSpec:
 
 
 @contextmanager
-def _float32_at(head: nn.Module, answers: torch.Tensor):
-    """Within it, an output embedding gives float32 numbers, of one position of each row: (B, L, D) → (B, 1, V)."""
+def _float32_at(head: nn.Module, answers: torch.Tensor, rows_alone: bool):
+    """Within it, an output embedding gives float32 numbers, of one position of each row: (B, L, D) → (B, 1, V).
+
+    One that does more than its rows, not `rows_alone`, computes them itself.
+    """
+    forward = head.forward
 
     def compute(hidden: torch.Tensor) -> torch.Tensor:
         if hidden.dim() == 3 and len(hidden) == len(answers):
             rows = torch.arange(len(hidden), device=hidden.device)
             hidden = hidden[rows, answers.to(hidden.device)][:, None]
+        if not rows_alone:
+            return forward(hidden).float()
         hidden, bias = hidden.to(head.weight.device).float(), getattr(head, "bias", None)
         pieces = [F.linear(hidden, rows.float()) for rows in head.weight.split(PIECE)]
         logits = torch.cat(pieces, dim=-1)
         return logits if bias is None else logits + bias.float()
 
-    forward = head.forward
     head.forward = compute
     try:
         yield
