@@ -24,7 +24,7 @@ import transformers
 
 from tests.tokenizers_for_tests import bert_like, gpt2_like, llama_like, roberta_like
 
-SLIDING_WINDOW = 8  # of the Gemma families: shorter than most sentences
+SLIDING_WINDOW = 8  # of the Gemma families, Mistral and gpt-oss: shorter than most sentences
 
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 _GEMMA = {
@@ -74,6 +74,20 @@ FAMILIES = {
         {**_GEMMA, "final_logit_softcapping": 2.0, "attn_logit_softcapping": 3.0},
     ),
     "gemma3": (llama_like, "Gemma3ForCausalLM", _GEMMA),
+    "mistral": (
+        llama_like,
+        "MistralForCausalLM",
+        {**_SIZES, "num_key_value_heads": 2, "sliding_window": SLIDING_WINDOW, "max_position_embeddings": 256},
+    ),
+    "gpt_oss": (
+        llama_like,
+        "GptOssForCausalLM",
+        {
+            **{name: value for name, value in _GEMMA.items() if name != "query_pre_attn_scalar"},
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+        },
+    ),
 }
 
 

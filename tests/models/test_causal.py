@@ -10,7 +10,8 @@ from tests.models.asking import TEXTS, encoded, narrowed, random_prompts
 from tests.models.reference import causal_logits
 from tests.models_for_tests import SLIDING_WINDOW
 
-FAMILIES = ["llama", "gpt2", "gemma2", "gemma3", "opt", "falcon"]
+SLIDING = ["gemma2", "gemma3", "mistral", "gpt_oss"]
+FAMILIES = ["llama", "gpt2", "opt", "falcon", *SLIDING]
 N_PROMPT = 3
 
 
@@ -48,10 +49,11 @@ def test_without_a_prompt_it_is_the_model_itself(tiny, family):
     np.testing.assert_allclose(answers[0], torch.stack(expected), rtol=0, atol=2e-5)
 
 
-def test_the_sliding_window_matters_to_these_texts(tiny):
+@pytest.mark.parametrize("family", SLIDING)
+def test_the_sliding_window_matters_to_these_texts(tiny, family):
     """Or the comparison above would not cover it."""
-    examples = encoded(tiny("gemma3"), "causal", "suffix", N_PROMPT)
-    narrow, wide = tiny("gemma3"), tiny("gemma3", sliding_window=200)
+    examples = encoded(tiny(family), "causal", "suffix", N_PROMPT)
+    narrow, wide = tiny(family), tiny(family, sliding_window=200)
     prompts = random_prompts(narrowed(narrow, "suffix")[0], 1, N_PROMPT)
     answers = [narrowed(folder, "suffix")[0].label_logits(prompts, examples) for folder in (narrow, wide)]
     assert (answers[0] - answers[1]).abs().max() > 0.1
