@@ -197,8 +197,11 @@ def _without_unreached(model: torch.nn.Module, targets: list[str] | str) -> list
 def _unreached(model: torch.nn.Module) -> set[str]:
     """Full names of linear layers that are not called for a text: of image encoders, attention to images, ….
 
-    Of several experts a short text reaches some; one that is in a list with any such counts as reached.
+    Of several experts a short text reaches some; one that is in a list with any such counts as reached. A model whose
+    weights are quantised is not called: some unpack them then, for good.
     """
+    if getattr(model.config, "quantization_config", None) is not None:
+        return set()
     called: set[str] = set()
     modules = dict(model.named_modules())
     handles = [m.register_forward_pre_hook(lambda *_, name=n: called.add(name)) for n, m in modules.items()]
