@@ -150,7 +150,7 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(7.5, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     zero_shot = None
@@ -160,12 +160,14 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
         shown = [(asked, mean(a), stdev(a) if len(a) > 1 else 0) for asked, a in found if asked]
         if shown:
             x, y, spread = zip(*shown, strict=True)
-            axes.errorbar(x, y, spread, marker=marker, ms=5, capsize=2, label=f"{name} ({LINES[name].labels})")
+            seeds = len({run["seed"] for run in runs if run["line"] == name})
+            label = f"{name} ({LINES[name].labels}; {seeds} seed{'s' * (seeds > 1)})"
+            axes.errorbar(x, y, spread, marker=marker, ms=5, capsize=2, label=label)
     if zero_shot is not None:
         axes.axhline(zero_shot, color="gray", lw=1, ls=":", label="zero-shot")
     axes.set(xscale="log", xlabel="example-forwards, all clients and rounds", ylabel="test accuracy")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center")
     figure.savefig(path, dpi=120)
 
 
