@@ -146,25 +146,23 @@ def _spread(found: Sequence[float]) -> str:
 
 
 def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Accuracy against example-forwards, the latter in powers of ten; what nothing was asked for is a dotted line."""
+    """Accuracy against example-forwards, the latter in powers of ten; model and template alone are a dotted line."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    zero_shot = None
     for name, marker in zip(LINES, "os^Dv", strict=True):
         found = points(runs, name)
-        zero_shot = next((mean(accuracies) for asked, accuracies in found if asked == 0), zero_shot)
         shown = [(asked, mean(a), stdev(a) if len(a) > 1 else 0) for asked, a in found if asked]
         if shown:
             x, y, spread = zip(*shown, strict=True)
             seeds = len({run["seed"] for run in runs if run["line"] == name})
             label = f"{name} ({LINES[name].labels}; {seeds} seed{'s' * (seeds > 1)})"
             axes.errorbar(x, y, spread, marker=marker, ms=5, capsize=2, label=label)
-    if zero_shot is not None:
-        axes.axhline(zero_shot, color="gray", lw=1, ls=":", label="zero-shot")
+    if alone := [run["rounds"][0]["accuracy"] for run in runs if LINES[run["line"]].method == "verbalizer"]:
+        axes.axhline(mean(alone), color="gray", lw=1, ls=":", label="zero-shot")
     axes.set(xscale="log", xlabel="example-forwards, all clients and rounds", ylabel="test accuracy")
     axes.grid(alpha=0.3)
     figure.legend(fontsize=8, loc="outside lower center")
