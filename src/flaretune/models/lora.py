@@ -207,7 +207,8 @@ def _unreached(model: torch.nn.Module) -> set[str]:
     handles = [m.register_forward_pre_hook(lambda *_, name=n: called.add(name)) for n, m in modules.items()]
     try:
         device = model.get_input_embeddings().weight.device
-        model(input_ids=torch.arange(8, device=device)[None])
+        ids = torch.arange(8, device=device)[None]
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))  # without one transformers warns of padding
     except Exception:  # whatever the model stumbles over: the self-check says it
         return set()
     finally:
