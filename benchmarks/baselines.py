@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.util
-import json
 import multiprocessing
 import os
 import sys
@@ -36,13 +35,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 from asked_once import AskedOnce, Opened
 from compare_report import between_markers
-from markdown_table import markdown_table
+from in_process import client_names, kept, summary_of
+from markdown_table import markdown_table, spread
 from measurements.machine import circumstances
 
 from flaretune.cache import in_cache
@@ -50,10 +49,7 @@ from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
 from flaretune.data.load import Examples, load_split
 from flaretune.data.shares import Split, share_of_common_set
-from flaretune.engine.rounds import Job
 from flaretune.engine.summary import write_json
-from flaretune.engine.transport import InProcessTransport
-from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
 from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
 from flaretune.methods.verbalizer.head import label_word_head
@@ -62,7 +58,7 @@ from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import peak_memory_mb
 from flaretune.tasks.spec import TaskSpec, load_task
 
-CLIENTS = [f"site-{i}" for i in range(1, 5)]
+CLIENTS = client_names(4)
 K_SHOT = 64
 N_TEST = 400
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
@@ -231,12 +227,7 @@ def verbalizers(place: Place, seeds: Sequence[int], model_name: str) -> Iterator
             **named, model_name=model_name, dataset=place.folder, k_shot=K_SHOT, seed=seed, eval_clients="all"
         )
         texts = place.texts(seed)
-        with tempfile.TemporaryDirectory(prefix="flaretune-baselines-") as name:
-            folder = Path(name)
-            workers = {c: Worker(method, config, c, folder / "states", folder / "runs") for c in CLIENTS}
-            server = VerbalizerServerConfig(min_clients=len(CLIENTS))
-            Job(method, server, InProcessTransport(workers), folder / "results", lambda _: None).run()
-            summary = json.loads((folder / "results" / "summary.json").read_text(encoding="utf-8"))
+        summary = summary_of(method, config, VerbalizerServerConfig(min_clients=len(CLIENTS)), CLIENTS)
         first, last = summary["rounds"][0], summary["rounds"][-1]
         opened = method.opened
         about = {"templates": list(opened.templates), "model": Path(model_name).name}
@@ -364,10 +355,6 @@ def made_on() -> dict[str, Any]:
     return {**found, "versions": {**found["versions"], **{name: metadata.version(name) for name in here}}}
 
 
-def kept(output: Path) -> list[dict[str, Any]]:
-    return json.loads(output.read_text(encoding="utf-8"))["runs"] if output.is_file() else []
-
-
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
     """Test accuracy, a line for each method and a column for each task; then labels and forwards."""
     tasks = list(dict.fromkeys(run["task"] for run in runs))
@@ -393,8 +380,7 @@ def table(runs: Sequence[Mapping[str, Any]]) -> str:
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return "–"
-    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{mean(values):.3f}{spread}" + (f" ({len(values)})" if len(values) != 3 else "")
+    return spread(values) + (f" ({len(values)})" if len(values) != 3 else "")
 
 
 def _range(values: Sequence[int]) -> str:

@@ -13,27 +13,22 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from asked_once import AskedOnce
 from baselines import Place, lay_out
-from markdown_table import markdown_table
+from in_process import client_names, kept, summary_of
+from markdown_table import markdown_table, spread
 from measurements.machine import circumstances
 
 from flaretune.cache import in_cache
 from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
-from flaretune.engine.results import read_summary
-from flaretune.engine.rounds import Job
 from flaretune.engine.summary import write_json
-from flaretune.engine.transport import InProcessTransport
-from flaretune.engine.worker import Worker
 from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
 
 
@@ -56,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 def run_all(args: argparse.Namespace) -> int:
     """Make the runs that are not in the file yet, and print the table."""
     check_output(args.output)
-    runs = json.loads(args.output.read_text(encoding="utf-8"))["runs"] if args.output.is_file() else []
+    runs = kept(args.output)
     with tempfile.TemporaryDirectory(prefix="flaretune-few-labels-") as folder:
         for number, named in enumerate(args.tasks):
             task, _, dataset = named.partition("=")
@@ -85,7 +80,7 @@ def accuracies(method: AskedOnce, place: Place, model_name: str, labels: int, se
         seed=seed,
         eval_clients="all",
     )
-    clients = [f"site-{i + 1}" for i in range(min(4, labels))]
+    clients = client_names(min(4, labels))
     with_words = rounds(method, config, clients)
     opened = method.opened
     method.opened = replace(opened, vocabulary=replace(opened.vocabulary, label_ids=[]))
@@ -96,12 +91,8 @@ def accuracies(method: AskedOnce, place: Place, model_name: str, labels: int, se
 
 def rounds(method: AskedOnce, config: VerbalizerConfig, clients: list[str]) -> list[float]:
     """Test accuracy of each round of a job."""
-    with tempfile.TemporaryDirectory(prefix="flaretune-few-labels-") as name:
-        folder = Path(name)
-        workers = {c: Worker(method, config, c, folder / "states", folder / "runs") for c in clients}
-        server = VerbalizerServerConfig(min_clients=len(clients))
-        Job(method, server, InProcessTransport(workers), folder / "results", lambda _: None).run()
-        return [one["accuracy"] for one in read_summary(folder / "results")["rounds"]]
+    server = VerbalizerServerConfig(min_clients=len(clients))
+    return [one["accuracy"] for one in summary_of(method, config, server, clients)["rounds"]]
 
 
 def table(runs: list[dict[str, Any]]) -> str:
@@ -110,12 +101,8 @@ def table(runs: list[dict[str, Any]]) -> str:
     columns, rows = ("zero_shot", "auto", "label_words"), []
     for task, labels in dict.fromkeys((run["task"], run["labels"]) for run in runs):
         found = [run for run in runs if (run["task"], run["labels"]) == (task, labels)]
-        rows.append([task, str(labels), *(_spread([run[column] for run in found]) for column in columns)])
+        rows.append([task, str(labels), *(spread([run[column] for run in found]) for column in columns)])
     return markdown_table(heads, rows, "lr", "Test accuracy, mean ± standard deviation over the seeds.")
-
-
-def _spread(found: list[float]) -> str:
-    return f"{mean(found):.3f} ± {stdev(found):.3f}" if len(found) > 1 else f"{mean(found):.3f}"
 
 
 if __name__ == "__main__":

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import mean, stdev
 
 MARKS = {"l": "---", "r": "--:"}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation, as a cell has it; of one value, that."""
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], align: str, note: str) -> str:

@@ -30,13 +30,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from asked_once import AskedOnce
-from markdown_table import markdown_table
+from in_process import client_names, summary_of
+from markdown_table import markdown_table, spread
 from measurements.machine import circumstances
 
 import flaretune
@@ -45,10 +46,7 @@ from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
 from flaretune.config.model import QUANTIZED
 from flaretune.data.load import load_split
-from flaretune.engine.rounds import Job
 from flaretune.engine.summary import write_json
-from flaretune.engine.transport import InProcessTransport
-from flaretune.engine.worker import Worker
 from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.quantized import GROUP, is_quantized
@@ -57,7 +55,7 @@ from flaretune.seeding import derive_seed
 from flaretune.tasks.spec import load_task
 
 TASK = "movie_reviews"
-CLIENTS = [f"site-{i}" for i in range(1, 5)]
+CLIENTS = client_names(4)
 SLOW = "int4"  # on CPUs without AVX-512
 BITS = {"none": 32, "int8": 8, "int4": 4 + 2 * 32 / GROUP, "nf4": 4 + 8 / 64 + 32 / (64 * 256)}  # scales included
 
@@ -146,12 +144,7 @@ def accuracy(way: str, model_name: str, folder: str, k_shot: int, seeds: Sequenc
         task = str(Path(folder) / "task.toml")
         options = {"task_file": task, "model_name": model_name, "dataset": folder, "eval_clients": "all"}
         config = VerbalizerConfig(**options, k_shot=k_shot, seed=seed, quantize=way, dtype="float32")
-        with tempfile.TemporaryDirectory(prefix="flaretune-quantize-") as name:
-            place = Path(name)
-            workers = {c: Worker(method, config, c, place / "states", place / "runs") for c in CLIENTS}
-            server = VerbalizerServerConfig(min_clients=len(CLIENTS))
-            Job(method, server, InProcessTransport(workers), place / "results", lambda _: None).run()
-            rounds = json.loads((place / "results" / "summary.json").read_text(encoding="utf-8"))["rounds"]
+        rounds = summary_of(method, config, VerbalizerServerConfig(min_clients=len(CLIENTS)), CLIENTS)["rounds"]
         runs.append({"seed": seed, "zero_shot": rounds[0]["accuracy"], "verbalizer": rounds[-1]["accuracy"]})
         print(way, runs[-1], flush=True)
     return runs
@@ -220,11 +213,6 @@ def run(args: argparse.Namespace) -> int:
 
 def table(ways: dict[str, Any]) -> str:
     """In Markdown."""
-
-    def spread(runs: list[dict[str, Any]], key: str) -> str:
-        values = [run[key] for run in runs]
-        return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{values[0]:.3f}"
-
     rows = [
         [
             f"`{way}`",
@@ -232,8 +220,8 @@ def table(ways: dict[str, Any]) -> str:
             f"{m['all_mb']:.0f}",
             f"{m['resident_growth_mb']:.0f}",
             f"{m['texts_per_second_to_float32']:.2g}",
-            spread(m["runs"], "zero_shot"),
-            spread(m["runs"], "verbalizer"),
+            spread([run["zero_shot"] for run in m["runs"]]),
+            spread([run["verbalizer"] for run in m["runs"]]),
         ]
         for way, m in ways.items()
     ]

@@ -11,9 +11,7 @@ all that are there.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,18 +19,15 @@ from statistics import mean, stdev
 from typing import Any
 
 from asked_once import AskedOnce
-from markdown_table import markdown_table
+from in_process import client_names, kept, summary_of
+from markdown_table import markdown_table, spread
 from measurements.machine import circumstances
 
 from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
 from flaretune.cli.jobs import read_preset
 from flaretune.config.options import build
-from flaretune.engine.results import read_summary
-from flaretune.engine.rounds import Job
 from flaretune.engine.summary import write_json
-from flaretune.engine.transport import InProcessTransport
-from flaretune.engine.worker import Worker
 from flaretune.methods.base import Method
 from flaretune.methods.registry import METHODS
 
@@ -98,10 +93,6 @@ def run_all(args: argparse.Namespace) -> int:
     return 0
 
 
-def kept(output: Path) -> list[dict[str, Any]]:
-    return json.loads(output.read_text(encoding="utf-8"))["runs"] if output.is_file() else []
-
-
 def job(method: Method, preset: str, own: Mapping[str, Any]) -> dict[str, Any]:
     """Test accuracy of each round of a job with the example-forwards of all clients up to it, and of the chosen one."""
     values = {**read_preset(method, preset), **own}
@@ -109,12 +100,7 @@ def job(method: Method, preset: str, own: Mapping[str, Any]) -> dict[str, Any]:
         build(kind, {name: value for name, value in values.items() if name in kind.model_fields})
         for kind in (method.client_config, method.server_config)
     )
-    with tempfile.TemporaryDirectory(prefix="flaretune-questions-") as name:
-        folder = Path(name)
-        clients = [f"site-{i + 1}" for i in range(values["n_clients"])]
-        workers = {client: Worker(method, config, client, folder / "states", folder / "runs") for client in clients}
-        Job(method, server, InProcessTransport(workers), folder / "results", lambda _: None).run()
-        summary, found, asked = read_summary(folder / "results"), [], 0
+    summary, found, asked = summary_of(method, config, server, client_names(values["n_clients"])), [], 0
     for one in summary["rounds"]:
         asked += one["example_forwards"]
         found.append({"example_forwards": asked, "accuracy": one["accuracy"]})
@@ -134,15 +120,11 @@ def points(runs: Sequence[Mapping[str, Any]], line: str) -> list[tuple[int, list
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
     """A row for each point."""
     rows = [
-        [name, LINES[name].labels, f"{asked:,}", _spread(accuracies)]
+        [name, LINES[name].labels, f"{asked:,}", spread(accuracies)]
         for name in LINES
         for asked, accuracies in points(runs, name)
     ]
     return markdown_table(["", "labels", "example-forwards", "accuracy"], rows, "llrr", "Mean ± standard deviation.")
-
-
-def _spread(found: Sequence[float]) -> str:
-    return f"{mean(found):.3f} ± {stdev(found):.3f}" if len(found) > 1 else f"{mean(found):.3f}"
 
 
 def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -157,10 +139,10 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
         found = points(runs, name)
         shown = [(asked, mean(a), stdev(a) if len(a) > 1 else 0) for asked, a in found if asked]
         if shown:
-            x, y, spread = zip(*shown, strict=True)
+            x, y, deviation = zip(*shown, strict=True)
             seeds = len({run["seed"] for run in runs if run["line"] == name})
             label = f"{name} ({LINES[name].labels}; {seeds} seed{'s' * (seeds > 1)})"
-            axes.errorbar(x, y, spread, marker=marker, ms=5, capsize=2, label=label)
+            axes.errorbar(x, y, deviation, marker=marker, ms=5, capsize=2, label=label)
     if alone := [run["rounds"][0]["accuracy"] for run in runs if LINES[run["line"]].method == "verbalizer"]:
         axes.axhline(mean(alone), color="gray", lw=1, ls=":", label="zero-shot")
     axes.set(xscale="log", xlabel="example-forwards, all clients and rounds", ylabel="test accuracy")

@@ -12,25 +12,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
-import tempfile
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from asked_once import AskedOnce
+from in_process import client_names, kept, summary_of
+from markdown_table import markdown_table, spread
 from measurements.machine import circumstances
 
 from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
 from flaretune.cli.jobs import read_preset
 from flaretune.config.options import build
-from flaretune.engine.results import read_summary
-from flaretune.engine.rounds import Job
 from flaretune.engine.summary import write_json
-from flaretune.engine.transport import InProcessTransport
-from flaretune.engine.worker import Worker
 from flaretune.privacy.accountant import DELTA, epsilon
 
 
@@ -51,21 +46,21 @@ def run_all(asked: dict[str, Any]) -> int:
     """Make the runs that are not in the file yet, one by one, and print the table."""
     method, file = AskedOnce(), asked["output"]
     check_output(file)
-    kept = json.loads(file.read_text(encoding="utf-8")) if file and file.is_file() else {"runs": []}
+    runs = kept(file)
     noise = noise_for(asked["epsilon"])
     cells = itertools.product(asked["clients"], asked["words"], (0.0, asked["epsilon"]), asked["seeds"])
     for clients, words, wanted, seed in cells:
         cell = {"clients": clients, "words": words, "epsilon": wanted, "seed": seed, "per_client": asked["per_client"]}
-        if any(cell.items() <= run.items() for run in kept["runs"]):
+        if any(cell.items() <= run.items() for run in runs):
             continue
         private = {"dp_noise": noise, "dp_clip": 1 / clients, "dp_public_test": 1} if wanted else {}
         run = {**cell, **private, "accuracy": accuracy(method, cell, private)}
-        kept = {"runs": [*kept["runs"], run], **circumstances()}
+        runs.append(run)
         if not asked["quiet"]:
             print(run, file=sys.stderr)
         if file:
-            write_json(kept, file)
-    print(table(kept["runs"]))
+            write_json({"runs": runs, **circumstances()}, file)
+    print(table(runs))
     return 0
 
 
@@ -84,23 +79,17 @@ def accuracy(method: AskedOnce, cell: dict[str, Any], private: dict[str, Any]) -
     own = {"k_shot": cell["per_client"] * cell["clients"], "n_words": cell["words"], "seed": cell["seed"]}
     config = build(method.client_config, {**preset, "eval_clients": "first", **own, **private})
     server = build(method.server_config, {"aggregation": "mean"})
-    names = [f"site-{i + 1}" for i in range(cell["clients"])]
-    with tempfile.TemporaryDirectory(prefix="flaretune-private-") as name:
-        folder = Path(name)
-        handlers = {client: Worker(method, config, client, folder / "states", folder / "runs") for client in names}
-        Job(method, server, InProcessTransport(handlers), folder / "results").run()
-        return read_summary(folder / "results")["rounds"][-1]["accuracy"]
+    return summary_of(method, config, server, client_names(cell["clients"]))["rounds"][-1]["accuracy"]
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """Mean ± standard deviation over the seeds, in Markdown."""
-    lines = ["| clients | words | ε | accuracy |", "| --: | --: | --: | --: |"]
+    """A row for each number of clients and words, without noise and with."""
+    rows = []
     cells = sorted({(run["clients"], run["words"], run["epsilon"]) for run in runs})
     for clients, words, wanted in cells:
         found = [r["accuracy"] for r in runs if (r["clients"], r["words"], r["epsilon"]) == (clients, words, wanted)]
-        spread = f" ± {stdev(found):.3f}" if len(found) > 1 else ""
-        lines.append(f"| {clients} | {words} | {wanted or 'no noise'} | {mean(found):.3f}{spread} |")
-    return "\n".join(lines)
+        rows.append([str(clients), str(words), f"{wanted:g}" if wanted else "no noise", spread(found)])
+    return markdown_table(["clients", "words", "ε", "accuracy"], rows, "r", "Mean ± standard deviation over the seeds.")
 
 
 if __name__ == "__main__":

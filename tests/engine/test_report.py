@@ -4,83 +4,23 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from flaretune.engine.errors import Failure, record_failure
-from flaretune.engine.report import read_evaluation, write_report
+from flaretune.engine.report import read_evaluation
 from flaretune.engine.results import read_summary
 from flaretune.errors import UserError
 from flaretune.methods.registry import find_method
 from flaretune.privacy.accountant import account
 from tests.engine.in_process import run_job
+from tests.engine.report_pages import NASTY, Page, a_run, an_evaluation, page_of
 from tests.engine.summaries import a_summary, a_training_summary
 from tests.engine.whole_jobs import CLIENTS, JOBS
 from tests.learnable import write_reviews
-
-VOID = {"meta", "link", "br", "img", "hr", "input"}
-NASTY = '<script>alert("é")</script>'
-
-
-class Page(HTMLParser):
-    """What a page says.
-
-    Attributes:
-        tables: by id, the texts of the cells of every row; of those without an id, by the label of their box.
-        text: all of it, without tables' bounds.
-        images: addresses.
-        tags: names of all elements.
-    """
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}
-        self.images: list[str] = []
-        self.tags: list[str] = []
-        self._open: list[str] = []
-        self._label, self._texts, self._rows = "", [], []
-        self.feed(html)
-        assert not self._open  # every element is closed
-        self.text = " ".join("".join(self._texts).split())
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        assert not {"src", "href", "srcset", "action", "data"} & set(attrs) or attrs["src"].startswith("data:")
-        assert not [name for name in attrs if name.startswith("on")]
-        self.tags.append(tag)
-        if tag not in VOID:
-            self._open.append(tag)
-        self._label = attrs.get("aria-label", self._label)
-        if tag == "table":
-            self._rows = self.tables[attrs.get("id", self._label)] = []
-        elif tag == "tr":
-            self._rows.append([])
-        elif tag in ("td", "th"):
-            self._rows[-1].append("")
-        elif tag == "img":
-            self.images.append(attrs["src"])
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" in self._open:
-            assert "url(" not in data
-            assert "@import" not in data
-            return
-        self._texts.append(data)
-        if {"td", "th"} & set(self._open):
-            self._rows[-1][-1] = " ".join((self._rows[-1][-1] + data).split())
-
-
-def page_of(run: Path, evaluation: dict[str, Any] | None = None) -> Page:
-    write_report(run, read_summary(run), run / "report.html", evaluation)
-    return Page((run / "report.html").read_text(encoding="utf-8"))
 
 
 def column(page: Page, table: str, name: str) -> list[str]:
@@ -90,12 +30,6 @@ def column(page: Page, table: str, name: str) -> list[str]:
 
 def shown(value: float | None, error: float | None = None) -> str:
     return "–" if value is None else f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
-
-
-def a_run(folder: Path, summary: dict[str, Any], config: dict[str, Any] | None = None) -> Path:
-    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-    (folder / "config.json").write_text(json.dumps(config or {}), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="module", params=["fedbpt", "lpfl", "verbalizer"])
@@ -286,20 +220,6 @@ def test_a_result_that_cannot_be_read_is_said_in_place_of_its_words(tmp_path):
 # ---- with an evaluation ----
 
 
-def an_evaluation(labels: list[Any], confusion: list[list[int]], **changes: Any) -> dict[str, Any]:
-    counts = np.array(confusion)
-    n, hits = int(counts.sum()), int(counts.trace())
-    found = {"metric": "accuracy", "value": hits / n, "standard_error": 0.125, "n": n, "confusion": confusion}
-    bins = [
-        {"from": 0.5, "to": 0.6, "n": n - 4, "confidence": 0.55, "correct": 0.4},
-        {"from": 0.9, "to": 1.0, "n": 4, "confidence": 0.96, "correct": 1.0},
-    ]
-    words = [f"word {number}" for number in range(len(labels))]
-    about = {"task": "movie_reviews", "result": "p.safetensors", "data": "test.csv"}
-    about |= {"label_values": labels, "words": words}
-    return {**about, "prompt": {**found, "reliability": bins}, **changes}
-
-
 def test_classes_confusion_and_calibration_are_computed_from_the_evaluation(tmp_path):
     confusion = [[30, 10, 0], [5, 5, 0], [1, 1, 0]]
     page = page_of(a_run(tmp_path, a_summary()), an_evaluation(["a", "b", "c"], confusion))
@@ -357,45 +277,3 @@ def test_an_evaluation_that_cannot_be_read_is_named(tmp_path, text, message):
 
 
 # ---- in a browser ----
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium: playwright's own, or the system's."""
-    api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-    from shutil import which
-
-    with api.sync_playwright() as playwright:
-        own = Path(playwright.chromium.executable_path)
-        place = str(own) if own.is_file() else which("chromium") or which("chromium-browser")
-        if place is None:
-            pytest.skip("there is no Chromium: apt-get install chromium, or playwright install chromium")
-        opened = playwright.chromium.launch(executable_path=place, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [400, 1400])
-def test_a_browser_shows_it_without_complaints_and_without_scrolling_sideways(tmp_path, browser, width):
-    long = "hospital-" + "a" * 120
-    summary = a_summary(clients=[long, NASTY])
-    summary["rounds"][1]["excluded"] = {long: "x" * 300}
-    a_run(tmp_path, summary, {"options": {"task_file": "/" + "y" * 300}, "versions": {"python": "3.11"}})
-    labels = [f"class {n}" for n in range(20)]
-    page_of(tmp_path, an_evaluation(labels, np.diag(np.full(20, 5)).tolist()))
-    page, said, asked = browser.new_page(viewport={"width": width, "height": 900}), [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto((tmp_path / "report.html").as_uri())
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [(tmp_path / "report.html").as_uri()]
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    images = page.evaluate("[...document.images].map(i => [i.complete && i.naturalWidth, i.clientWidth])")
-    assert len(images) == 2
-    assert all(natural > 0 and 300 < shown <= width for natural, shown in images)
-    # letters that are large enough, dark on light
-    assert page.evaluate("parseFloat(getComputedStyle(document.querySelector('td')).fontSize)") >= 14
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    page.close()
