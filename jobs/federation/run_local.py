@@ -40,6 +40,7 @@ HOSPITALS = {"hospital-a": "reviews.csv", "hospital-b": "texts.jsonl", "hospital
 NAMES = {ADMINISTRATOR: (ADMINISTRATOR,), SERVER: (SERVER_NAME,), CLIENTS: tuple(HOSPITALS)}  # by the guide's words
 ROWS = 160  # texts of a client: so many that its part in evaluation takes seconds
 LOG = "log.txt"
+LAST_WORDS = 4  # lines of a failed command that its error repeats: NVFlare says why in some, and a code in the last
 
 
 @dataclass
@@ -169,7 +170,8 @@ def _run(block: Block, party: Party, log: IO[bytes], until: float) -> float:
         folder = party.folder.parent
         text = (folder / LOG).read_bytes()[begin:].decode(errors="replace")
         said = [f"{failure.who} said: {failure.sentence}" for failure in failures_below(folder)]
-        last = [f"its last words were {line!r}" for line in text.strip().splitlines()[-1:]]
+        words = [line.strip() for line in text.splitlines() if line.strip()][-LAST_WORDS:]
+        last = [f"its last words were {' / '.join(words)!r}"] if words else []
         raise UserError(
             f"{GUIDE.name}:{block.line}, {block.section!r}, run by {party.name}: {error}; "
             f"{'; '.join([*(said or last), f'all that was said is in {folder / LOG}'])}"

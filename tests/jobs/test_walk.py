@@ -170,7 +170,7 @@ def test_a_step_that_fails_is_one_sentence(clients_say, small, tmp_path, capsys)
         guide = GUIDE.replace("echo one", f"{record} ../hospital-a/run/errors.jsonl")
         (tmp_path / "guide.md").write_text(guide, encoding="utf-8")
     assert small() == 1
-    reason = "hospital-a said: no such file" if clients_say else "its last words were 'two'"
+    reason = "hospital-a said: no such file" if clients_say else "its last words were 'one / two'"
     assert capsys.readouterr().err == (
         f"error: guide.md:17, '2. Job', run by administrator: it ended with status 1; {reason}; "
         f"all that was said is in {tmp_path / 'out' / 'log.txt'}\n"
