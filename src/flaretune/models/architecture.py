@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
+import torch
+import transformers
 from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from flaretune.errors import UserError
 from flaretune.tasks.spec import Kind
+
+log = logging.getLogger(__name__)
 
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "GenerationDecoder")  # of architectures' names
 
@@ -21,6 +27,34 @@ IN_MULTIMODAL = {
 def is_multimodal(config: PreTrainedConfig) -> bool:
     """Whether a checkpoint is of a model that takes more than text."""
     return _architecture(config).endswith("ForConditionalGeneration")
+
+
+def place_in_whole(model: torch.nn.Module, config: PreTrainedConfig | None) -> tuple[str, str]:
+    """How names of modules begin in a language model, and in the multimodal model that it was taken out of.
+
+    Args:
+        model: the language model.
+        config: of the checkpoint.
+
+    Returns:
+        As ``"model."`` and ``"model.language_model."``; both empty where it was taken out of none, or where that
+        cannot be made here, for want of a library for images, say.
+    """
+    if config is None or not is_multimodal(config):
+        return "", ""
+    try:
+        with torch.device("meta"):
+            whole = getattr(transformers, _architecture(config))(config)
+    except (AttributeError, ImportError) as error:
+        why = str(error).strip().splitlines()[0]
+        log.warning("PEFT will load these adapters onto the language model alone: the whole cannot be made (%s)", why)
+        return "", ""
+    embeddings = model.get_input_embeddings()
+    for own, inner in model.named_modules():  # the model, and what is around the word embeddings in it
+        outer = [name for name, module in whole.named_modules() if type(module) is type(inner)]
+        if len(outer) == 1 and inner is not embeddings and embeddings in inner.modules():
+            return own and f"{own}.", f"{outer[0]}."
+    return "", ""
 
 
 def language_model_of(config: PreTrainedConfig, name: str) -> tuple[PreTrainedConfig, Kind]:

@@ -38,6 +38,7 @@ class Pretrained:
     Attributes:
         device: where texts and prompts go in and logits come out; layers may be elsewhere (`--device auto_map`).
         quantize: how its weights were quantised when they were loaded, as the option of this name has it.
+        checkpoint: the configuration of the checkpoint, which may be that of a multimodal model around this one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Pretrained:
     tokenizer: object
     device: torch.device
     quantize: str = "none"
+    checkpoint: PreTrainedConfig | None = None
 
     @property
     def dtype(self) -> str:
@@ -122,7 +124,7 @@ def load_pretrained(
     if quantize != "none":
         check_quantized(name, model, quantize)
     model.requires_grad_(False)
-    return Pretrained(name, kind, model, tokenizer, where, quantize)
+    return Pretrained(name, kind, model, tokenizer, where, quantize, config)
 
 
 def load_outline(name: str) -> Pretrained:

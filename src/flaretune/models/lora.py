@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from transformers.pytorch_utils import Conv1D
 
@@ -239,13 +240,24 @@ def _takes(model: torch.nn.Module, targets: list[str] | str) -> bool:
     return True
 
 
-def adapter_config(model: PeftModel) -> dict[str, Any]:
-    """Contents of PEFT's adapter_config.json, but for the name of the model, which is a path at each client."""
+def adapter_config(model: PeftModel, place: tuple[str, str]) -> dict[str, Any]:
+    """Contents of PEFT's adapter_config.json, but for the name of the model, which is a path at each client.
+
+    Args:
+        model: what `add_lora` gave.
+        place: of the model in a multimodal one, see `architecture.place_in_whole`; the configuration is for that, and
+            names every layer in full, since those of images may be called the same.
+    """
     with tempfile.TemporaryDirectory() as folder:
         model.peft_config["default"].save_pretrained(folder)
         values = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
     values.pop("base_model_name_or_path", None)
     values["inference_mode"] = True
+    if place[1]:
+        adapted = [n for n, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)]
+        plain = [n for n in adapted if not isinstance(model.get_base_model().get_submodule(n), ParamWrapper)]
+        values["target_modules"] = [_replaced(name, *place) for name in plain]
+        values["layers_to_transform"] = values["layers_pattern"] = None
     if isinstance(values["target_modules"], list):  # from a set, in any order; a text is a regular expression
         values["target_modules"] = sorted(values["target_modules"])
     return values
@@ -257,10 +269,12 @@ class LoraParameters:
     Args:
         model: what `add_lora` gave.
         freeze_a: train B alone, with A as it was drawn (FFA-LoRA, arXiv 2403.12313).
+        place: of the model in a multimodal one, see `architecture.place_in_whole`; names are those of the latter.
     """
 
-    def __init__(self, model: PeftModel, freeze_a: bool):
+    def __init__(self, model: PeftModel, freeze_a: bool, place: tuple[str, str]):
         self._model = model
+        self._own, self._outer = (f"base_model.model.{beginning}" for beginning in place)
         self._names = [name for name in self.whole() if not (freeze_a and ".lora_A." in name)]
         if freeze_a:
             for name, parameter in model.named_parameters():
@@ -283,9 +297,17 @@ class LoraParameters:
     def whole(self) -> dict[str, np.ndarray]:
         """All adapter parameters, float32 copies."""
         state = get_peft_model_state_dict(self._model, save_embedding_layers=False)
-        return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in sorted(state.items())}
+        return {
+            _replaced(name, self._own, self._outer): tensor.detach().float().cpu().numpy().copy()
+            for name, tensor in sorted(state.items())
+        }
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set adapter parameters by name; those not given keep their values."""
-        state = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
+        state = {_replaced(n, self._outer, self._own): torch.from_numpy(np.array(v)) for n, v in arrays.items()}
         set_peft_model_state_dict(self._model, state)
+
+
+def _replaced(name: str, beginning: str, other: str) -> str:
+    """A name with another beginning, if it begins so."""
+    return other + name.removeprefix(beginning) if name.startswith(beginning) else name

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from flaretune.errors import UserError
+from flaretune.models.architecture import place_in_whole
 from flaretune.models.device import resolve_device, resolve_dtype
 from flaretune.models.label_head import narrow_to_label_words, share_label_words
 from flaretune.models.label_model import LabelModel
@@ -150,8 +151,9 @@ def tune_model(
     if is_lora:
         narrow_to_label_words(model, label_ids, zero_bias=False)
         tuned = add_lora(model, kind, settings)
-        parameters: Parameters = LoraParameters(tuned, bool(settings.freeze_a))
-        initial, config = parameters.whole(), adapter_config(tuned)
+        place = place_in_whole(model, pretrained.checkpoint)
+        parameters: Parameters = LoraParameters(tuned, bool(settings.freeze_a), place)
+        initial, config = parameters.whole(), adapter_config(tuned, place)
     else:
         tuned, parameters = model, AllParameters(model)
         share_label_words(model, label_ids)
