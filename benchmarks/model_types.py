@@ -4,8 +4,9 @@
 
 Each type is made small by its configuration, saved with a tokenizer, opened as a job would open it, and compared with
 its own code from token ids (tests/models/own_code.py), each in a process of its own. What is found is one of: right;
-refused, with the sentence; wrong; error (an exception where a sentence should be); unbuilt, a type that cannot be made
-small from its configuration alone. Finished types are kept in the JSON file; the table is of all that are there.
+alone, right with the `--batch_size 1` that a refusal advises; refused, with the sentence; wrong; error (an exception
+where a sentence should be); unbuilt, a type that cannot be made small from its configuration alone. Finished types are
+kept in the JSON file; the table is of all that are there.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from flaretune.errors import UserError
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(0, str(REPOSITORY))
+Check = Callable[[Path, int], None]  # folder of a model, `--batch_size`
 _SERVER = multiprocessing.get_context("forkserver")  # has imported what takes seconds, once
 _SERVER.set_forkserver_preload(["tests.models.own_code", "tests.model_types_for_tests"])
 
@@ -44,15 +46,17 @@ PREFACE = """\
 Every model type of transformers with a causal or a masked language model was made small with random weights, opened as
 a job opens it, and compared with its own code given the same tokens (`cat`, whose prompt no tokens are equal to: with
 itself, one text at a time; where a model looks up embeddings for each layer by token ids, as Gemma 3n does, the prompt
-has padding's). A dash: refused in one sentence when it is loaded, which says what works instead. Your model is checked
-in much the same way whenever it is loaded, by two short texts, also if its type is not here.
+has padding's). A dash: refused in one sentence when it is loaded, which says what works instead. "1" ("alone" in the
+counts): refused likewise, as what it gives a text depends on those beside it, and right with `--batch_size 1`, as the
+sentence says. Your model is checked in much the same way whenever it is loaded, by two short texts, also if its type is
+not here.
 `suffix`, `prefix`, `add` and `cat` are places of FedBPT's prompt (`--prompt_position`, `--cat_or_add`), `words` is the
 learned verbalizer, `lora` and `full` are LP-FL's `--tuning`.
 """
 WHY = "Refusals, by what differs. Where the model's code fails, that may be due to how it was made small here."
-CELLS = {"right": "right", "refused": "–"}
+CELLS = {"right": "right", "alone": "1", "refused": "–"}
 LIBRARIES = ("transformers", "torch", "peft")
-OUTCOMES = ("right", "refused", "wrong", "error", "unbuilt")
+OUTCOMES = ("right", "alone", "refused", "wrong", "error", "unbuilt")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,10 +131,10 @@ def try_type(kind: str, name: str) -> dict[str, Any]:
     from tests.models.own_code import check_prompted, check_tuned, check_words
 
     torch.set_num_threads(1)
-    checks: dict[str, Callable[[Path], None]] = {
-        "words": lambda folder: check_words(folder, kind),
-        "lora": lambda folder: check_tuned(folder, kind, "lora"),
-        "full": lambda folder: check_tuned(folder, kind, "full"),
+    checks: dict[str, Check] = {
+        "words": lambda folder, batch_size: check_words(folder, kind, batch_size),
+        "lora": lambda folder, batch_size: check_tuned(folder, kind, "lora", batch_size),
+        "full": lambda folder, batch_size: check_tuned(folder, kind, "full", batch_size),
     }
     row: dict[str, Any] = {"kind": kind, "type": name, "found": {}, "why": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +144,7 @@ def try_type(kind: str, name: str) -> dict[str, Any]:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             return {**row, "found": dict.fromkeys(WAYS[kind], "unbuilt"), "why": {WAYS[kind][0]: why}}
         for way in WAYS[kind]:
-            check = checks.get(way, lambda folder, mode=way: check_prompted(folder, kind, mode))
+            check = checks.get(way, lambda folder, batch_size, mode=way: check_prompted(folder, kind, mode, batch_size))
             found, why = outcome(check, Path(folder))
             row["found"][way] = found
             if why:
@@ -148,11 +152,14 @@ def try_type(kind: str, name: str) -> dict[str, Any]:
     return row
 
 
-def outcome(check: Callable[[Path], None], folder: Path) -> tuple[str, str]:
+def outcome(check: Check, folder: Path, batch_size: int = 0) -> tuple[str, str]:
     """What became of a check, and why."""
     try:
-        check(folder)
+        check(folder, batch_size)
     except UserError as refusal:
+        if not batch_size and "--batch_size 1" in str(refusal):
+            found, why = outcome(check, folder, 1)
+            return ("alone", str(refusal)) if found == "right" else (found, why)
         return "refused", str(refusal)
     except AssertionError as difference:
         return "wrong", " ".join(str(difference).split())[:300]
@@ -198,7 +205,7 @@ def page(kept: dict[str, Any]) -> str:
 
 
 def _refused(row: dict[str, Any], way: str) -> bool:
-    return row["found"][way] == "refused"
+    return row["found"][way] in ("refused", "alone")
 
 
 def _kind_of_refusal(sentence: str) -> str:

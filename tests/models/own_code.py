@@ -27,9 +27,9 @@ EXAMPLES = Examples(tuple({"sentence": text} for text in TEXTS), np.zeros(len(TE
 MODES = {"masked": ("add", "cat"), "causal": ("prefix", "suffix")}
 
 
-def check_prompted(folder: Path, kind: str, mode: str) -> None:
+def check_prompted(folder: Path, kind: str, mode: str, batch_size: int = 0) -> None:
     """Raises AssertionError where logits with a prompt, or without one, are not those of the model's own code."""
-    prompted = opened(folder, mode)
+    prompted = opened(folder, mode, batch_size)
     if mode == "cat":  # has no equivalent in token ids
         _equal(_with_first_prompt(prompted), _with_first_prompt(opened(folder, mode, batch_size=1)))
     else:
@@ -58,10 +58,10 @@ def check_tuned(folder: Path, kind: str, tuning: str, batch_size: int = 0) -> No
     assert all(np.array_equal(read[name], sent[name]) for name in sent)
 
 
-def check_words(folder: Path, kind: str) -> None:
+def check_words(folder: Path, kind: str, batch_size: int = 0) -> None:
     """Likewise of log-probabilities of words, normalised over the whole vocabulary."""
     _model, label_ids = _own_model(folder, kind)
-    found = opened_words(folder, kind)(EXAMPLES.texts, label_ids)[:, 0]
+    found = opened_words(folder, kind, batch_size or 8)(EXAMPLES.texts, label_ids)[:, 0]
     pretrained, mode = load_pretrained(str(folder), "float32", "cpu"), "cat" if kind == "masked" else "prefix"
     encoder = Encoder(pretrained.tokenizer, review_task(), kind, mode, 0, pretrained.max_length)
     plain = [encoder.encode(text) for text in EXAMPLES.texts]
@@ -88,9 +88,9 @@ def tuned(
     return open_tuned_model(review_task(), str(folder), how, dtype=dtype, device="cpu", batch_size=batch_size)
 
 
-def opened_words(folder: Path, kind: str) -> WordLogProbs:
+def opened_words(folder: Path, kind: str, batch_size: int = 8) -> WordLogProbs:
     task = review_task()
-    return WordLogProbs(load_pretrained(str(folder), "float32", "cpu"), task, [task.wording(kind).template], 8)
+    return WordLogProbs(load_pretrained(str(folder), "float32", "cpu"), task, [task.wording(kind).template], batch_size)
 
 
 @torch.no_grad()

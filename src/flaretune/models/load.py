@@ -23,7 +23,7 @@ from flaretune.data.tokens import plain_ids, text_ids
 from flaretune.errors import UserError
 from flaretune.models.architecture import IN_MULTIMODAL, is_multimodal, language_model_of
 from flaretune.models.device import DTYPES, devices_of, resolve_device, resolve_dtype
-from flaretune.models.quantized import advice_for, check_quantized, quantization_config, refuse_twice
+from flaretune.models.quantized import advice_for, check_quantized, compute_as_asked, quantization_config, refuse_twice
 from flaretune.models.split import hold_embeddings, split_over_devices
 from flaretune.tasks.spec import Kind
 
@@ -121,6 +121,7 @@ def load_pretrained(
         weakref.finalize(model, folder.cleanup)  # the folder lives as long as the model
         hold_embeddings(model, where)
     _check_they_fit(name, tokenizer, model)
+    compute_as_asked(model)
     if quantize != "none":
         check_quantized(name, model, quantize)
     model.requires_grad_(False)

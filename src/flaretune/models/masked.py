@@ -57,7 +57,8 @@ class MaskedLM:
         try:
             with torch.inference_mode():
                 device = self._model.get_input_embeddings().weight.device
-                self._model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=device))
+                # as long as a short text: Funnel takes no single token
+                self._model(input_ids=torch.zeros(1, 16, dtype=torch.int64, device=device))
         finally:
             handle.remove()
         return sizes[0]

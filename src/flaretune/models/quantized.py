@@ -139,6 +139,18 @@ def check_quantized(name: str, model: torch.nn.Module, quantize: str) -> None:
     log.info("--quantize %s: %d of %d linear layers", quantize, len(done), len(linear))
 
 
+def compute_as_asked(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes' 4-bit layers in the number format that was asked for, and trainable.
+
+    On CPUs with bfloat16 instructions (AVX512-BF16) they pack their weights for good when they are first evaluated, and
+    compute in bfloat16 from then on, whatever the format, by a kernel without gradients: adapters in the layers below
+    get none, and nothing says so (bitsandbytes 0.50.2).
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def is_quantized(weight: torch.Tensor | None) -> bool:
     """Whether a weight is one of torchao's or of bitsandbytes."""
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(weight).__mro__}
