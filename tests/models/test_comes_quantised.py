@@ -18,6 +18,7 @@ from flaretune.models.load import load_pretrained
 from flaretune.models.tuned import open_tuned_model
 from flaretune.tasks.spec import load_task
 from tests.models.small_settings import tune_settings
+from tests.model_types_for_tests import save_model_type
 from tests.models_for_tests import save_tiny_model
 
 TEXTS = [{"sentence": "a fine film"}, {"sentence": "a dull and terrible film that goes on and on"}]
@@ -67,6 +68,28 @@ def test_fp8_is_dequantised_on_a_cpu(tmp_path):
         weights[f"{name}_scale_inv"] = scale
     how = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [32, 32]}
     write(folder, weights, {**how, "modules_to_not_convert": ["lm_head"]})
+    write(plain, exact, None)
+    assert log_probs(folder) == pytest.approx(log_probs(plain), abs=2e-4)
+    trains(folder)
+
+
+def test_mxfp4_is_dequantised_on_a_cpu(tmp_path):
+    """As gpt-oss comes: experts in numbers of 4 bits, 32 of which share a power of two."""
+    sizes = {"hidden_size": 64, "intermediate_size": 96}
+    folder, plain = (save_model_type("gpt_oss", "causal", tmp_path / n, **sizes) for n in ("mxfp4", "plain"))
+    weights, exact = load_file(folder / "model.safetensors"), load_file(plain / "model.safetensors")
+    half = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])  # that three bits stand for; the fourth is the sign
+    numbers = torch.cat([half, -half])
+    for name in [name for name in weights if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        rows = weights.pop(name).transpose(1, 2)  # (experts, outputs, inputs)
+        blocks = rows.unflatten(-1, (-1, 32))
+        exponents = (blocks.abs().amax(dim=-1, keepdim=True) / 6).log2().ceil()
+        codes = (blocks / 2**exponents - numbers[:, None, None, None, None]).abs().argmin(dim=0)
+        exact[name] = (numbers[codes] * 2**exponents).flatten(-2).transpose(1, 2)
+        weights[f"{name}_blocks"] = (codes[..., 0::2] | codes[..., 1::2] << 4).to(torch.uint8)
+        weights[f"{name}_scales"] = (exponents[..., 0] + 127).to(torch.uint8)
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    write(folder, weights, {"quant_method": "mxfp4", "modules_to_not_convert": kept})
     write(plain, exact, None)
     assert log_probs(folder) == pytest.approx(log_probs(plain), abs=2e-4)
     trains(folder)
