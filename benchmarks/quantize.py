@@ -12,7 +12,7 @@ Each way of quantising runs in a process of its own, with the demo's model in fl
   what it has said of a text, with the first of the task's templates alone. Round 0 is zero-shot: the model, that
   template and the label words.
 
-torchao's int4 takes about a hundred times as long on a CPU without AVX-512: its speed is measured on two texts, and its
+torchao's int4 takes about a hundred times as long on a CPU in float32: its speed is measured on two texts, and its
 accuracy with a float32 checkpoint whose linear layers hold what int4 rounds them to. That checkpoint's logits are
 compared with those of int4 itself.
 """
@@ -56,7 +56,7 @@ from flaretune.tasks.spec import load_task
 
 TASK = "movie_reviews"
 CLIENTS = client_names(4)
-SLOW = "int4"  # on CPUs without AVX-512
+SLOW = "int4"  # on CPUs, in float32
 BITS = {"none": 32, "int8": 8, "int4": 4 + 2 * 32 / GROUP, "nf4": 4 + 8 / 64 + 32 / (64 * 256)}  # scales included
 
 

@@ -17,8 +17,8 @@ from flaretune.methods.verbalizer.open import open_words
 from flaretune.models.load import load_pretrained
 from flaretune.models.tuned import open_tuned_model
 from flaretune.tasks.spec import load_task
-from tests.models.small_settings import tune_settings
 from tests.model_types_for_tests import save_model_type
+from tests.models.small_settings import tune_settings
 from tests.models_for_tests import save_tiny_model
 
 TEXTS = [{"sentence": "a fine film"}, {"sentence": "a dull and terrible film that goes on and on"}]
