@@ -106,11 +106,22 @@ def run_beside(side: str, python: str, work: dict[str, Any], folder: Path) -> di
     environment = {plain.WORK: json.dumps({**work, "folder": str(own)}), "PYTHONPATH": str(HERE)}
     _run([python, "-m", f"beside.{side}_job"], environment, own)
     lines = [json.loads(line) for line in (own / plain.LOG).read_text(encoding="utf-8").splitlines()]
+    return {
+        "round_seconds": seconds_between(lines, work["rounds"]),
+        "memory_mb": max(line["memory_mb"] for line in lines),
+    }
+
+
+def seconds_between(lines: list[dict[str, Any]], n_rounds: int) -> list[float]:
+    """How long rounds took but the first and the last, by the times at which the first client began each.
+
+    Raises:
+        UserError: not every round has begun.
+    """
     begun = [line["time"] for line in lines if line["client"] == 0]
-    if len(begun) != work["rounds"]:
-        raise UserError(f"{SIDES[side]}: {len(begun)} of {work['rounds']} rounds have begun; see {own / 'log.txt'}")
-    seconds = [later - earlier for earlier, later in pairwise(begun)]
-    return {"round_seconds": seconds[1:], "memory_mb": max(line["memory_mb"] for line in lines)}
+    if len(begun) != n_rounds:
+        raise UserError(f"{len(begun)} of {n_rounds} rounds have begun")
+    return [later - earlier for earlier, later in pairwise(begun)][1:]
 
 
 def _run(command: list[str], environment: dict[str, str], folder: Path) -> None:
