@@ -99,6 +99,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
         "ffn_config": {"hidden_size": D, "ffn_hidden_size": FORWARD, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "emu3": {"vocabulary_map": {"<image>": 5}},
+    "emu3_vqgan": {"base_channels": D, "channel_multiplier": [1, 1], "codebook_size": 64, "num_res_blocks": 1},
     "kimi_linear": {
         **{"linear_head_dim": HEAD, "linear_num_heads": HEADS, "layer_types": ["linear_attention", "full_attention"]},
         "mlp_layer_types": ["dense", "sparse"],
