@@ -1,6 +1,7 @@
 """The design's one-way flow, read from the imports of every module."""
 
 import ast
+import functools
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -51,6 +52,7 @@ WITHOUT_TORCH = {
 }
 
 
+@functools.cache
 def imports() -> list[tuple[Path, str]]:
     """(file, imported module) for every import statement, inside functions too."""
     found = []
