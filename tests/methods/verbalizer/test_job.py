@@ -9,7 +9,6 @@ from flaretune.data.load import load_split
 from flaretune.engine import codec
 from flaretune.errors import UserError
 from flaretune.methods.registry import find_method, load_classifier
-from flaretune.methods.verbalizer.artifact import load_verbalizer
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.privacy.accountant import DELTA, epsilon
 from flaretune.tasks.spec import load_task
@@ -64,10 +63,6 @@ def auto_task(tmp_path, folders):
 
 def read_summary(folder):
     return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-
-
-def head_of(folder):
-    return load_verbalizer(folder / "best_verbalizer.safetensors").head
 
 
 def last_head(told):
