@@ -171,19 +171,16 @@ def test_a_finished_run_can_be_made_longer(job, checkpoints):
     assert "finished round 3, and --num_rounds is 1" in told.failure
 
 
-@pytest.mark.parametrize(
-    ("server", "options", "sentence"),
-    [
+def test_a_run_with_other_settings_is_not_taken_up(job, checkpoints):
+    job("first", rounds=1, server=checkpoints)
+    for server, options, sentence in (
         ({}, {"intrinsic_dim": 7}, "options, intrinsic_dim is 6 there and 7 here"),
         ({}, {"seed": 5}, "options, seed is 42 there and 5 here"),
         ({"covariance": "full"}, {}, "server, covariance is 'diagonal' there and 'full' here"),
-    ],
-)
-def test_a_run_with_other_settings_is_not_taken_up(job, checkpoints, server, options, sentence):
-    job("first", rounds=1, server=checkpoints)
-    told, _ = job("second", rounds=2, server={**checkpoints, **server}, **options)
-    assert sentence in told.failure
-    assert [task for task, _, _ in told.tasks] == [codec.INITIALIZE]
+    ):
+        told, _ = job("second", rounds=2, server={**checkpoints, **server}, **options)
+        assert sentence in told.failure
+        assert [task for task, _, _ in told.tasks] == [codec.INITIALIZE]
 
 
 def test_a_client_that_resumes_in_another_number_format_is_named(job, checkpoints, caplog):
