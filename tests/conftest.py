@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -48,23 +48,23 @@ def roberta(tiny) -> Path:
     return tiny("roberta")
 
 
-@pytest.fixture
-def without_nvflare(tmp_path) -> Path:
-    """A folder that makes `import nvflare` fail where Python looks into it first."""
-    folder = tmp_path / "without_nvflare"
+def hide(packages: Iterable[str], folder: Path) -> Path:
+    """Make imports of packages fail where Python looks into this folder first."""
     folder.mkdir()
-    (folder / "nvflare.py").write_text("raise ModuleNotFoundError('nvflare is not installed')\n")
-    return folder
-
-
-@pytest.fixture
-def without_models(tmp_path) -> Path:
-    """A folder that makes imports of what requirements-light.txt leaves out fail where Python looks into it first."""
-    folder = tmp_path / "without_models"
-    folder.mkdir()
-    for name in FOR_MODELS:
+    for name in packages:
         (folder / f"{name}.py").write_text("raise ModuleNotFoundError(f'{__name__} is not installed', name=__name__)\n")
     return folder
+
+
+@pytest.fixture
+def without_nvflare(tmp_path) -> Path:
+    return hide(["nvflare"], tmp_path / "without_nvflare")
+
+
+@pytest.fixture(scope="session")
+def without_models(tmp_path_factory) -> Path:
+    """A folder that hides what requirements-light.txt leaves out."""
+    return hide(FOR_MODELS, tmp_path_factory.mktemp("without") / "models")
 
 
 @pytest.fixture

@@ -99,6 +99,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
         "ffn_config": {"hidden_size": D, "ffn_hidden_size": FORWARD, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "emu3": {"vocabulary_map": {"<image>": 5}},
+    "emu3_vqgan": {"base_channels": D, "channel_multiplier": [1, 1], "codebook_size": 64, "num_res_blocks": 1},
     "kimi_linear": {
         **{"linear_head_dim": HEAD, "linear_num_heads": HEADS, "layer_types": ["linear_attention", "full_attention"]},
         "mlp_layer_types": ["dense", "sparse"],
@@ -106,6 +107,7 @@ PARTICULAR: dict[str, dict[str, Any]] = {
     "llama4_vision_model": {"vision_output_dim": D, "projector_input_dim": D, "projector_output_dim": D},
     "mllama_text_model": {"num_hidden_layers": 3, "cross_attention_layers": [1]},
     "mllama_vision_model": {"num_global_layers": 1, "vision_output_dim": 2 * D, "intermediate_layers_indices": [0]},
+    "qwen2_vl_vision": {"depth": 2, "embed_dim": D, "num_heads": 2},
     "qwen3_5_vision": {"depth": 2, "out_hidden_size": D, "num_position_embeddings": 16},
     "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [13, 10]},
     "xmod": {"default_language": "en_XX"},

@@ -16,7 +16,6 @@ from tests.jobs_for_tests import REPOSITORY, environment_in, read_summary
 from tests.models_for_tests import save_tiny_model
 
 GUIDE = REPOSITORY / "docs" / "how-to" / "own-task.md"
-NOT_COPIED = shutil.ignore_patterns("__pycache__", "tasks_local")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

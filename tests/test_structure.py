@@ -1,6 +1,7 @@
 """The design's one-way flow, read from the imports of every module."""
 
 import ast
+import functools
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import flaretune
+from tests.commands_for_tests import python
 
 PACKAGE = Path(flaretune.__file__).parent
 # What a part may import from, besides itself, in the order of the flow: each from those before it.
@@ -51,6 +53,7 @@ WITHOUT_TORCH = {
 }
 
 
+@functools.cache
 def imports() -> list[tuple[Path, str]]:
     """(file, imported module) for every import statement, inside functions too."""
     found = []
@@ -153,11 +156,10 @@ def test_server_side_code_and_a_script_s_start_load_no_torch_transformers_or_pef
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["engine.rounds", "engine.worker", "methods.registry", "methods.fedbpt.strategy"])
-def test_engine_and_methods_need_no_nvflare(module, without_nvflare):
-    code = f"import sys; sys.path.insert(0, {str(without_nvflare)!r}); import flaretune.{module}"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, timeout=120)
-    assert run.returncode == 0, run.stderr
+def test_engine_and_methods_need_no_nvflare(without_nvflare):
+    modules = ("engine.rounds", "engine.worker", "methods.registry", "methods.fedbpt.strategy")
+    done = python("-c", "".join(f"import flaretune.{module}\n" for module in modules), path=without_nvflare)
+    assert done.returncode == 0, done.stderr
 
 
 def test_top_level_modules_take_no_library_s_name():

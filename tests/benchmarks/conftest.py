@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
+from functools import partial
 
 import compare
 import compare_report
@@ -18,24 +20,44 @@ def _signals():
     signal.signal(signal.SIGTERM, before)
 
 
+def replace_jobs(monkeypatch, folder, failing=(), hanging=(), summary=None):
+    """Put a made-up job in place of the real ones; its script is in `folder`."""
+    code = FAKE_JOB.format(failing=list(failing), hanging=list(hanging), summary=repr(summary or a_summary()))
+    script = folder / "fake_job.py"
+    script.write_text(code, encoding="utf-8")
+
+    def command(run, output):
+        return [sys.executable, "-I", "-S", str(script), *compare.job_command(run, output)[2:]]
+
+    monkeypatch.setattr(compare.run_job, "__defaults__", (command,))
+    # tests of the figure draw it themselves, once
+    monkeypatch.setattr(compare_report, "draw", lambda _layout, _results, path: path.touch())
+    return script
+
+
 @pytest.fixture
 def fake_job(monkeypatch, tmp_path):
-    """Put a made-up job in place of the real ones."""
+    return partial(replace_jobs, monkeypatch, tmp_path)
 
-    def use(failing=(), hanging=(), summary=None):
-        code = FAKE_JOB.format(failing=list(failing), hanging=list(hanging), summary=repr(summary or a_summary()))
-        script = tmp_path / "fake_job.py"
-        script.write_text(code, encoding="utf-8")
 
-        def command(run, folder):
-            return [sys.executable, str(script), *compare.job_command(run, folder)[2:]]
+@pytest.fixture(scope="session")
+def finished_runs(tmp_path_factory):
+    """What the whole plan leaves where no run fails: only to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        replace_jobs(monkeypatch, folder)
+        before = signal.getsignal(signal.SIGTERM)
+        assert compare.main(["--plan", str(write_plan(folder)), "--output", str(folder / "out")]) == 0
+        signal.signal(signal.SIGTERM, before)
+    (folder / "out" / "started.txt").unlink()
+    return folder / "out"
 
-        monkeypatch.setattr(compare.run_job, "__defaults__", (command,))
-        # tests of the figure draw it themselves, once
-        monkeypatch.setattr(compare_report, "draw", lambda _layout, _results, path: path.touch())
-        return script
 
-    return use
+@pytest.fixture
+def finished(finished_runs, fake_job, tmp_path):
+    """The whole plan has been run in this test's folder; what is missing there is run by the made-up job."""
+    fake_job()
+    return shutil.copytree(finished_runs, tmp_path / "out")
 
 
 @pytest.fixture

@@ -58,20 +58,15 @@ def test_the_report_tells_which_runs_share_a_model(main, fake_job, tmp_path, cap
         ("seeds = [3, 1]", "seeds = [1, 2]", [name.removesuffix("1") + "2" for name in SEED_1]),
     ],
 )
-def test_only_runs_whose_options_have_changed_are_run_again(main, fake_job, tmp_path, old, new, again):
-    fake_job()
-    main()
-    started(tmp_path)
+@pytest.mark.usefixtures("finished")
+def test_only_runs_whose_options_have_changed_are_run_again(main, tmp_path, old, new, again):
     assert main(text=PLAN.replace(old, new)) == 0
     assert started(tmp_path) == again
 
 
-def test_a_default_that_has_changed_since_makes_a_run_anew_and_a_new_option_does_not(main, fake_job, tmp_path):
-    fake_job()
-    main()
-    started(tmp_path)
+def test_a_default_that_has_changed_since_makes_a_run_anew_and_a_new_option_does_not(main, finished, tmp_path):
     for name, change in (("lp-fl-iid-3", {"soft_portion": 0.5}), ("lp-fl-iid-1", {"soft_select": None})):
-        file = tmp_path / "out" / name / "job.json"
+        file = finished / name / "job.json"
         job = json.loads(file.read_text(encoding="utf-8"))
         job["options"] |= change
         job["options"] = {key: value for key, value in job["options"].items() if value is not None}
@@ -99,11 +94,8 @@ def test_a_task_file_that_has_changed_makes_runs_anew(main, fake_job, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["summary.json", "job.json", "config.json"])
-def test_a_run_whose_files_are_damaged_is_run_again(main, fake_job, tmp_path, damage):
-    fake_job()
-    main()
-    started(tmp_path)
-    (tmp_path / "out" / "lp-fl-iid-1" / damage).write_text("[", encoding="utf-8")
+def test_a_run_whose_files_are_damaged_is_run_again(main, finished, tmp_path, damage):
+    (finished / "lp-fl-iid-1" / damage).write_text("[", encoding="utf-8")
     assert main() == 0
     assert started(tmp_path) == ["lp-fl-iid-1"]
 

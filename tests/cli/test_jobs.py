@@ -351,3 +351,10 @@ def test_a_shared_model_is_on_the_gpus_that_the_job_was_given(gpu, device, monke
     job, site, server = (build(kind, given) for kind in configs_of(FEDBPT))
     with pytest.raises(Started, match=f"^{device}$"):
         run_job.run_job(FEDBPT, job, site, server, {})
+
+
+def test_a_shared_model_beside_another_model_server_is_refused():
+    given = {"model_name": "m", "share_model": 1, "model_server": "http://127.0.0.1:1"}
+    job, site, server = (build(kind, given) for kind in configs_of(FEDBPT))
+    with pytest.raises(UserError, match="leave one of them out"):
+        run_job.run_job(FEDBPT, job, site, server, {})

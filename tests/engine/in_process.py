@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from flaretune.config.client import ClientConfig
 from flaretune.config.options import build
@@ -58,6 +62,29 @@ class RecordingTransport(InProcessTransport):
         return super().send(task, sent, list(reversed(clients)), timeout)  # replies come in any order
 
 
+@functools.cache
+def _read(folder: str, changed: int, *how: Any) -> Any:
+    from flaretune.models.load import load_pretrained  # here, so that tests without a model start without torch
+
+    return load_pretrained(folder, *how)
+
+
+def _read_once(name: str, *how: Any) -> Any:
+    """What `load_pretrained` gives, read from the disk by the first client that asks; the others get copies."""
+    config = Path(name) / "config.json"
+    return copy.deepcopy(_read(name, config.stat().st_mtime_ns if config.is_file() else 0, *how))
+
+
+@contextmanager
+def _reading_models_once() -> Iterator[None]:
+    """In a job's own processes each reads the model; here most of a short job's time would be that."""
+    openers = ("models.prompted", "models.tuned", "methods.verbalizer.open")
+    with ExitStack() as stack:
+        for opener in openers:
+            stack.enter_context(mock.patch(f"flaretune.{opener}.load_pretrained", _read_once))
+        yield
+
+
 def run_job(
     method: Method,
     configs: Mapping[str, ClientConfig],
@@ -101,7 +128,8 @@ def run_job(
 
     transport = RecordingTransport({name: handler(name) for name in configs}, told)
     try:
-        Job(method, build(method.server_config, server), transport, folder, told.records.append).run()
+        with _reading_models_once():
+            Job(method, build(method.server_config, server), transport, folder, told.records.append).run()
     except JobFailed as error:
         told.failure = str(error)
     return told

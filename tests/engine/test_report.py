@@ -32,6 +32,13 @@ def shown(value: float | None, error: float | None = None) -> str:
     return "–" if value is None else f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
+@pytest.fixture(autouse=True)
+def _pictures(request, monkeypatch):
+    """Pictures take most of a report's time: they are drawn of the runs that are real."""
+    if "small" not in request.fixturenames:
+        monkeypatch.setattr("flaretune.engine.report.svg", lambda _figure: b"<svg/>")
+
+
 @pytest.fixture(scope="module", params=["fedbpt", "lpfl", "verbalizer"])
 def small(request, roberta, tmp_path_factory) -> Path:
     """A run of each method, on a tiny model."""
@@ -45,8 +52,13 @@ def small(request, roberta, tmp_path_factory) -> Path:
     return folder / "run"
 
 
-def test_every_number_is_that_of_the_run(small):
-    page, summary = page_of(small), read_summary(small)
+@pytest.fixture(scope="module")
+def page(small) -> Page:
+    return page_of(small)
+
+
+def test_every_number_is_that_of_the_run(small, page):
+    summary = read_summary(small)
     rounds, best = summary["rounds"], next(r for r in summary["rounds"] if r["round"] == summary["best_round"])
     assert column(page, "rounds", "round") == [str(r["round"]) for r in rounds]
     for name, of in (("test", ""), ("validation", "validation_")):
@@ -72,8 +84,8 @@ def test_every_number_is_that_of_the_run(small):
     assert column(page, "clients", "computed in") == [summary["dtypes"][c] for c in CLIENTS]
 
 
-def test_the_first_sentence_is_the_result(small):
-    page, summary = page_of(small), read_summary(small)
+def test_the_first_sentence_is_the_result(small, page):
+    summary = read_summary(small)
     test, validation = (shown(summary[f"{o}_accuracy"], summary[f"{o}_standard_error"]) for o in ("test", "validation"))
     assert f"{summary['method']} on {summary['task']}" in page.text
     planned = json.loads((small / "config.json").read_text(encoding="utf-8"))["server"]["num_rounds"]
@@ -83,8 +95,8 @@ def test_the_first_sentence_is_the_result(small):
     ) in page.text
 
 
-def test_cost_configuration_versions_and_words_are_there(small):
-    page, summary = page_of(small), read_summary(small)
+def test_cost_configuration_versions_and_words_are_there(small, page):
+    summary = read_summary(small)
     config = json.loads((small / "config.json").read_text(encoding="utf-8"))
     cost = dict(page.tables["What it cost"])
     down, up = (round(summary[f"bytes_{way}_per_client_round"]) for way in ("down", "up"))
@@ -112,8 +124,7 @@ def test_cost_configuration_versions_and_words_are_there(small):
         assert [words for _, words in rows] == artifact.spec.class_names(artifact.model["kind"])
 
 
-def test_equal_runs_give_equal_bytes_and_pictures_are_svg(small):
-    page = page_of(small)
+def test_equal_runs_give_equal_bytes_and_pictures_are_svg(small, page):
     before = (small / "report.html").read_bytes()
     page_of(small)
     assert (small / "report.html").read_bytes() == before

@@ -7,6 +7,14 @@ from flaretune.errors import UserError
 from tests.engine.summaries import a_summary, a_training_summary
 
 
+@pytest.fixture(autouse=True)
+def _pictures(request, monkeypatch):
+    """Pictures take most of the time here: they are drawn where it is about what is there in the end."""
+    if "layout" not in request.fixturenames or "simulate_job" not in request.getfixturevalue("layout"):
+        monkeypatch.setattr("flaretune.engine.results.draw_curve", lambda _summary, path: path.touch())
+        monkeypatch.setattr("flaretune.engine.report.svg", lambda _figure: b"<svg/>")
+
+
 def make_job(server_folder, **changes):
     """What a job of FedBPT leaves in the server's run folder."""
     results = make_server_folder(server_folder, a_summary(**changes))

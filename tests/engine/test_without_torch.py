@@ -21,7 +21,7 @@ OPTIONS = {
 }
 LEARNED = {**OPTIONS, "fedbpt, learned": {**OPTIONS["fedbpt"], "verbalizer": "learned", "n_words": 8}}
 # The clients' replies come from files, in the order in which they were sent.
-SERVER = """
+SERVER = f"""
 import json, sys
 from pathlib import Path
 from safetensors import safe_open
@@ -31,18 +31,18 @@ from flaretune.engine.transport import InProcessTransport
 from flaretune.methods.message import Message
 from flaretune.methods.registry import find_method
 
-name, folder, clients = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
-def handler(client):
-    kept = iter(sorted(folder.glob(f"{client}-*.safetensors")))
+def handler(folder, client):
+    kept = iter(sorted(folder.glob(f"{{client}}-*.safetensors")))
     def reply(task, message):
         with safe_open(next(kept), "numpy") as file:
-            return Message({n: file.get_tensor(n) for n in file.keys()}, json.loads(file.metadata()["fields"]))
+            return Message({{n: file.get_tensor(n) for n in file.keys()}}, json.loads(file.metadata()["fields"]))
     return reply
-method = find_method(name)
-results = folder / "job" / "flaretune"
-Job(method, method.server_config(**json.loads((folder / "server.json").read_text())),
-    InProcessTransport({client: handler(client) for client in clients}), results).run()
-assert collect_results(folder / "job", folder / "output") is not None
+for job in sys.argv[2:]:
+    folder, method = Path(sys.argv[1], job), find_method(job.split(",")[0])
+    config = method.server_config(**json.loads((folder / "server.json").read_text()))
+    transport = InProcessTransport({{client: handler(folder, client) for client in {CLIENTS}}})
+    Job(method, config, transport, folder / "job" / "flaretune").run()
+    assert collect_results(folder / "job", folder / "output") is not None
 """
 DIFFERS = ("seconds", "overhead_seconds", "server_memory_mb", "artifact")
 
@@ -54,24 +54,32 @@ def numbers(value):
     return [numbers(entry) for entry in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize("job", LEARNED)
-def test_a_server_gives_the_same_result_without_torch_and_transformers(job, roberta, tmp_path, without_models):
-    name = job.split(",")[0]
-    data = write_reviews(tmp_path / "data", n_train=60, n_test=20)
+@pytest.fixture(scope="module")
+def jobs(roberta, without_models, tmp_path_factory):
+    """Folders of jobs by their name, each with the results found here, and those found without libraries for models."""
+    folder = tmp_path_factory.mktemp("jobs")
+    data = write_reviews(folder / "data", n_train=60, n_test=20)
     options = {"model_name": str(roberta), "dataset": str(data), "k_shot": 6, "dtype": "float32", "eval_clients": "all"}
-    config = find_method(name).client_config(**options, **LEARNED[job])
-    server = {} if name == "verbalizer" else {"num_rounds": 2}
-    told = run_job(find_method(name), dict.fromkeys(CLIENTS, config), tmp_path / "here", **server)
-    assert (told.failure, told.client_failures) == ("", {})
-    for number, (client, _task, _round, reply) in enumerate(told.replies):
-        arrays = {array: np.ascontiguousarray(values) for array, values in reply.arrays.items()}
-        fields = {"fields": json.dumps(reply.fields)}
-        save_file(arrays, tmp_path / f"{client}-{number:03}.safetensors", fields)
-    (tmp_path / "server.json").write_text(json.dumps(server))
-    done = python("-c", SERVER, name, tmp_path, *CLIENTS, path=without_models)
+    for job, more in LEARNED.items():
+        name = job.split(",")[0]
+        config = find_method(name).client_config(**options, **more)
+        server = {} if name == "verbalizer" else {"num_rounds": 2}
+        told = run_job(find_method(name), dict.fromkeys(CLIENTS, config), folder / job / "here", **server)
+        assert (told.failure, told.client_failures) == ("", {})
+        for number, (client, _task, _round, reply) in enumerate(told.replies):
+            arrays = {array: np.ascontiguousarray(values) for array, values in reply.arrays.items()}
+            fields = {"fields": json.dumps(reply.fields)}
+            save_file(arrays, folder / job / f"{client}-{number:03}.safetensors", fields)
+        (folder / job / "server.json").write_text(json.dumps(server))
+    done = python("-c", SERVER, folder, *LEARNED, path=without_models)
     assert done.returncode == 0, done.stderr
+    return {job: folder / job for job in LEARNED}
+
+
+@pytest.mark.parametrize("job", LEARNED)
+def test_a_server_gives_the_same_result_without_torch_and_transformers(job, jobs):
     here, there = (
-        json.loads((tmp_path / folder / "summary.json").read_text(encoding="utf-8")) for folder in ("here", "output")
+        json.loads((jobs[job] / folder / "summary.json").read_text(encoding="utf-8")) for folder in ("here", "output")
     )
     assert numbers(there) == numbers(here)
-    assert (tmp_path / "output" / "report.html").stat().st_size > 1000
+    assert (jobs[job] / "output" / "report.html").stat().st_size > 1000

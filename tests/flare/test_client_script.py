@@ -202,3 +202,14 @@ def test_script_warns_of_published_options_without_effect_where_the_method_has_t
 def test_help_is_no_failure(tmp_path):
     done, recorded = run_script("lpfl", "client_script.UserError('enough')", tmp_path, "--help")
     assert (done.returncode, recorded) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [("fedbpt_train.py", []), ("lpfl_train.py", ["--soft_labels", "off"]), ("verbalizer_train.py", [])],
+)
+def test_scripts_end_at_once_with_a_sentence_and_a_failing_status(script, flags):
+    argv = [sys.executable, SOURCE / script, *flags, "--k_shot", "0"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "ERROR flaretune.client: --k_shot 0: must be at least 1\n")
+    assert done.stderr == ""

@@ -31,6 +31,7 @@ def export(run, folder: Path, *flags) -> Path:
     """A job of light clients; returns its folder."""
     job = run(sys.executable, "jobs/fedbpt_job.py", "--export", "--export-dir", folder, *SMALL, *flags)
     assert job.returncode == 0, job.stderr
+    assert not list(folder.rglob("__pycache__"))
     custom, here = folder / "fedbpt" / "app" / "custom", Path(__file__).parent
     shutil.copy(here / "light_process.py", custom / "fedbpt_train.py")
     shutil.copy(here / "light_client.py", custom)

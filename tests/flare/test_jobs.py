@@ -1,4 +1,4 @@
-"""Jobs in real NVFlare processes: the template, the recipe, clients that fail, a proof-of-concept federation."""
+"""Jobs in real NVFlare processes: the template, the recipe, mistakes at clients, a proof-of-concept federation."""
 
 import json
 import os
@@ -22,9 +22,9 @@ SMALL = ["--n_prompt_tokens", "3", "--intrinsic_dim", "12", "--k_shot", "12", "-
 
 
 def test_published_command_line_with_other_numbers_of_clients_and_rounds(run, folders, tmp_path):
-    """As published, but for a small model and data set in their places, three clients, and two rounds."""
+    """As published, but for a small model and data set in their places, fewer texts, three clients, and two rounds."""
     app_config = (
-        "--task_name sst2 --n_prompt_tokens 50 --intrinsic_dim 500 --k_shot 200 --device auto --seed 1234 "
+        "--task_name sst2 --n_prompt_tokens 50 --intrinsic_dim 500 --k_shot 30 --device auto --seed 1234 "
         "--loss_type ce --cat_or_add add --local_iter 8 --num_users 10 --iid 1 --local_popsize 5 --perturb 1 "
         f"--model_name {folders['roberta']} --eval_clients site-1 --llama_causal 1 --dataset {folders['data']}"
     )
@@ -36,8 +36,8 @@ def test_published_command_line_with_other_numbers_of_clients_and_rounds(run, fo
     assert [r["round"] for r in summary["rounds"]] == [0, 1, 2]
     assert all(r["clients"] == ["site-1", "site-2", "site-3"] for r in summary["rounds"])
     assert summary["queries"] == 2 * 3 * (8 * 5 + 1)
-    # every candidate on the site's texts and on the perturbed ones: 400 texts over the three sites
-    assert summary["example_forwards"] == 2 * 2 * (8 * 5 + 1) * 400
+    # every candidate on the site's texts and on the perturbed ones: 60 texts over the three sites
+    assert summary["example_forwards"] == 2 * 2 * (8 * 5 + 1) * 60
     assert 4_000 < summary["bytes_down_per_client_round"] < 10_000
     assert 4_000 < summary["bytes_up_per_client_round"] < 10_000
     config = json.loads((results / "config.json").read_text(encoding="utf-8"))
@@ -96,46 +96,6 @@ def test_recipe_with_a_causal_model_and_a_file_at_each_client(run, folders, tmp_
     said = run(sys.executable, "-m", "flaretune", "predict", "--result", summary["artifact"], "a warm , honest story")
     assert said.returncode == 0, said.stderr
     assert "great" in said.stdout
-
-
-FAULTS = """
-import os, signal
-import numpy as np
-import nvflare.client as flare
-from flaretune.flare.client_script import main
-from flaretune.methods.fedbpt.client import FedBPTClient
-
-def faulty(self, request, honest=FedBPTClient.fit):
-    result = honest(self, request)
-    if flare.get_site_name() == "site-2":
-        result.arrays["mean"] = np.zeros(3, dtype=np.float32)
-    elif flare.get_site_name() == "site-3":
-        result.arrays["fitness"] = np.array([np.nan])
-    elif flare.get_site_name() == "site-4" and request.round == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return result
-
-FedBPTClient.fit = faulty
-main("fedbpt")
-"""
-
-
-def test_exported_job_goes_on_without_clients_that_reply_badly_or_die(run, folders, tmp_path):
-    export = tmp_path / "export"
-    exported = run(
-        *[sys.executable, "jobs/fedbpt_job.py", "--export", "--export-dir", export, "--model_name", folders["gpt2"]],
-        *["--dataset", folders["data"], *SMALL, "--num_rounds", 2],
-    )
-    assert exported.returncode == 0, exported.stderr
-    job = export / "fedbpt"
-    assert not list(job.rglob("__pycache__"))
-    (job / "app" / "custom" / "fedbpt_train.py").write_text(FAULTS, encoding="utf-8")
-    done = run("nvflare", "simulator", job, *["-n", "4", "-t", "4", "-w"], tmp_path / "out")
-    assert done.returncode == 0, done.stdout[-3000:]
-    rounds = read_summary(tmp_path / "out" / "server" / "simulate_job" / "flaretune")["rounds"]
-    assert [r["clients"] for r in rounds[1:]] == [["site-1", "site-4"], ["site-1"]]
-    assert "round 1: the fit reply of site-2 is not used: array 'mean' has shape (3,), expected (12,)" in done.stdout
-    assert "round 1: the fit reply of site-3 is not used: array 'fitness' holds values that are not" in done.stdout
 
 
 def test_mistakes_at_the_clients_fail_the_job_with_one_sentence_each(run, folders, tmp_path):

@@ -10,7 +10,9 @@ import torch
 
 from flaretune.errors import UserError
 from flaretune.models.load import load_outline, load_pretrained
+from flaretune.models.prompted import embed
 from flaretune.models.verbalizer import label_word_ids
+from flaretune.models.word_embeddings import read_word_embeddings
 from tests.model_types_for_tests import save_model_type, save_multimodal
 from tests.models.own_code import EXAMPLES, opened, tuned
 from tests.tasks_for_tests import review_task
@@ -29,7 +31,7 @@ ARCHITECTURES = {
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_logits_are_those_of_the_whole(model_type, tmp_path):
+def test_logits_and_word_embeddings_are_those_of_the_whole(model_type, tmp_path):
     whole = save_multimodal(model_type, ARCHITECTURES[model_type], tmp_path)
     loaded = load_pretrained(str(tmp_path), "float32", "cpu")
     assert loaded.kind == "causal"
@@ -42,10 +44,12 @@ def test_logits_are_those_of_the_whole(model_type, tmp_path):
         torch.testing.assert_close(loaded.model(input_ids=ids).logits, expected, atol=1e-4, rtol=0)
     parts = {name.split(".")[1] for name, _ in loaded.model.named_parameters()}
     assert not [part for part in parts if "vision" in part]
-    outline = load_outline(str(tmp_path)).model
-    assert {n: p.shape for n, p in outline.named_parameters()} == {
+    outline = load_outline(str(tmp_path))
+    assert {n: p.shape for n, p in outline.model.named_parameters()} == {
         n: p.shape for n, p in loaded.model.named_parameters()
     }
+    read_word_embeddings(outline)
+    assert torch.equal(embed(outline.model, ids), embed(loaded.model, ids))
 
 
 def test_every_way_works(tmp_path):

@@ -108,7 +108,7 @@ def test_a_copy_with_another_head_shares_the_quantised_weights(model, quantize):
 
 
 @pytest.mark.parametrize("quantize", TRAINED)
-@pytest.mark.parametrize("family", ["roberta", "llama", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", *(pytest.param(f, marks=pytest.mark.slow) for f in ("roberta", "gemma3"))])
 @pytest.mark.parametrize(
     "options", [{}, {"target_modules": "all-linear", "gradient_checkpointing": 1}, {"first_layer": "1"}]
 )

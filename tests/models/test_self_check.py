@@ -10,7 +10,8 @@ import logging
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from flaretune.errors import UserError
 from flaretune.models.load import load_pretrained
@@ -30,14 +31,16 @@ from tests.models.own_code import (
 )
 from tests.tasks_for_tests import review_task
 
-CAUSAL = ("gpt2", "llama", "gemma3_text", "qwen3", "falcon_h1", "gemma3n_text")
-MASKED = ("bert", "roberta", "eurobert")
+CAUSAL = ("gpt2", "llama", "gemma3_text", "gemma3n_text")
+MASKED = ("bert", "roberta")
 MORE_CAUSAL = (
+    *("qwen3", "falcon_h1"),
     *("bloom", "codegen", "cohere", "falcon", "gemma", "gemma2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss"),
     *("gptj", "granite", "lfm2", "mamba", "mamba2", "mixtral", "olmo2", "opt", "phi", "phi3", "phimoe", "qwen2"),
     *("mistral", "qwen3_next", "smollm3", "stablelm", "starcoder2", "llama4_text", "gemma4_text", "deepseek_v3"),
 )
 MORE_MASKED = (
+    "eurobert",
     "albert",
     "camembert",
     "distilbert",
@@ -235,19 +238,21 @@ def test_weights_that_see_no_text(tiny, tmp_path):
         assert "gives the same logits for different texts" in complaint(open_model, tmp_path, **options)
 
 
-def test_what_is_rounding_in_bfloat16_is_said_and_not_refused(model_type, tmp_path, caplog):
-    folder = model_type("llama", "causal")
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    with torch.no_grad():  # tokens are so alike that bfloat16 hardly tells them apart
-        tokens = model.model.embed_tokens.weight
-        tokens.mul_(0.01).add_(torch.randn(tokens.shape[1], generator=torch.Generator().manual_seed(1)))
-    model.save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
-    tuned(tmp_path, dtype="bfloat16")
+def test_what_is_rounding_in_bfloat16_is_said_and_not_refused(tiny, monkeypatch, caplog):
+    """Of a model that rounds otherwise by the number of texts; how much real ones do so depends on the processor."""
+    exact = LlamaRMSNorm.forward
+
+    def coarse(self, hidden):
+        normed = exact(self, hidden)
+        noise = torch.randn(normed.shape, generator=torch.Generator().manual_seed(len(normed)))
+        return normed + noise.to(normed) if normed.dtype == torch.bfloat16 else normed
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", coarse)
+    tuned(tiny("llama"), dtype="bfloat16")
     (record,) = [record for record in caplog.records if record.name.startswith("flaretune")]
     assert record.message.endswith("--dtype float32 is exact")
     caplog.clear()
-    tuned(tmp_path)
+    tuned(tiny("llama"))
     assert not caplog.records
 
 

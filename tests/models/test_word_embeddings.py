@@ -1,4 +1,4 @@
-"""Word embeddings read from a checkpoint alone are those that the whole model has."""
+"""Word embeddings read from a checkpoint alone are those that the whole model has; test_load_multimodal.py has more."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from flaretune.errors import UserError
 from flaretune.models.load import load_outline, load_pretrained
 from flaretune.models.prompted import embed, embedding_std
 from flaretune.models.word_embeddings import read_word_embeddings
-from tests.model_types_for_tests import save_multimodal
-from tests.models.test_load_multimodal import ARCHITECTURES
 
 IDS = torch.tensor([[5, 6], [9, 5]])
 
@@ -27,14 +25,6 @@ def test_rows_are_those_of_the_model_in_the_same_number_format(tiny, family, dty
     assert torch.equal(embed(outline.model, IDS), embed(whole, IDS))
     assert embed(outline.model, IDS).dtype == getattr(torch, dtype)
     assert embedding_std(outline.model) == pytest.approx(embedding_std(whole), rel=1e-6)
-
-
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_those_of_the_language_model_in_a_multimodal_checkpoint(model_type, tmp_path):
-    save_multimodal(model_type, ARCHITECTURES[model_type], tmp_path)
-    whole, outline = load_pretrained(str(tmp_path), "float32", "cpu").model, load_outline(str(tmp_path))
-    read_word_embeddings(outline)
-    assert torch.equal(embed(outline.model, IDS), embed(whole, IDS))
 
 
 def test_nothing_else_is_read(tiny, tmp_path):

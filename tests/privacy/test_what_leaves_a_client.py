@@ -98,6 +98,6 @@ def test_sizes_do_not_depend_on_how_many_texts_there_are(method, roberta, tmp_pa
         files = {"north": write_secret_reviews(tmp_path / str(n), n, 9)}
         return [len(as_bytes(reply)) for _, _, reply in replies_of(method, files, roberta, tmp_path / f"job{n}", 1)]
 
-    few, many = sizes(60), sizes(900)
+    few, many = sizes(60), sizes(360)
     # a whole number takes one to five bytes, and a few hundred texts more take some ten thousand
     assert all(abs(a - b) <= 12 for a, b in zip(few, many, strict=True))

@@ -43,6 +43,7 @@ def write_report(
     config = read_object(run / CONFIG, "give the folder of a finished run")
     best = next(r for r in summary["rounds"] if r["round"] == summary["best_round"])
     context = {
+        "evaluation": None if evaluation is None else _evaluated(evaluation, summary),  # first: it may be refused
         "summary": summary,
         "estimates": {of: estimate_text(summary, of).strip() for of in ("zero_shot", "test", "validation")},
         "planned": config.get("server", {}).get("num_rounds"),
@@ -52,7 +53,6 @@ def write_report(
         "client_metrics": _names([best], "client_metrics"),
         "best": best,
         "chooses": best["validation_accuracy"] is not None,
-        "evaluation": None if evaluation is None else _evaluated(evaluation, summary),
         "is_private": "privacy" in summary,
         "cost": _cost(summary),
         "found": _found(run, summary),

@@ -275,7 +275,8 @@ class LoraParameters:
     def __init__(self, model: PeftModel, freeze_a: bool, place: tuple[str, str]):
         self._model = model
         self._own, self._outer = (f"base_model.model.{beginning}" for beginning in place)
-        self._names = [name for name in self.whole() if not (freeze_a and ".lora_A." in name)]
+        there = {name: values.shape for name, values in self.whole().items()}
+        self._shapes = {name: shape for name, shape in there.items() if not (freeze_a and ".lora_A." in name)}
         if freeze_a:
             for name, parameter in model.named_parameters():
                 if ".lora_A." in name:
@@ -287,12 +288,12 @@ class LoraParameters:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of those that are trained."""
-        return {name: values.shape for name, values in self.arrays().items()}
+        return self._shapes.copy()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Those that are trained, float32 copies."""
         whole = self.whole()
-        return {name: whole[name] for name in self._names}
+        return {name: whole[name] for name in self._shapes}
 
     def whole(self) -> dict[str, np.ndarray]:
         """All adapter parameters, float32 copies."""

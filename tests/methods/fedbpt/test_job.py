@@ -133,32 +133,33 @@ def checkpoints(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"max_norm": "1:20"}, {"perturb": 1}])
-@pytest.mark.parametrize("stopped_in", [1, 3])
-def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, checkpoints, options, stopped_in):
+def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, tmp_path, options):
     _, whole = job("whole", rounds=4, **options)
-    stopped, _ = job("stopped", no_replies_from(stopped_in), rounds=4, server=checkpoints, **options)
-    assert stopped.failure
-    told, folder = job("on", rounds=4, server=checkpoints, **options)
-    assert told.failure == ""
-    assert [n for task, n, _ in told.tasks if task == codec.FIT] == list(range(stopped_in, 5))
-    expected, found = read_summary(whole), read_summary(folder)
-    for key in (
-        "test_accuracy",
-        "validation_accuracy",
-        "best_round",
-        "zero_shot_accuracy",
-        "queries",
-        "example_forwards",
-    ):
-        assert found[key] == expected[key]
-    for key in ("round", "accuracy", "validation_accuracy", "validation_loss", "metrics", "client_metrics"):
-        assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]
-    points = [load_prompt(results / "best_prompt.safetensors").point for results in (whole, folder)]
-    assert np.array_equal(*points)
-    for name in ("distribution.npz", "rounds/round_0001.npz", "rounds/round_0004.npz"):
-        with np.load(whole / name) as arrays, np.load(folder / name) as again:
-            assert all(np.array_equal(arrays[key], again[key]) for key in arrays)
-    assert [record.round for record in told.records] == [0, 1, 2, 3, 4]  # TensorBoard has all rounds
+    for stopped_in in (1, 3):
+        checkpoints = {"checkpoint": str(tmp_path / f"checkpoints {stopped_in}")}
+        stopped, _ = job(f"stopped {stopped_in}", no_replies_from(stopped_in), rounds=4, server=checkpoints, **options)
+        assert stopped.failure
+        told, folder = job(f"on {stopped_in}", rounds=4, server=checkpoints, **options)
+        assert told.failure == ""
+        assert [n for task, n, _ in told.tasks if task == codec.FIT] == list(range(stopped_in, 5))
+        expected, found = read_summary(whole), read_summary(folder)
+        for key in (
+            "test_accuracy",
+            "validation_accuracy",
+            "best_round",
+            "zero_shot_accuracy",
+            "queries",
+            "example_forwards",
+        ):
+            assert found[key] == expected[key]
+        for key in ("round", "accuracy", "validation_accuracy", "validation_loss", "metrics", "client_metrics"):
+            assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]
+        points = [load_prompt(results / "best_prompt.safetensors").point for results in (whole, folder)]
+        assert np.array_equal(*points)
+        for name in ("distribution.npz", "rounds/round_0001.npz", "rounds/round_0004.npz"):
+            with np.load(whole / name) as arrays, np.load(folder / name) as again:
+                assert all(np.array_equal(arrays[key], again[key]) for key in arrays)
+        assert [record.round for record in told.records] == [0, 1, 2, 3, 4]  # TensorBoard has all rounds
 
 
 def test_a_finished_run_can_be_made_longer(job, checkpoints):
@@ -171,19 +172,16 @@ def test_a_finished_run_can_be_made_longer(job, checkpoints):
     assert "finished round 3, and --num_rounds is 1" in told.failure
 
 
-@pytest.mark.parametrize(
-    ("server", "options", "sentence"),
-    [
+def test_a_run_with_other_settings_is_not_taken_up(job, checkpoints):
+    job("first", rounds=1, server=checkpoints)
+    for server, options, sentence in (
         ({}, {"intrinsic_dim": 7}, "options, intrinsic_dim is 6 there and 7 here"),
         ({}, {"seed": 5}, "options, seed is 42 there and 5 here"),
         ({"covariance": "full"}, {}, "server, covariance is 'diagonal' there and 'full' here"),
-    ],
-)
-def test_a_run_with_other_settings_is_not_taken_up(job, checkpoints, server, options, sentence):
-    job("first", rounds=1, server=checkpoints)
-    told, _ = job("second", rounds=2, server={**checkpoints, **server}, **options)
-    assert sentence in told.failure
-    assert [task for task, _, _ in told.tasks] == [codec.INITIALIZE]
+    ):
+        told, _ = job("second", rounds=2, server={**checkpoints, **server}, **options)
+        assert sentence in told.failure
+        assert [task for task, _, _ in told.tasks] == [codec.INITIALIZE]
 
 
 def test_a_client_that_resumes_in_another_number_format_is_named(job, checkpoints, caplog):

@@ -1,6 +1,5 @@
-"""FedBPT learns, and equal seeds give equal runs: whole jobs in this process, with labels told by a word."""
+"""FedBPT learns: whole jobs in this process, with texts whose labels can be told from a word."""
 
-import numpy as np
 import pytest
 
 from flaretune.methods.fedbpt.config import FedBPTConfig
@@ -22,9 +21,9 @@ def model_and_data(tmp_path_factory):
 
 @pytest.fixture
 def job(model_and_data, tmp_path):
-    """Run a job; returns test accuracy at the start and after each round, and the final mean."""
+    """Run a job; returns test accuracy at the start and after each round."""
 
-    def run(name="results", *, rounds, **changes):
+    def run(rounds, **changes):
         options = {
             "dtype": "float32",
             "n_prompt_tokens": 3,
@@ -38,17 +37,16 @@ def job(model_and_data, tmp_path):
         }
         config = FedBPTConfig(**{**model_and_data, **options, **changes})
         server = {"num_rounds": rounds, "covariance": "diagonal", "aggregation": "mean"}
-        told = run_job(find_method("fedbpt"), dict.fromkeys(CLIENTS, config), tmp_path / name, **server)
+        told = run_job(find_method("fedbpt"), dict.fromkeys(CLIENTS, config), tmp_path / "results", **server)
         assert (told.failure, told.client_failures) == ("", {})
-        accuracy = [r["accuracy"] for r in read_summary(tmp_path / name)["rounds"]]
-        return accuracy, np.load(tmp_path / name / "distribution.npz", allow_pickle=False)["mean"]
+        return [r["accuracy"] for r in read_summary(tmp_path / "results")["rounds"]]
 
     return run
 
 
 @pytest.mark.parametrize("mode", ["add", "cat"])
 def test_accuracy_rises_from_chance_to_clearly_above(job, mode):
-    accuracy, _ = job(rounds=12, cat_or_add=mode)
+    accuracy = job(rounds=12, cat_or_add=mode)
     assert accuracy[0] < 0.7
     assert max(accuracy) > 0.9
 
@@ -57,12 +55,5 @@ def test_accuracy_rises_from_chance_to_clearly_above(job, mode):
     "changes", [{"perturb": 1}, {"iid": 0, "alpha_dir": 0.8}, {"loss_type": "hinge"}, {"max_norm": "15:20"}]
 )
 def test_it_learns_with_the_other_options_too(job, changes):
-    accuracy, _ = job(rounds=10, **changes)
+    accuracy = job(rounds=10, **changes)
     assert max(accuracy[1:]) > accuracy[0] + 0.15
-
-
-def test_equal_seeds_give_equal_runs_and_others_do_not(job):
-    runs = [job(str(i), rounds=2, perturb=1, seed=seed) for i, seed in enumerate((11, 11, 12))]
-    assert runs[0][0] == runs[1][0]
-    np.testing.assert_array_equal(runs[0][1], runs[1][1])
-    assert not np.array_equal(runs[0][1], runs[2][1])

@@ -1,8 +1,6 @@
-"""Clients of FedBPT with real models: what they open, and a sentence and exit status 1 for what a user can correct."""
+"""Clients of FedBPT with real models: what they open, and a sentence for what a user can correct."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,9 @@ from flaretune.methods.fedbpt import open as fedbpt_open
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution, pack
 from flaretune.methods.fedbpt.open import open_client
-from tests.jobs_for_tests import REPOSITORY
+from tests.commands_for_tests import SRC
 from tests.learnable import write_reviews
 
-SCRIPT = REPOSITORY / "src" / "fedbpt_train.py"
 CLIENTS = ["site-1", "site-2", "site-3"]
 
 
@@ -107,7 +104,7 @@ def test_missing_column_and_long_label_word(folders, tmp_path):
         opened(config(folders, dataset=str(data)))
 
     task = tmp_path / "task.toml"
-    sst2 = (SCRIPT.parent / "flaretune" / "tasks" / "builtin" / "sst2.toml").read_text(encoding="utf-8")
+    sst2 = (SRC / "flaretune" / "tasks" / "builtin" / "sst2.toml").read_text(encoding="utf-8")
     task.write_text(sst2.replace('"great"', '"wonderfully great"'), encoding="utf-8")
     with pytest.raises(UserError, match="wonderfully great"):
         opened(config(folders, task_file=str(task)))
@@ -147,20 +144,3 @@ def test_a_token_in_the_clear_is_refused_and_not_repeated(folders, monkeypatch):
     monkeypatch.delenv("NOT_THERE", raising=False)
     with pytest.raises(UserError, match=r"--model_server_token: .*'NOT_THERE' is not set"):
         opened(config(folders, **server, model_server_token="${secret:NOT_THERE}"))
-
-
-@pytest.mark.parametrize(
-    ("flags", "status", "sentence"),
-    [
-        (["--intrinsic_dim", "0"], 1, "--intrinsic_dim 0: must be at least 1"),
-        (["--inference_framework", "ort"], 1, "--inference_framework ort: "),
-        (["--intrinsic_dims", "5"], 2, "unrecognized arguments: --intrinsic_dims"),
-    ],
-)
-def test_script_ends_at_once_with_a_sentence_and_a_failing_status(flags, status, sentence, tmp_path):
-    run = subprocess.run(
-        [sys.executable, str(SCRIPT), *flags], capture_output=True, text=True, timeout=60, cwd=tmp_path
-    )
-    assert run.returncode == status
-    assert sentence in run.stdout + run.stderr
-    assert "Traceback" not in run.stdout + run.stderr

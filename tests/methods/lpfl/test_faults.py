@@ -67,13 +67,17 @@ def other_start(*liars):
 
 @pytest.mark.parametrize("liars", [["site-1"], ["site-1", "site-4"]])
 def test_a_few_clients_do_not_choose_the_adapter_that_a_job_starts_from(job, liars):
-    told, _, _ = job(other_start(*liars))
+    told, _, _ = job(other_start(*liars), rounds=1)
     honest = next(m.arrays for client, task, _, m in told.replies if (client, task) == ("site-2", codec.INITIALIZE))
     start = told.tasks[1][2].arrays
     for name in start:
         np.testing.assert_array_equal(start[name], honest[name])
-    told, _, _ = job(other_start("site-1"), "mean", "mean")
-    assert any(not np.array_equal(told.tasks[1][2].arrays[name], honest[name]) for name in start)
+
+
+def test_of_the_mean_every_client_moves_the_start(job):
+    told, _, _ = job(other_start("site-1"), aggregation="mean", rounds=1)
+    honest = next(m.arrays for client, task, _, m in told.replies if (client, task) == ("site-2", codec.INITIALIZE))
+    assert any(not np.array_equal(told.tasks[1][2].arrays[name], honest[name]) for name in honest)
 
 
 def late_with_another_a():

@@ -48,7 +48,8 @@ def test_its_soft_labels_are_what_the_verbalizer_says_of_the_unlabelled_texts(jo
     ask = WordLogProbs(pretrained, spec, (spec.masked.template,), batch_size=1)
     right = 0
     for pool in pools:
-        said_of_pool = np.stack([ask(pool.texts, [token])[:, template, 0] for template, token in head.words], axis=1)
+        every = ask(pool.texts, [token for _, token in head.words])
+        said_of_pool = np.stack([every[:, template, i] for i, (template, _) in enumerate(head.words)], axis=1)
         right += int(np.sum(head.logits(said_of_pool).argmax(axis=1) == pool.truth))
     metrics = read_summary(folder)["rounds"][1]["metrics"]
     assert (metrics["soft_labelled"], metrics["soft_label_agreement"]) == (36, right / 36)

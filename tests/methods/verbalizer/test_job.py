@@ -9,7 +9,6 @@ from flaretune.data.load import load_split
 from flaretune.engine import codec
 from flaretune.errors import UserError
 from flaretune.methods.registry import find_method, load_classifier
-from flaretune.methods.verbalizer.artifact import load_verbalizer
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.privacy.accountant import DELTA, epsilon
 from flaretune.tasks.spec import load_task
@@ -41,17 +40,25 @@ def folders(roberta, tmp_path_factory):
     return {"model_name": str(roberta), "dataset": str(data)}
 
 
+def run(folders, folder, change=lambda _client, _task, _round, reply: reply, server=None, anew=False, **options):
+    """Run a job in this process; returns what was said, and the folder of its results."""
+    small = {"n_words": 8, "k_shot": 9, "dtype": "float32", "eval_clients": "all"}
+    configs = dict.fromkeys(CLIENTS, VerbalizerConfig(**{**folders, **small, **options}))
+    told = run_job(find_method("verbalizer"), configs, folder, change=change, anew=anew, **(server or {}))
+    return told, folder
+
+
 @pytest.fixture
 def job(folders, tmp_path):
-    """Run a job in this process; returns what was said, and the folder of its results."""
+    return lambda name="results", change=lambda _c, _t, _n, reply: reply, **more: run(
+        folders, tmp_path / name, change, **more
+    )
 
-    def run(name="results", change=lambda _client, _task, _round, reply: reply, server=None, anew=False, **options):
-        small = {"n_words": 8, "k_shot": 9, "dtype": "float32", "eval_clients": "all"}
-        configs = dict.fromkeys(CLIENTS, VerbalizerConfig(**{**folders, **small, **options}))
-        told = run_job(find_method("verbalizer"), configs, tmp_path / name, change=change, anew=anew, **(server or {}))
-        return told, tmp_path / name
 
-    return run
+@pytest.fixture(scope="module")
+def whole(folders, tmp_path_factory):
+    """A job that others are compared with."""
+    return run(folders, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture
@@ -66,17 +73,13 @@ def read_summary(folder):
     return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
-def head_of(folder):
-    return load_verbalizer(folder / "best_verbalizer.safetensors").head
-
-
 def last_head(told):
     """What the clients were sent to evaluate last."""
     return told.tasks[-1][2].arrays
 
 
-def test_a_job_asks_once_in_a_round_of_three_steps(job):
-    told, folder = job()
+def test_a_job_asks_once_in_a_round_of_three_steps(whole):
+    told, folder = whole
     assert told.failure == ""
     assert [(task, n, m.fields.get("step")) for task, n, m in told.tasks] == [
         (codec.INITIALIZE, 0, None),
@@ -149,8 +152,8 @@ def test_words_are_found_where_the_task_names_none_and_several_templates_are_ask
         classifier.zero_shot(load_split(load_task("sst2"), "test", folders["dataset"]))
 
 
-def test_a_client_started_anew_for_every_task_gives_the_same_result(job):
-    once, _ = job("once")
+def test_a_client_started_anew_for_every_task_gives_the_same_result(job, whole):
+    once, _ = whole
     anew, folder = job("anew", anew=True)
     assert anew.failure == ""
     np.testing.assert_allclose(last_head(anew)["weights"], last_head(once)["weights"], atol=1e-7)
@@ -158,12 +161,12 @@ def test_a_client_started_anew_for_every_task_gives_the_same_result(job):
 
 
 @pytest.mark.parametrize(("stopped_in", "steps"), [("squares", 3), ("losses", 3), ("evaluate", 0)])
-def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, tmp_path, stopped_in, steps):
+def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, whole, tmp_path, stopped_in, steps):
     def stop(client, task, round_number, reply):
         return None if stopped_in in (task, *reply.arrays) else reply
 
     kept = {"checkpoint": str(tmp_path / "checkpoints")}
-    whole, expected = job("whole")
+    whole, expected = whole
     stopped, _ = job("stopped", stop, server=kept)
     assert stopped.failure
     told, folder = job("on", server=kept)

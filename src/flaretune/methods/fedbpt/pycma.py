@@ -12,16 +12,17 @@ UNUSED = ("matplotlib", "scipy")  # pycma has its own for what it takes of scipy
 
 @contextmanager
 def _without(packages: tuple[str, ...]) -> Iterator[None]:
-    """Within it, packages that were not imported yet seem not to be installed."""
-    hidden = [name for name in packages if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))
+    """Within it, packages seem not to be installed; those that were imported before are there again afterwards."""
+    before = {name: sys.modules[name] for name in packages if name in sys.modules}
+    sys.modules.update(dict.fromkeys(packages))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that plots are not available
             yield
     finally:
-        for name in hidden:
+        for name in packages:
             sys.modules.pop(name, None)
+        sys.modules.update(before)
 
 
 with _without(UNUSED):
