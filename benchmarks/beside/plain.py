@@ -28,7 +28,8 @@ def work() -> dict[str, Any]:
 
 def adapted(asked: dict[str, Any]) -> PeftModel:
     """The pretrained model with new adapters."""
-    model = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=getattr(torch, asked["dtype"]))
+    dtype = getattr(torch, asked["dtype"])
+    model = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=dtype, use_safetensors=True)
     modules = asked["target_modules"].split(",")
     config = LoraConfig(
         r=asked["rank"], lora_alpha=asked["alpha"], target_modules=modules, task_type="CAUSAL_LM", lora_dropout=0
