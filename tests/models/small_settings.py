@@ -26,6 +26,7 @@ LORA = {
     "tuning": "lora",
     "freeze_a": 0,
     "gradient_checkpointing": 0,
+    "client_rank": 0,
 }
 
 

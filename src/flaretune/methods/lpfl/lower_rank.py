@@ -1,0 +1,115 @@
+"""Adapters of clients whose ranks differ: averaged through their products, and cut down to what a client can train.
+
+The server averages B·A, takes it back to the job's rank by a singular value decomposition (FlexLoRA, arXiv 2402.11505),
+and never forms the whole matrix; a client of a lower rank cuts what it is sent down in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from flaretune.aggregation.base import Arrays
+from flaretune.errors import UserError
+from flaretune.models.lora import LoraParameters
+
+IN_A, IN_B = ".lora_A.", ".lora_B."
+ROW = 3**-0.5  # length of the rows that PEFT draws for A, so that B is trained as fast as from the start
+
+
+def truncated(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """The factors of a rank whose product is the closest to b·a, float32; rows of A are orthogonal and of length `ROW`.
+
+    Args:
+        b: shape (O, R).
+        a: shape (R, I).
+        rank: of the result; where b·a has fewer, columns of B are zero, and rows of A are still some of those that
+            rows of `a` span, so that they can be trained.
+    """
+    q_b, r_b = np.linalg.qr(b.astype(np.float64))  # (O, S), (S, R)
+    q_a, r_a = np.linalg.qr(a.astype(np.float64).T)  # (I, T), (T, R)
+    u, singular, v = np.linalg.svd(r_b @ r_a.T)  # (S, S), (min(S, T),), (T, T)
+    found_b, found_a = np.zeros((len(b), rank), np.float32), np.zeros((rank, a.shape[1]), np.float32)
+    n = min(rank, len(singular))
+    found_b[:, :n] = q_b @ (u[:, :n] * singular[:n]) / ROW
+    found_a[: len(v)] = ROW * v[:rank] @ q_a.T
+    return found_b, found_a
+
+
+def product_mean(start: Arrays, updates: Sequence[Arrays], sizes: Sequence[float]) -> dict[str, np.ndarray]:
+    """The closest adapter of the start's rank to the weighted mean of M adapters' products.
+
+    Args:
+        start: the adapter that the round began with, by PEFT's names; it gives the rank.
+        updates: what clients have made of it, of any ranks.
+        sizes: their weights, shape (M,).
+    """
+    shares, mean = np.asarray(sizes, dtype=np.float64) / np.sum(sizes), {}
+    for name_a in (name for name in start if IN_A in name):
+        name_b = name_a.replace(IN_A, IN_B)
+        b = [share * update[name_b] for share, update in zip(shares, updates, strict=True)]
+        a = [update[name_a] for update in updates]
+        # the start, weighted by zero: its A has rows enough where the clients' ranks are fewer in all
+        stacked_b, stacked_a = np.hstack([*b, 0 * start[name_b]]), np.vstack([*a, start[name_a]])
+        mean[name_b], mean[name_a] = truncated(stacked_b, stacked_a, len(start[name_a]))
+    return mean
+
+
+def shapes_at(shapes: Mapping[str, tuple[int, ...]], rank: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of an adapter's arrays if it had another rank."""
+    return {name: (rank, shape[1]) if IN_A in name else (shape[0], rank) for name, shape in shapes.items()}
+
+
+def check_factors(shapes: Mapping[str, tuple[int, ...]], rank: int) -> None:
+    """Check that arrays are an adapter's: A and B of a rank, for each layer.
+
+    Raises:
+        ValueError: names the first that is not.
+    """
+    for name, shape in shapes.items():
+        other = name.replace(IN_A, IN_B) if IN_A in name else name.replace(IN_B, IN_A)
+        if len(shape) != 2 or shape[0 if IN_A in name else 1] != rank or other == name or other not in shapes:
+            raise ValueError(f"{name} has the shape {tuple(shape)}, which is no factor of a product of rank {rank}")
+
+
+class LowerRank:
+    """`tuned.Parameters` of an adapter of a lower rank than the job's: loads the job's, cut down, and gives its own.
+
+    Args:
+        parameters: the adapter that is trained here.
+        initial: the job's, new.
+        rank: of the former.
+        job_rank: of the latter.
+
+    Raises:
+        UserError: it has arrays that are no factors, as of experts which share one parameter.
+    """
+
+    def __init__(self, parameters: LoraParameters, initial: Arrays, rank: int, job_rank: int):
+        self._parameters, self._rank = parameters, rank
+        self._shapes = {name: values.shape for name, values in initial.items()}
+        try:
+            check_factors(self._shapes, job_rank)
+        except ValueError as error:
+            raise UserError(
+                f"--client_rank {rank}: {error}; name other layers by --target_modules, or leave it out"
+            ) from error
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        return self._parameters.trained()
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of what is loaded."""
+        return self._shapes
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return self._parameters.arrays()
+
+    def load(self, arrays: Arrays) -> None:
+        found = {}
+        for name_a in (name for name in arrays if IN_A in name):
+            name_b = name_a.replace(IN_A, IN_B)
+            found[name_b], found[name_a] = truncated(arrays[name_b], arrays[name_a], self._rank)
+        self._parameters.load(found)
