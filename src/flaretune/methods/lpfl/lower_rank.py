@@ -6,12 +6,13 @@ and never forms the whole matrix; a client of a lower rank cuts what it is sent 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 
-from flaretune.aggregation.base import Arrays
+from flaretune.aggregation.base import AggregationRule, Arrays
+from flaretune.aggregation.limits import FACTOR
 from flaretune.errors import UserError
 from flaretune.models.lora import LoraParameters
 
@@ -28,9 +29,8 @@ def truncated(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, np.n
         rank: of the result; where b·a has fewer, columns of B are zero, and rows of A are still some of those that
             rows of `a` span, so that they can be trained.
     """
-    q_b, r_b = np.linalg.qr(b.astype(np.float64))  # (O, S), (S, R)
-    q_a, r_a = np.linalg.qr(a.astype(np.float64).T)  # (I, T), (T, R)
-    u, singular, v = np.linalg.svd(r_b @ r_a.T)  # (S, S), (min(S, T),), (T, T)
+    q_b, core, q_a = _core(b, a)
+    u, singular, v = np.linalg.svd(core)  # (S, S), (min(S, T),), (T, T)
     found_b, found_a = np.zeros((len(b), rank), np.float32), np.zeros((rank, a.shape[1]), np.float32)
     n = min(rank, len(singular))
     found_b[:, :n] = q_b @ (u[:, :n] * singular[:n]) / ROW
@@ -38,23 +38,53 @@ def truncated(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, np.n
     return found_b, found_a
 
 
-def product_mean(start: Arrays, updates: Sequence[Arrays], sizes: Sequence[float]) -> dict[str, np.ndarray]:
-    """The closest adapter of the start's rank to the weighted mean of M adapters' products.
+def _core(b: np.ndarray, a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """b·a as Q_b·core·Q_aᵀ, with orthogonal columns of length 1 in Q_b (O, S) and Q_a (I, T), float64."""
+    q_b, r_b = np.linalg.qr(b.astype(np.float64))  # (O, S), (S, R)
+    q_a, r_a = np.linalg.qr(a.astype(np.float64).T)  # (I, T), (T, R)
+    return q_b, r_b @ r_a.T, q_a
+
+
+def product_average(
+    rule: AggregationRule, start: Arrays, updates: Sequence[Arrays], sizes: Sequence[float]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """As `federated_average`, of products: the closest adapter of the start's rank.
 
     Args:
+        rule: one that holds clients to each other by how far they are from the start, here in Euclidean distance of
+            products, and not number by number.
         start: the adapter that the round began with, by PEFT's names; it gives the rank.
-        updates: what clients have made of it, of any ranks.
-        sizes: their weights, shape (M,).
+        updates: what M clients have made of it, of any ranks.
+        sizes: the numbers of texts that they were made with, shape (M,).
+
+    Returns:
+        The arrays, float32; and which clients were far above the others, bool, shape (M,).
     """
-    shares, mean = np.asarray(sizes, dtype=np.float64) / np.sum(sizes), {}
-    for name_a in (name for name in start if IN_A in name):
-        name_b = name_a.replace(IN_A, IN_B)
+    sizes = np.asarray(sizes, dtype=np.float64)
+    squares = np.zeros(len(updates))
+    for name_b, name_a in pairs(start):
+        for k, update in enumerate(updates):
+            difference = np.hstack([update[name_b], -start[name_b]]), np.vstack([update[name_a], start[name_a]])
+            squares[k] += np.sum(_core(*difference)[1] ** 2)
+    # one number stands for an update that is as far from the start: distances are all that the rule goes by
+    lengths = [{"length": np.array([length])} for length in np.sqrt(squares)]
+    factors = rule.limit_updates({"length": np.zeros(1)}, lengths).factors
+    size_factors = rule.limit_sizes(sizes, down_to=FACTOR)
+    weights = sizes * size_factors
+    shares = factors * weights / weights.sum()
+    average = {}
+    for name_b, name_a in pairs(start):
+        # what was taken from an update goes to the start; with nothing taken, its A still has rows enough where the
+        # clients' ranks are fewer in all
         b = [share * update[name_b] for share, update in zip(shares, updates, strict=True)]
-        a = [update[name_a] for update in updates]
-        # the start, weighted by zero: its A has rows enough where the clients' ranks are fewer in all
-        stacked_b, stacked_a = np.hstack([*b, 0 * start[name_b]]), np.vstack([*a, start[name_a]])
-        mean[name_b], mean[name_a] = truncated(stacked_b, stacked_a, len(start[name_a]))
-    return mean
+        b, a = [*b, (1 - shares.sum()) * start[name_b]], [*(update[name_a] for update in updates), start[name_a]]
+        average[name_b], average[name_a] = truncated(np.hstack(b), np.vstack(a), len(start[name_a]))
+    return average, (factors < 1) | (size_factors < 1)
+
+
+def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Names of each layer's B and A."""
+    return [(name.replace(IN_A, IN_B), name) for name in names if IN_A in name]
 
 
 def shapes_at(shapes: Mapping[str, tuple[int, ...]], rank: int) -> dict[str, tuple[int, ...]]:
@@ -109,7 +139,6 @@ class LowerRank:
 
     def load(self, arrays: Arrays) -> None:
         found = {}
-        for name_a in (name for name in arrays if IN_A in name):
-            name_b = name_a.replace(IN_A, IN_B)
+        for name_b, name_a in pairs(arrays):
             found[name_b], found[name_a] = truncated(arrays[name_b], arrays[name_a], self._rank)
         self._parameters.load(found)

@@ -16,7 +16,7 @@ from flaretune.methods.artifact_parts import told_parts
 from flaretune.methods.base import Resumed, Strategy
 from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
-from flaretune.methods.lpfl.lower_rank import IN_A, check_factors, product_mean, shapes_at
+from flaretune.methods.lpfl.lower_rank import IN_A, check_factors, product_average, shapes_at
 from flaretune.methods.lpfl.start import adapter_to_go_on_from, most_common
 from flaretune.methods.message import read_arrays, read_natural, read_number
 from flaretune.methods.verbalizer.head import HEAD_STEPS, head_arrays
@@ -80,10 +80,10 @@ class LPFLStrategy(Strategy):
                     "same seed, rank and version of PEFT and torch"
                 )
         if rank := result.settings.get("rank"):
-            if self.config.aggregation != "mean":
+            if self.rule.name not in ("mean", "clipped"):
                 return (
-                    f"--aggregation {self.config.aggregation}: {client} has --client_rank {rank}, and adapters of "
-                    "several ranks cannot be compared number by number; use mean, or the same rank everywhere"
+                    f"--aggregation {self.rule.name}: {client} has --client_rank {rank}, and adapters of several ranks "
+                    "cannot be compared number by number; use clipped or mean, or the same rank everywhere"
                 )
             self._ranks.add(rank)
         return ""
@@ -138,10 +138,8 @@ class LPFLStrategy(Strategy):
         if step != TRAINING:
             return self._head.aggregate(step, results)
         updates, texts = [r.arrays for r in results.values()], [_n_texts(r) for r in results.values()]
-        if self._ranks:
-            self._arrays = product_mean(self._arrays, updates, texts)
-            return []
-        self._arrays, is_limited = federated_average(self.rule, self._arrays, updates, texts)
+        average = product_average if self._ranks else federated_average
+        self._arrays, is_limited = average(self.rule, self._arrays, updates, texts)
         return [client for client, limited in zip(results, is_limited, strict=True) if limited]
 
     def evaluated_arrays(self) -> Arrays:
