@@ -106,6 +106,8 @@ def test_clients_of_ranks_2_4_and_8_make_one_adapter_of_rank_8(lpfl_job):
     sent = uploads(told, 3)
     ranks = {client: {len(a[name]) for _, name in pairs(a)} for client, (a, _) in sent.items()}
     assert ranks == {"site-1": {2}, "site-2": {4}, "site-3": {8}}
+    ranks = {c: reply.fields["settings"].get("rank") for c, task, _, reply in told.replies if task == "initialize"}
+    assert ranks == {"site-1": 2, "site-2": 4, "site-3": None}
     last = load_adapter(folder / "last_adapter")
     assert last.adapter_config["r"] == 8
     total = sum(n for _, n in sent.values())
