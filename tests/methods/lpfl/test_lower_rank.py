@@ -161,6 +161,19 @@ def test_an_adapter_of_a_rank_that_no_client_has_told_is_not_used(lpfl_job, capl
     assert "its adapter has the rank 1, and the clients of this job have 2, 4, 8" in caplog.text
 
 
+def test_a_product_that_float32_cannot_hold_is_not_used(lpfl_job, caplog):
+    def large(client, task, round_number, reply):
+        if (client, task, round_number) == ("site-1", "fit", 2):
+            for name in (name for pair in pairs(reply.arrays) for name in pair):
+                reply.arrays[name] = np.full_like(reply.arrays[name], 1e30)
+        return reply
+
+    told, folder = lpfl_job(change=large, min_clients=2, **UNEQUAL)
+    assert told.failure == ""
+    assert [r["clients"] for r in read_summary(folder)["rounds"]][2] == ["site-2", "site-3"]
+    assert "have a product that is not finite in float32" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("damaged", "sentence"),
     [

@@ -89,6 +89,7 @@ class LPFLClient(Client):
             self._parameters = LowerRank(tuned.parameters, tuned.initial, config.client_rank, config.lora_rank)
         self._spec = tuned.label_model.spec
         self._states = KeptStates(context.state_folder)
+        self._start: Arrays = {}  # with noise, what a round's training began with
         n_pool = len(texts.pool) if config.soft_labels != "off" else 0
         soft_settings = build(SoftLabelSettings, as_dict(config))
         self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings)
@@ -145,7 +146,7 @@ class LPFLClient(Client):
         if arrays or self.tuned.initial:  # where every parameter is trained, the server knows none at first
             self._load(arrays)
         if self._config.dp_noise:
-            self._start = self._parameters.arrays()  # as the server can have them too, whatever the rank
+            self._start = self._parameters.arrays()  # the server can have them too, whatever the rank
         evaluation = self._evaluation() if request.evaluate else None
         forwards = self._example_forwards()
         self._label_texts(request)

@@ -7,17 +7,22 @@ and never forms the whole matrix; a client of a lower rank cuts what it is sent 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from flaretune.aggregation.base import AggregationRule, Arrays
 from flaretune.aggregation.limits import FACTOR
 from flaretune.errors import UserError
-from flaretune.models.lora import LoraParameters
+
+if TYPE_CHECKING:  # the server needs neither
+    import torch
+
+    from flaretune.models.lora import LoraParameters
 
 IN_A, IN_B = ".lora_A.", ".lora_B."
 ROW = 3**-0.5  # length of the rows that PEFT draws for A, so that B is trained as fast as from the start
+MOST = ROW * float(np.finfo(np.float32).max)  # of a product
 
 
 def truncated(b: np.ndarray, a: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +107,17 @@ def check_factors(shapes: Mapping[str, tuple[int, ...]], rank: int) -> None:
         other = name.replace(IN_A, IN_B) if IN_A in name else name.replace(IN_B, IN_A)
         if len(shape) != 2 or shape[0 if IN_A in name else 1] != rank or other == name or other not in shapes:
             raise ValueError(f"{name} has the shape {tuple(shape)}, which is no factor of a product of rank {rank}")
+
+
+def check_product(arrays: Arrays) -> None:
+    """Check that what `truncated` makes of an adapter can be written in float32.
+
+    Raises:
+        ValueError: numbers are so large that it may not be.
+    """
+    for name_b, name_a in pairs(arrays):
+        if np.prod([np.linalg.norm(arrays[n].astype(np.float64)) for n in (name_b, name_a)]) > MOST:
+            raise ValueError(f"array {name_b!r} and its A have a product that is not finite in float32")
 
 
 class LowerRank:

@@ -16,7 +16,7 @@ from flaretune.methods.artifact_parts import told_parts
 from flaretune.methods.base import Resumed, Strategy
 from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
-from flaretune.methods.lpfl.lower_rank import IN_A, check_factors, product_average, shapes_at
+from flaretune.methods.lpfl.lower_rank import IN_A, check_factors, check_product, product_average, shapes_at
 from flaretune.methods.lpfl.start import adapter_to_go_on_from, most_common
 from flaretune.methods.message import read_arrays, read_natural, read_number
 from flaretune.methods.verbalizer.head import HEAD_STEPS, head_arrays
@@ -116,6 +116,8 @@ class LPFLStrategy(Strategy):
             raise ValueError(f"'labelled' tells of {labelled} texts, and --k_shot gives a client {most} at the most")
         arrays = read_arrays(result.arrays, self._shapes_of(result.arrays))
         arrays = {name: _as_float32(name, values) for name, values in arrays.items()}
+        if self._ranks:
+            check_product(arrays)
         return FitResult(arrays, dict(numbers), result.counters, result.evaluation)
 
     def _shapes_of(self, arrays: Arrays) -> Mapping[str, tuple[int, ...]]:
