@@ -26,7 +26,6 @@ LORA = {
     "tuning": "lora",
     "freeze_a": 0,
     "gradient_checkpointing": 0,
-    "client_rank": 0,
 }
 
 

@@ -45,7 +45,7 @@ class TuneSettings(LoraSettings):
     tuning: str
     freeze_a: int
     gradient_checkpointing: int
-    client_rank: int
+    client_rank: int = 0  # of a client that trains; a saved adapter has the job's
 
 
 @dataclass(frozen=True)
