@@ -47,7 +47,8 @@ def test_the_mean_is_that_of_products_as_close_as_its_rank_allows(seed, out, int
     start = drawn(seed, out, ranks[0], into)
     updates = [drawn(seed + i, out, rank, into) for i, rank in enumerate(ranks, 1)]
     weights = np.arange(1, len(ranks) + 1)
-    mean = sum(w * product(update) for w, update in zip(weights, updates, strict=True)) / weights.sum()
+    changes = [product(u) - closest(product(start), rank) for u, rank in zip(updates, ranks, strict=True)]
+    mean = product(start) + sum(w * change for w, change in zip(weights, changes, strict=True)) / weights.sum()
     found, is_limited = product_average(RULES["mean"], start, updates, weights)
     np.testing.assert_allclose(product(found), closest(mean, ranks[0]), rtol=1e-4, atol=1e-4)
     assert not is_limited.any()
@@ -57,7 +58,7 @@ def test_an_update_far_beyond_the_others_is_clipped_in_its_product():
     start = drawn(0, 6, 4, 7)
     updates = [drawn(i, 6, rank, 7) for i, rank in enumerate((1, 2, 4), 1)]
     updates[1][B] *= 20
-    changes = [product(update) - product(start) for update in updates]
+    changes = [product(u) - closest(product(start), rank) for u, rank in zip(updates, (1, 2, 4), strict=True)]
     lengths = [np.linalg.norm(change) for change in changes]
     median = sorted(lengths)[1]
     changes[1] *= median / lengths[1]  # beyond twice the median of all
@@ -77,6 +78,7 @@ def test_a_product_of_zero_leaves_rows_that_can_be_trained():
 
 def test_ranks_that_are_fewer_in_all_leave_rows_that_can_be_trained():
     start = drawn(4, 6, 4, 7)
+    start[B] *= 0
     found, _ = product_average(RULES["mean"], start, [drawn(5, 6, 1, 7), drawn(6, 6, 1, 7)], [3, 5])
     assert np.linalg.matrix_rank(found[B]) == 2
     assert np.linalg.matrix_rank(found[A]) == 4
@@ -111,8 +113,13 @@ def test_clients_of_ranks_2_4_and_8_make_one_adapter_of_rank_8(lpfl_job):
     last = load_adapter(folder / "last_adapter")
     assert last.adapter_config["r"] == 8
     total = sum(n for _, n in sent.values())
+    [start] = [message.arrays for task, number, message in told.tasks if (task, number) == ("fit", 3)]
     for name_b, name_a in pairs(last.arrays):
-        mean = sum(n / total * arrays[name_b].astype(np.float64) @ arrays[name_a] for arrays, n in sent.values())
+        began = start[name_b].astype(np.float64) @ start[name_a]
+        mean = began + sum(
+            n / total * (arrays[name_b].astype(np.float64) @ arrays[name_a] - closest(began, len(arrays[name_a])))
+            for arrays, n in sent.values()
+        )
         assert last.arrays[name_a].shape[0] == 8
         np.testing.assert_allclose(
             last.arrays[name_b] @ last.arrays[name_a], closest(mean, 8), rtol=1e-3, atol=1e-3 * np.abs(mean).max()

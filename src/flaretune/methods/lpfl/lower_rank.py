@@ -55,6 +55,8 @@ def product_average(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """As `federated_average`, of products: the closest adapter of the start's rank.
 
+    What is averaged is what clients have added to what they had: what one of a lower rank cannot hold stays as it was.
+
     Args:
         rule: one that holds clients to each other by how far they are from the start, here in Euclidean distance of
             products, and not number by number.
@@ -67,24 +69,30 @@ def product_average(
     """
     sizes = np.asarray(sizes, dtype=np.float64)
     squares = np.zeros(len(updates))
-    for name_b, name_a in pairs(start):
+    for names in pairs(start):
         for k, update in enumerate(updates):
-            difference = np.hstack([update[name_b], -start[name_b]]), np.vstack([update[name_a], start[name_a]])
-            squares[k] += np.sum(_core(*difference)[1] ** 2)
+            squares[k] += np.sum(_core(*_change(start, update, names))[1] ** 2)
     # one number stands for an update that is as far from the start: distances are all that the rule goes by
     lengths = [{"length": np.array([length])} for length in np.sqrt(squares)]
     factors = rule.limit_updates({"length": np.zeros(1)}, lengths).factors
     size_factors = rule.limit_sizes(sizes, down_to=FACTOR)
     weights = sizes * size_factors
-    shares = factors * weights / weights.sum()
-    average = {}
-    for name_b, name_a in pairs(start):
-        # what was taken from an update goes to the start; with nothing taken, its A still has rows enough where the
-        # clients' ranks are fewer in all
-        b = [share * update[name_b] for share, update in zip(shares, updates, strict=True)]
-        b, a = [*b, (1 - shares.sum()) * start[name_b]], [*(update[name_a] for update in updates), start[name_a]]
-        average[name_b], average[name_a] = truncated(np.hstack(b), np.vstack(a), len(start[name_a]))
+    shares, average = factors * weights / weights.sum(), {}
+    for names in pairs(start):
+        name_b, name_a = names
+        changes = [_change(start, update, names) for update in updates]
+        b = np.hstack([start[name_b], *(share * b for share, (b, _) in zip(shares, changes, strict=True))])
+        a = np.vstack([start[name_a], *(a for _, a in changes)])
+        average[name_b], average[name_a] = truncated(b, a, len(start[name_a]))
     return average, (factors < 1) | (size_factors < 1)
+
+
+def _change(start: Arrays, update: Arrays, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of what a client has added to a layer's product: to what it had of the start, at the rank of its own."""
+    (b, a), (own_b, own_a) = ([arrays[name] for name in names] for arrays in (start, update))
+    if len(own_a) < len(a):
+        b, a = truncated(b, a, len(own_a))
+    return np.hstack([own_b, -b]), np.vstack([own_a, a])
 
 
 def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
