@@ -13,7 +13,7 @@ from flaretune.models.tuned import TuneSettings, open_tuned_model
 from flaretune.tasks.spec import TaskSpec, task_table
 
 LOCAL = ("dataset", "data_path", "unlabelled_path", "task_name", "task_file", "model_name", "device", "dtype")
-LOCAL += ("batch_size", "gradient_checkpointing")
+LOCAL += ("batch_size", "gradient_checkpointing", "client_rank")
 
 
 def random_adapter(model: Path, spec: TaskSpec, **options) -> AdapterArtifact:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,6 +46,7 @@ class TuneSettings(LoraSettings):
     tuning: str
     freeze_a: int
     gradient_checkpointing: int
+    client_rank: int = 0  # of a client that trains; a saved adapter has the job's
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,9 @@ class TunedModel:
         dtype: bfloat16 or float32, what is computed in.
         label_model: gives label word logits.
         parameters: what is trained.
-        initial: the whole new adapter, float32 by PEFT's names; empty where every parameter is trained.
-        adapter_config: contents of PEFT's adapter_config.json, but for the model's name; None likewise.
+        initial: the whole new adapter of the job's rank, float32 by PEFT's names; empty where every parameter is
+            trained.
+        adapter_config: contents of PEFT's adapter_config.json of it, but for the model's name; None likewise.
     """
 
     pretrained: Pretrained
@@ -154,6 +156,11 @@ def tune_model(
         place = place_in_whole(model, pretrained.checkpoint)
         parameters: Parameters = LoraParameters(tuned, bool(settings.freeze_a), place)
         initial, config = parameters.whole(), adapter_config(tuned, place)
+        if settings.client_rank not in (0, settings.lora_rank):  # what is above is still the job's
+            scale = settings.lora_alpha / settings.lora_rank
+            own = {"lora_rank": settings.client_rank, "lora_alpha": scale * settings.client_rank}
+            tuned = add_lora(tuned.unload(), kind, replace(settings, **own))
+            parameters = LoraParameters(tuned, False, place)
     else:
         tuned, parameters = model, AllParameters(model)
         share_label_words(model, label_ids)

@@ -21,6 +21,7 @@ from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.first_labels import FirstLabels
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train
+from flaretune.methods.lpfl.lower_rank import LowerRank
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
 from flaretune.methods.message import read_arrays, unreadable
 from flaretune.methods.verbalizer.head import HEAD_STEPS, is_of_head
@@ -84,8 +85,11 @@ class LPFLClient(Client):
     ):
         self._config, self._context, self.tuned, self._texts, self._first = config, context, tuned, texts, first
         self._model, self._parameters = tuned.label_model, tuned.parameters
+        if config.client_rank not in (0, config.lora_rank):
+            self._parameters = LowerRank(tuned.parameters, tuned.initial, config.client_rank, config.lora_rank)
         self._spec = tuned.label_model.spec
         self._states = KeptStates(context.state_folder)
+        self._start: Arrays = {}  # with noise, what a round's training began with
         n_pool = len(texts.pool) if config.soft_labels != "off" else 0
         soft_settings = build(SoftLabelSettings, as_dict(config))
         self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings)
@@ -115,6 +119,7 @@ class LPFLClient(Client):
             "adapter": tuned.adapter_config or {},
             "initial": {name: list(values.shape) for name, values in initial.items()},
             "parameters": {name: list(shape) for name, shape in self._parameters.shapes().items()},
+            **({"rank": self._config.client_rank} if isinstance(self._parameters, LowerRank) else {}),
         }
         return InitializeResult(
             settings=settings_of(self._config, self._spec, tuned.pretrained.kind, tuned.hidden_size, **shapes),
@@ -140,6 +145,8 @@ class LPFLClient(Client):
         arrays = {name: values for name, values in request.arrays.items() if not is_of_head(name)}
         if arrays or self.tuned.initial:  # where every parameter is trained, the server knows none at first
             self._load(arrays)
+        if self._config.dp_noise:
+            self._start = self._parameters.arrays()  # the server can have them too, whatever the rank
         evaluation = self._evaluation() if request.evaluate else None
         forwards = self._example_forwards()
         self._label_texts(request)
@@ -190,7 +197,7 @@ class LPFLClient(Client):
 
     def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
         """The noised adapter, and nothing else: every client counts as one text, for the same weight in the average."""
-        arrays = releases.release(request.arrays, result.arrays)
+        arrays = releases.release(self._start, result.arrays)
         noised = {name: values.astype(np.float32) for name, values in arrays.items()}
         return noised, {"labelled": 1, "soft_labelled": 0, "loss": 0.0}, 0
 

@@ -21,6 +21,7 @@ class LPFLConfig(ClientConfig):
         "unlabelled_path",
         "gradient_checkpointing",
         "cache_mb",
+        "client_rank",
     )
 
     unlabelled: int = option(
@@ -37,6 +38,13 @@ class LPFLConfig(ClientConfig):
 
     tuning: Literal["lora", "full"] = option("lora", "LoRA adapters, or all parameters", group=ADAPTER, main=True)
     lora_rank: int = option(8, "rank of the adapters (r)", group=ADAPTER, main=True, at_least=1)
+    client_rank: int = option(
+        0,
+        "for a client's own file: rank of the adapters that this client trains and sends, below --lora_rank; the "
+        "server averages products B·A then; 0: the job's",
+        group=ADAPTER,
+        at_least=0,
+    )
     lora_alpha: float = option(
         16.0, "scale of the adapters: their product is multiplied by this / r", group=ADAPTER, above=0
     )
@@ -127,6 +135,17 @@ class LPFLConfig(ClientConfig):
             )
         if self.tuning == "full" and self.device == AUTO_MAP:
             yield f"--tuning full --device {AUTO_MAP}: every parameter is trained on one device; use --tuning lora"
+        if self.client_rank > self.lora_rank:
+            yield (
+                f"--client_rank {self.client_rank}: the server would cut it down to the job's --lora_rank "
+                f"{self.lora_rank}; give at most that"
+            )
+        if self.client_rank and (self.freeze_a or self.tuning == "full"):
+            other = "--freeze_a 1" if self.freeze_a else "--tuning full"
+            yield (
+                f"{other} --client_rank {self.client_rank}: there is no rank of a client's own where "
+                f"{'A is the same at all clients' if self.freeze_a else 'every parameter is trained'}; leave one out"
+            )
         if self.tuning == "full" and self.freeze_a:
             yield "--tuning full --freeze_a 1: there is no A where every parameter is trained; leave one out"
 

@@ -16,6 +16,7 @@ from flaretune.methods.artifact_parts import told_parts
 from flaretune.methods.base import Resumed, Strategy
 from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
+from flaretune.methods.lpfl.lower_rank import IN_A, check_factors, check_product, product_average, shapes_at
 from flaretune.methods.lpfl.start import adapter_to_go_on_from, most_common
 from flaretune.methods.message import read_arrays, read_natural, read_number
 from flaretune.methods.verbalizer.head import HEAD_STEPS, head_arrays
@@ -32,13 +33,15 @@ class LPFLStrategy(Strategy):
     """Averages the clients' arrays; see `Strategy`.
 
     Averaging A and B each is not averaging their product B·A, which is what the model adds to its weights; with A
-    frozen and the same everywhere it is: mean(B_k)·A = mean(B_k·A) (FFA-LoRA, arXiv 2403.12313).
+    frozen and the same everywhere it is: mean(B_k)·A = mean(B_k·A) (FFA-LoRA, arXiv 2403.12313). Where a client has a
+    rank of its own, products are averaged, see `lower_rank`.
     """
 
     def start(self, results: Mapping[str, InitializeResult], resumed: Resumed | None, folder: Path) -> dict[str, str]:
         """Take the whole adapter that the job starts from: that of an earlier run, or the one that the clients drew."""
         self.settings = next(iter(results.values())).settings
         self._shapes = read_shapes(self.settings["parameters"])  # of what is trained
+        self._ranks: set[int] = set()  # that clients have of their own
         self._head: HeadFit | None = None  # of the verbalizer that labels the first texts, in round 1
         if self.settings["options"]["soft_labels"] == "verbalizer" and not resumed:
             self._head, _ = start_head_fit(results, self.rule, DEFAULT_N_WORDS)
@@ -69,13 +72,20 @@ class LPFLStrategy(Strategy):
         return objections
 
     def objection(self, client: str, result: InitializeResult) -> str:
-        """Which frozen part a client has other than the job, as a sentence; "" if none."""
+        """Why a client does not go with the job, as a sentence: a frozen part, or its rank; "" if it does."""
         for name in sorted(set(self._whole) - set(self._shapes)):
             if not np.array_equal(self._whole[name], result.arrays[name]):
                 return (
                     f"--freeze_a 1: {name} at {client} is another than that of the job's start; every client needs the "
                     "same seed, rank and version of PEFT and torch"
                 )
+        if rank := result.settings.get("rank"):
+            if self.rule.name not in ("mean", "clipped"):
+                return (
+                    f"--aggregation {self.rule.name}: {client} has --client_rank {rank}, and adapters of several ranks "
+                    "cannot be compared number by number; use clipped or mean, or the same rank everywhere"
+                )
+            self._ranks.add(rank)
         return ""
 
     def steps(self, round_number: int) -> Sequence[str]:
@@ -104,14 +114,34 @@ class LPFLStrategy(Strategy):
         most = self.settings["options"]["k_shot"] * len(self.settings["task"]["label_values"])
         if labelled > most:
             raise ValueError(f"'labelled' tells of {labelled} texts, and --k_shot gives a client {most} at the most")
-        arrays = {name: _as_float32(name, values) for name, values in read_arrays(result.arrays, self._shapes).items()}
+        arrays = read_arrays(result.arrays, self._shapes_of(result.arrays))
+        arrays = {name: _as_float32(name, values) for name, values in arrays.items()}
+        if self._ranks:
+            check_product(arrays)
         return FitResult(arrays, dict(numbers), result.counters, result.evaluation)
+
+    def _shapes_of(self, arrays: Arrays) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of an adapter of the rank that these arrays have.
+
+        Raises:
+            ValueError: no client has told that it has this rank.
+        """
+        if not self._ranks:
+            return self._shapes
+        name = next(name for name in self._shapes if IN_A in name)
+        expected = {*self._ranks, self._shapes[name][0]}
+        rank = len(np.atleast_1d(arrays[name])) if name in arrays else max(expected)
+        if rank not in expected:
+            ranks = ", ".join(map(str, sorted(expected)))
+            raise ValueError(f"its adapter has the rank {rank}, and the clients of this job have {ranks}")
+        return shapes_at(self._shapes, rank)
 
     def aggregate(self, round_number: int, step: str, results: Mapping[str, FitResult]) -> list[str]:
         if step != TRAINING:
             return self._head.aggregate(step, results)
         updates, texts = [r.arrays for r in results.values()], [_n_texts(r) for r in results.values()]
-        self._arrays, is_limited = federated_average(self.rule, self._arrays, updates, texts)
+        average = product_average if self._ranks else federated_average
+        self._arrays, is_limited = average(self.rule, self._arrays, updates, texts)
         return [client for client, limited in zip(results, is_limited, strict=True) if limited]
 
     def evaluated_arrays(self) -> Arrays:
@@ -154,9 +184,14 @@ class LPFLStrategy(Strategy):
 
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Check what a client says of the arrays that are trained; see `Method.check_settings`."""
-    read_shapes(settings["parameters"])
+    shapes = read_shapes(settings["parameters"])
     if not isinstance(settings["adapter"], dict):
         raise TypeError("'adapter' is no table")
+    if "rank" in settings:
+        rank, most = settings["rank"], settings["options"]["lora_rank"]
+        if type(rank) is not int or not 0 < rank < most:
+            raise ValueError(f"'rank' is {shown(rank)}, expected a whole number of at least 1 below the job's {most}")
+        check_factors(shapes, most)
     if settings["options"]["soft_labels"] == "verbalizer":
         check_verbalizer({**settings, "initial": {NEUTRAL: settings["initial"][NEUTRAL]}})
 
