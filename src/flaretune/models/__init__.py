@@ -4,6 +4,6 @@ import logging
 
 # Where torchao and bitsandbytes are installed (--quantize), transformers and PEFT import them, and they and torch warn
 # of what is nobody's fault: torchao's kernels for GPUs that are not there (torchao 0.18), how it registers an
-# enumeration (torch 2.13), and a kernel for some CPUs that is to be installed (bitsandbytes 0.50), and is not used here.
+# enumeration (torch 2.13), and a kernel for some CPUs that is to be installed (bitsandbytes 0.50) and is not used here.
 for _name in ("torchao", "torch.utils._pytree", "bitsandbytes.backends.cpu"):
     logging.getLogger(_name).setLevel(logging.ERROR)
