@@ -15,6 +15,7 @@ from flaretune.config.client import ClientConfig
 from flaretune.config.options import build
 from flaretune.engine.errors import JobFailed
 from flaretune.engine.records import RoundRecord, scalars
+from flaretune.engine.results import read_summary
 from flaretune.engine.rounds import Job
 from flaretune.engine.transport import InProcessTransport
 from flaretune.engine.worker import Worker
@@ -133,3 +134,17 @@ def run_job(
     except JobFailed as error:
         told.failure = str(error)
     return told
+
+
+def no_replies_from(round_number: int) -> Change:
+    """A `change` of replies by which the server is stopped in this round."""
+    return lambda client, task, n, reply: None if n >= round_number else reply
+
+
+def assert_same_rounds(found: Path, expected: Path, *more: str) -> None:
+    """Two folders of results tell of the same rounds, with the same numbers; `more` are keys of a method's own."""
+    found, expected = read_summary(found), read_summary(expected)
+    for key in ("test_accuracy", "validation_accuracy", "best_round", "zero_shot_accuracy", *more):
+        assert found[key] == expected[key]
+    for key in ("round", "accuracy", "validation_accuracy", "validation_loss", "metrics", "client_metrics"):
+        assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]

@@ -46,14 +46,18 @@ def place_in_whole(model: torch.nn.Module, config: PreTrainedConfig | None) -> t
         with torch.device("meta"):
             whole = getattr(transformers, _architecture(config))(config)
     except (AttributeError, ImportError) as error:
-        why = str(error).strip().splitlines()[0]
-        log.warning("PEFT will load these adapters onto the language model alone: the whole cannot be made (%s)", why)
-        return "", ""
+        return _nowhere(f"it cannot be made here: {' '.join(str(error).split())}")
     embeddings = model.get_input_embeddings()
-    for own, inner in model.named_modules():  # the model, and what is around the word embeddings in it
+    around = [(n, m) for n, m in model.named_modules() if m is not embeddings and embeddings in m.modules()]
+    for own, inner in around:  # the model, and what is around the word embeddings in it
         outer = [name for name, module in whole.named_modules() if type(module) is type(inner)]
-        if len(outer) == 1 and inner is not embeddings and embeddings in inner.modules():
+        if len(outer) == 1:
             return own and f"{own}.", f"{outer[0]}."
+    return _nowhere(f"{type(whole).__name__} has it in no one place")
+
+
+def _nowhere(why: str) -> tuple[str, str]:
+    log.warning("PEFT will load these adapters onto the language model alone, not onto the whole checkpoint (%s)", why)
     return "", ""
 
 

@@ -144,7 +144,7 @@ def compute_as_asked(model: torch.nn.Module) -> None:
 
     On CPUs with bfloat16 instructions (AVX512-BF16) they pack their weights for good when they are first evaluated, and
     compute in bfloat16 from then on, whatever the format, by a kernel without gradients: adapters in the layers below
-    get none, and nothing says so (bitsandbytes 0.50.2).
+    get none, and all that is said is torch's warning of such kernels in general (bitsandbytes 0.50.2).
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

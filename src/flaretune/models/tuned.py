@@ -15,7 +15,8 @@ from flaretune.models.device import resolve_device, resolve_dtype
 from flaretune.models.label_head import narrow_to_label_words, share_label_words
 from flaretune.models.label_model import LabelModel
 from flaretune.models.load import Pretrained, load_pretrained, reason
-from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora, first_layer
+from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora
+from flaretune.models.lora_targets import first_layer
 from flaretune.models.lower_layers import LowerLayers, layers_of
 from flaretune.models.self_check_plain import check_lower_layers, check_tuned
 from flaretune.models.split import waits

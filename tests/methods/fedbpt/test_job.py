@@ -11,7 +11,7 @@ from flaretune.engine.records import scalars
 from flaretune.methods.fedbpt.artifact import load_prompt
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.registry import find_method
-from tests.engine.in_process import run_job
+from tests.engine.in_process import assert_same_rounds, no_replies_from, run_job
 from tests.learnable import write_reviews
 
 CLIENTS = ["site-1", "site-2", "site-3"]
@@ -121,11 +121,6 @@ def test_what_cannot_be_read_is_excluded(job, caplog):
 # ---- resuming ----
 
 
-def no_replies_from(round_number):
-    """The server is stopped in this round."""
-    return lambda client, task, n, reply: None if n >= round_number else reply
-
-
 @pytest.fixture
 def checkpoints(tmp_path):
     return {"checkpoint": str(tmp_path / "checkpoints")}
@@ -142,18 +137,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(job, tmp_path, options):
         told, folder = job(f"on {stopped_in}", rounds=4, server=checkpoints, **options)
         assert told.failure == ""
         assert [n for task, n, _ in told.tasks if task == codec.FIT] == list(range(stopped_in, 5))
-        expected, found = read_summary(whole), read_summary(folder)
-        for key in (
-            "test_accuracy",
-            "validation_accuracy",
-            "best_round",
-            "zero_shot_accuracy",
-            "queries",
-            "example_forwards",
-        ):
-            assert found[key] == expected[key]
-        for key in ("round", "accuracy", "validation_accuracy", "validation_loss", "metrics", "client_metrics"):
-            assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]
+        assert_same_rounds(folder, whole, "queries", "example_forwards")
         points = [load_prompt(results / "best_prompt.safetensors").point for results in (whole, folder)]
         assert np.array_equal(*points)
         for name in ("distribution.npz", "rounds/round_0001.npz", "rounds/round_0004.npz"):

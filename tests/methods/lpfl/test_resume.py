@@ -9,6 +9,7 @@ import pytest
 from flaretune.engine import codec
 from flaretune.errors import UserError
 from flaretune.methods.lpfl.artifact import load_adapter, save_adapter
+from tests.engine.in_process import assert_same_rounds, no_replies_from
 from tests.jobs_for_tests import read_summary
 
 # ---- from an adapter ----
@@ -143,11 +144,6 @@ def test_a_run_is_not_resumed_with_another_frozen_part(lpfl_job, tmp_path):
 # ---- from where it was stopped ----
 
 
-def no_replies_from(round_number):
-    """The server is stopped in this round."""
-    return lambda client, task, n, reply: None if n >= round_number else reply
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"freeze_a": 1}, {"tuning": "full", "soft_labels": "off"}])
 def test_a_run_is_resumed_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options):
@@ -162,29 +158,12 @@ def test_a_run_is_resumed_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, opti
         assert told.failure == ""
         rounds = [n for task, n, _ in told.tasks if task == codec.FIT]
         assert rounds == list(range(stopped_in, 5))
-        expected, found = read_summary(whole), read_summary(folder)
-        for key in (
-            "test_accuracy",
-            "validation_accuracy",
-            "best_round",
-            "zero_shot_accuracy",
-            "labelled",
-            "soft_labelled",
-        ):
-            assert found[key] == expected[key]
-        for key in ("round", "accuracy", "validation_accuracy", "validation_loss", "metrics", "client_metrics"):
-            assert [r[key] for r in found["rounds"]] == [r[key] for r in expected["rounds"]]
+        assert_same_rounds(folder, whole, "labelled", "soft_labelled")
         for name in ("best_adapter", "last_adapter"):
             arrays, again = load_adapter(whole / name).arrays, load_adapter(folder / name).arrays
             assert arrays.keys() == again.keys()
             assert all(np.array_equal(arrays[key], again[key]) for key in arrays)
-        assert {n for tag, _, n in told.scalars if tag == "validation_accuracy"} == {
-            0,
-            1,
-            2,
-            3,
-            4,
-        }  # TensorBoard has all rounds
+        assert {n for tag, _, n in told.scalars if tag == "validation_accuracy"} == set(range(5))  # in TensorBoard too
 
 
 def test_a_client_without_its_soft_labels_says_so_and_labels_anew(lpfl_job, tmp_path, caplog):
