@@ -192,3 +192,20 @@ def test_a_sequence_of_max_length_goes_through_and_a_longer_one_does_not(tiny, f
         loaded.model(input_ids=torch.full((1, loaded.max_length), 20))
         with pytest.raises((IndexError, RuntimeError)):
             loaded.model(input_ids=torch.full((1, loaded.max_length + 1), 20))
+
+
+@pytest.mark.parametrize("name", ["GPT2Tokenizer", "GemmaTokenizer"])
+def test_what_a_tokenizer_was_made_from_does_not_stay_in_memory(checkpoint, name):
+    folder = checkpoint("gpt2")
+    pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *"abcdefgh", "▁", "Ġ", "ab", "abc"]
+    made = getattr(transformers, name)(
+        vocab={piece: i for i, piece in enumerate(pieces)}, merges=[("a", "b"), ("ab", "c")], unk_token="<unk>"
+    )
+    made.save_pretrained(folder)
+    as_usual = transformers.AutoTokenizer.from_pretrained(folder)
+    loaded = load_pretrained(str(folder), "float32", "cpu").tokenizer
+    assert loaded("abcab fee")["input_ids"] == as_usual("abcab fee")["input_ids"] != []
+    assert loaded.get_vocab() == as_usual.get_vocab()
+    large = [key for key, value in vars(as_usual).items() if isinstance(value, dict) and len(value) >= len(pieces)]
+    assert large  # or transformers holds them no more
+    assert [key for key in large if key in vars(loaded)] == []

@@ -84,6 +84,14 @@ def plain_texts(pretrained: Pretrained) -> list[Encoded]:
     return _draw(pretrained, "")[0]
 
 
+def token_ids(pretrained: Pretrained) -> np.ndarray:
+    """Ids of all tokens that the texts of a probe have, and special ones beside them, int64, ascending."""
+    rows, tokens, others = _draw(pretrained, "")
+    parts = [*(row.ids for row in rows), tokens, others, special_ids(pretrained.tokenizer), [0]]
+    ids = np.unique(np.concatenate(parts)).astype(np.int64)
+    return ids[ids < len(pretrained.model.get_input_embeddings().weight)]
+
+
 def _draw(pretrained: Pretrained, mode: str) -> tuple[list[Encoded], list[int], list[int]]:
     """Two texts with the prompt's tokens where a mode puts the prompt; these tokens; and as many others."""
     tokenizer = pretrained.tokenizer

@@ -10,6 +10,7 @@ import torch
 
 from flaretune.models.in_float32 import in_float32
 from flaretune.models.load import Pretrained, reason
+from flaretune.models.probe import token_ids
 
 log = logging.getLogger(__name__)
 Found = TypeVar("Found")
@@ -70,7 +71,7 @@ def verdict(pretrained: Pretrained, compare: Callable[[], tuple[str | None, Foun
         fault, found = tried()
         if fault is not None and fault not in DIFFERENCES:
             return fault, found
-        with in_float32(pretrained.model) as changed:
+        with in_float32(pretrained.model, token_ids(pretrained)) as changed:
             if not changed:
                 return fault, found
             exact_fault, exact = tried()

@@ -20,7 +20,7 @@ from flaretune.models.causal import CausalLM
 from flaretune.models.in_float32 import in_float32
 from flaretune.models.load import Pretrained, reason
 from flaretune.models.masked import MaskedLM
-from flaretune.models.probe import make_probe, own_logits
+from flaretune.models.probe import make_probe, own_logits, token_ids
 from flaretune.models.rounding import (
     AS_PROMPT,
     BESIDE_OTHERS,
@@ -93,7 +93,7 @@ def _find_out(
     advice = [f"{FLAGS[kind]} {other}" for other in MODES[kind] if other != mode and works(other, together)]
     if together and works(mode, False):
         advice.append("--batch_size 1")
-    with in_float32(model) as changed:
+    with in_float32(model, token_ids(pretrained)) as changed:
         if changed and works(mode, together):
             advice.append("--dtype float32")
     name = f"--model_name {pretrained.name}: {type(model).__name__}"
