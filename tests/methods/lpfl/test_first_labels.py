@@ -88,3 +88,10 @@ def test_an_adapter_to_go_on_from_is_refused(job, lpfl_job):
 def test_what_does_not_go_with_it_is_said(options, sentence):
     with pytest.raises(UserError, match=sentence):
         build(LPFLConfig, {"soft_labels": "verbalizer", "unlabelled": 12, **options})
+
+
+def test_what_the_model_is_asked_is_counted_whole(job):
+    _, folder = job(rounds=1, local_epochs=1, local_steps=0)
+    n_neutral, n_labelled, n_pool, n_soft = 3 * 3, 2 * 2 * 9, 36, 9  # three neutral texts at each of three clients
+    trained_on = 2 * 9 + n_soft
+    assert read_summary(folder)["example_forwards"] == n_neutral + n_labelled + n_pool + trained_on

@@ -148,13 +148,14 @@ class LPFLClient(Client):
         if self._config.dp_noise:
             self._start = self._parameters.arrays()  # the server can have them too, whatever the rank
         evaluation = self._evaluation() if request.evaluate else None
-        forwards = self._example_forwards()
+        forwards = self._model.example_forwards
         self._label_texts(request)
         data = self._training_set()
         seed = derive_seed(self._config.seed, "train", request.round, self._context.name)
         settings = build(TrainSettings, as_dict(self._config))
         loss, steps = local_train(self._model, self._parameters.trained(), data, settings, seed)
-        counters = Counters(steps, self._example_forwards() - forwards, time.monotonic() - started)
+        forwards = self._model.example_forwards - forwards + (self._first.new_forwards() if self._first else 0)
+        counters = Counters(steps, forwards, time.monotonic() - started)
         n_soft, truth = len(self._pool.indices), self._texts.truth
         numbers = {"labelled": len(self._texts.train.labels), "soft_labelled": n_soft, "loss": loss}
         if n_soft and truth is not None:
@@ -166,13 +167,9 @@ class LPFLClient(Client):
             raise UserError("the server asks for a step of a verbalizer, and this client was not told to make one")
         started = time.monotonic()
         evaluation = self._evaluation() if request.evaluate else None  # of the new adapter, which is still in place
-        forwards = self._example_forwards()
         arrays = self._first.reply(request)
-        counters = Counters(0, self._example_forwards() - forwards, time.monotonic() - started)
+        counters = Counters(0, self._first.new_forwards(), time.monotonic() - started)
         return FitResult(arrays, {}, counters, evaluation)
-
-    def _example_forwards(self) -> int:
-        return self._model.example_forwards + (self._first.example_forwards if self._first else 0)
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:
         """See `Client.evaluate`.

@@ -39,11 +39,12 @@ class FirstLabels:
         features = WordFeatures(words.log_probs, self._vocabulary.candidates, n_templates)
         labelled = (Labelled(data.texts, data.labels) for data in (train, validation))
         self._steps = HeadSteps(features.log_probs, *labelled, words.spec.n_classes, n_templates)
+        self._told = 0
 
-    @property
-    def example_forwards(self) -> int:
-        """Texts sent through the model so far, once for each template."""
-        return self._words.log_probs.example_forwards
+    def new_forwards(self) -> int:
+        """Texts sent through the model since this was called last, once for each template."""
+        before, self._told = self._told, self._words.log_probs.example_forwards
+        return self._told - before
 
     def settings(self) -> dict[str, Any]:
         """See `Vocabulary.settings`."""
