@@ -55,9 +55,6 @@ LINES = {
     "FedBPT as published": Line("fedbpt", "words", "64 labels per class in all"),
     "FedBPT, learned verbalizer": Line("fedbpt", "demo", "64 labels per class in all"),
     "LP-FL": Line("lpfl", "demo", "6 labels per class in all, 192 unlabelled"),
-    "LP-FL, first labels by the verbalizer": Line(
-        "lpfl", "demo", "6 labels per class in all, 192 unlabelled", [{"soft_labels": "verbalizer"}]
-    ),
 }
 
 
@@ -135,7 +132,7 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(7.5, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name, marker in zip(LINES, "os^Dv", strict=True):
+    for name, marker in zip(LINES, "os^D", strict=True):
         found = points(runs, name)
         shown = [(asked, mean(a), stdev(a) if len(a) > 1 else 0) for asked, a in found if asked]
         if shown:

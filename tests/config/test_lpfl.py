@@ -31,7 +31,7 @@ OFF = {"soft_labels": "off"}  # by default a client needs unlabelled texts
         ({"learning_rate": math.inf}, "--learning_rate inf: must be a finite number"),
         ({"train_batch_size": 0}, "--train_batch_size 0: must be at least 1"),
         ({"gradient_checkpointing": 2}, "--gradient_checkpointing 2: must be one of 0, 1"),
-        ({"soft_labels": "yes"}, "--soft_labels yes: must be one of on, verbalizer, off"),
+        ({"soft_labels": "yes"}, "--soft_labels yes: must be one of on, off"),
         ({"soft_portion": 0.0}, "--soft_portion 0.0: must be above 0"),
         ({"soft_portion": 1.5}, "--soft_portion 1.5: must be at most 1"),
         ({"soft_select": "random"}, "--soft_select random: must be one of order, confident, balanced"),

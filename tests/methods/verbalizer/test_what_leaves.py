@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.registry import find_method
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from tests.engine.in_process import run_job
@@ -17,7 +16,6 @@ JOBS = {
     "verbalizer": ("verbalizer", VerbalizerConfig, FEW, {}),
     "with noise": ("verbalizer", VerbalizerConfig, {**FEW, "dp_noise": 2.0}, {}),
     "FedBPT": ("fedbpt", FedBPTConfig, SEARCH, {"num_rounds": 1}),
-    "LP-FL": ("lpfl", LPFLConfig, {"soft_labels": "verbalizer", "unlabelled": 12}, {"num_rounds": 1}),
 }
 
 

@@ -18,14 +18,11 @@ from flaretune.methods.base import Client, ClientContext
 from flaretune.methods.client_data import settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.methods.lpfl.first_labels import FirstLabels
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train
 from flaretune.methods.lpfl.lower_rank import LowerRank
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
 from flaretune.methods.message import read_arrays, unreadable
-from flaretune.methods.verbalizer.head import HEAD_STEPS, is_of_head
-from flaretune.methods.verbalizer.settings import NEUTRAL
 from flaretune.models.tuned import TunedModel
 from flaretune.seeding import derive_seed
 from flaretune.tasks import calibration
@@ -72,18 +69,10 @@ class LPFLClient(Client):
         context: where it is.
         tuned: the model that it trains.
         texts: its data.
-        first: what labels the first texts, in round 1; None where the global model does, from the second on.
     """
 
-    def __init__(
-        self,
-        config: LPFLConfig,
-        context: ClientContext,
-        tuned: TunedModel,
-        texts: ClientTexts,
-        first: FirstLabels | None = None,
-    ):
-        self._config, self._context, self.tuned, self._texts, self._first = config, context, tuned, texts, first
+    def __init__(self, config: LPFLConfig, context: ClientContext, tuned: TunedModel, texts: ClientTexts):
+        self._config, self._context, self.tuned, self._texts = config, context, tuned, texts
         self._model, self._parameters = tuned.label_model, tuned.parameters
         if config.client_rank not in (0, config.lora_rank):
             self._parameters = LowerRank(tuned.parameters, tuned.initial, config.client_rank, config.lora_rank)
@@ -113,11 +102,9 @@ class LPFLClient(Client):
         if self._config.soft_labels != "off" and not len(self._texts.pool):
             log.warning("this client has no unlabelled texts: it learns from its labelled ones alone")
         evaluated, tuned = self._timed_evaluation(), self.tuned
-        initial = tuned.initial | ({NEUTRAL: self._first.neutral} if self._first else {})
         shapes = {
-            **(self._first.settings() if self._first else {}),
             "adapter": tuned.adapter_config or {},
-            "initial": {name: list(values.shape) for name, values in initial.items()},
+            "initial": {name: list(values.shape) for name, values in tuned.initial.items()},
             "parameters": {name: list(shape) for name, shape in self._parameters.shapes().items()},
             **({"rank": self._config.client_rank} if isinstance(self._parameters, LowerRank) else {}),
         }
@@ -129,47 +116,34 @@ class LPFLClient(Client):
             counters=evaluated.counters,
             log_probs=self._log_probs() if self._config.calibrate == "batch" else None,
             dtype=tuned.dtype,
-            arrays=initial,
+            arrays=tuned.initial,
         )
 
     def fit(self, request: FitRequest) -> FitResult:
-        """A round (spec: "A round", steps 2 to 5), or a step of making the verbalizer that labels the first texts.
+        """A round (spec: "A round", steps 2 to 5).
 
         Raises:
             UserError: see `_load`.
             FloatingPointError: the model's logits or the loss are not finite.
         """
-        if request.step in HEAD_STEPS:
-            return self._help_make_verbalizer(request)
         started = time.monotonic()
-        arrays = {name: values for name, values in request.arrays.items() if not is_of_head(name)}
-        if arrays or self.tuned.initial:  # where every parameter is trained, the server knows none at first
-            self._load(arrays)
+        if request.arrays or self.tuned.initial:  # where every parameter is trained, the server knows none at first
+            self._load(request.arrays)
         if self._config.dp_noise:
             self._start = self._parameters.arrays()  # the server can have them too, whatever the rank
         evaluation = self._evaluation() if request.evaluate else None
         forwards = self._model.example_forwards
-        self._label_texts(request)
+        self._label_texts(request.round)
         data = self._training_set()
         seed = derive_seed(self._config.seed, "train", request.round, self._context.name)
         settings = build(TrainSettings, as_dict(self._config))
         loss, steps = local_train(self._model, self._parameters.trained(), data, settings, seed)
-        forwards = self._model.example_forwards - forwards + (self._first.new_forwards() if self._first else 0)
-        counters = Counters(steps, forwards, time.monotonic() - started)
+        counters = Counters(steps, self._model.example_forwards - forwards, time.monotonic() - started)
         n_soft, truth = len(self._pool.indices), self._texts.truth
         numbers = {"labelled": len(self._texts.train.labels), "soft_labelled": n_soft, "loss": loss}
         if n_soft and truth is not None:
             numbers["soft_labels_correct"] = self._pool.agreement(truth)[0]
         return FitResult(self._parameters.arrays(), numbers, counters, evaluation)
-
-    def _help_make_verbalizer(self, request: FitRequest) -> FitResult:
-        if self._first is None:
-            raise UserError("the server asks for a step of a verbalizer, and this client was not told to make one")
-        started = time.monotonic()
-        evaluation = self._evaluation() if request.evaluate else None  # of the new adapter, which is still in place
-        arrays = self._first.reply(request)
-        counters = Counters(0, self._first.new_forwards(), time.monotonic() - started)
-        return FitResult(arrays, {}, counters, evaluation)
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:
         """See `Client.evaluate`.
@@ -205,9 +179,8 @@ class LPFLClient(Client):
             self._take(state)
 
     def _restore(self, after_round: int) -> None:
-        """Go on after a round of an earlier job; without a verbalizer, the first that labels texts is the second."""
-        first = 1 if self._first else 2
-        if self._config.soft_labels == "off" or not len(self._texts.pool) or after_round < first:
+        """Go on after a round of an earlier job; the first that labels texts is the second."""
+        if self._config.soft_labels == "off" or not len(self._texts.pool) or after_round < 2:
             return
         state = self._states.load(after_round)
         if state is None:
@@ -231,20 +204,17 @@ class LPFLClient(Client):
                 "another --checkpoint"
             ) from error
 
-    def _label_texts(self, request: FitRequest) -> None:
-        """By the received model from the second round on; in the first, by the received verbalizer if there is one."""
+    def _label_texts(self, round_number: int) -> None:
+        """By the received model, from the second round on: that of the first is the pretrained one."""
         wanted = self._pool.wanted()
-        if len(wanted) == 0 or (request.round == 1 and self._first is None):
+        if len(wanted) == 0 or round_number == 1:
             return
-        if request.round == 1:
-            logits = self._first.logits(request.arrays, wanted)
-        else:
-            logits = self._model.predict_logits([self._texts.pool[i] for i in wanted])
+        logits = self._model.predict_logits([self._texts.pool[i] for i in wanted])
         try:
-            self._pool.label(wanted, logits, request.round)
+            self._pool.label(wanted, logits, round_number)
         except ValueError as error:
             raise FloatingPointError(str(error)) from error
-        self._states.save(request.round, {**self._pool.state(), "texts": self._pool_digest})
+        self._states.save(round_number, {**self._pool.state(), "texts": self._pool_digest})
 
     def _training_set(self) -> TrainingSet:
         train, soft = self._texts.train, self._pool.indices

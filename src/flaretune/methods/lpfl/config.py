@@ -81,12 +81,7 @@ class LPFLConfig(ClientConfig):
         0, "1: compute activations a second time instead of keeping them (large models)", group=TRAINING
     )
 
-    soft_labels: Literal["on", "verbalizer", "off"] = option(
-        "on",
-        "verbalizer: the first by a learned verbalizer, in round 1; off: none",
-        group=SOFT,
-        main=True,
-    )
+    soft_labels: Literal["on", "off"] = option("on", "off: learn from the labelled texts alone", group=SOFT, main=True)
     soft_portion: float = option(
         0.25, "share of the unlabelled texts that joins each round", group=SOFT, above=0, at_most=1
     )
@@ -104,16 +99,9 @@ class LPFLConfig(ClientConfig):
         yield from super().clashes()
         if self.soft_labels != "off" and not self.unlabelled and not self.unlabelled_path:
             yield (
-                f"--soft_labels {self.soft_labels} needs unlabelled texts: give --unlabelled N, or --unlabelled_path "
+                "--soft_labels on needs unlabelled texts: give --unlabelled N, or --unlabelled_path "
                 "FILE at each client; or learn from the labelled ones alone with --soft_labels off"
             )
-        if self.soft_labels == "verbalizer" and self.dp_noise:
-            yield (
-                f"--soft_labels verbalizer --dp_noise {self.dp_noise:g}: a verbalizer's sums would be a release of "
-                "their own; use --soft_labels on"
-            )
-        if self.soft_labels == "verbalizer" and self.tuning == "full":
-            yield "--tuning full --soft_labels verbalizer: the pretrained model would be needed beside it; use on"
         if self.tuning == "full" and self.dp_noise:
             yield (
                 f"--tuning full --dp_noise {self.dp_noise:g}: noise on every parameter leaves nothing of a model; "

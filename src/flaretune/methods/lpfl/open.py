@@ -8,10 +8,7 @@ from flaretune.methods.base import ClientContext
 from flaretune.methods.client_data import load_data
 from flaretune.methods.lpfl.client import ClientTexts, Labelled, LPFLClient
 from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.methods.lpfl.first_labels import FirstLabels
-from flaretune.methods.verbalizer.open import open_words
-from flaretune.models.shared_weights import share_weights
-from flaretune.models.tuned import TuneSettings, open_tuned_model, tune_model
+from flaretune.models.tuned import TuneSettings, open_tuned_model
 
 
 def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
@@ -26,15 +23,8 @@ def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
     spec, data = load_data(config, context, unlabelled=wanted)
     pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
     settings = build(TuneSettings, as_dict(config))
-    first = None
-    if config.soft_labels == "verbalizer":
-        batch_size = config.batch_size
-        words = open_words(spec, config.model_name, config.dtype, config.device, batch_size, config.quantize)
-        first = FirstLabels(words, data.train, data.validation, pool.texts)
-        tuned = tune_model(share_weights(words.pretrained), spec, settings, words.dtype, batch_size, config.cache_mb)
-    else:
-        where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
-        tuned = open_tuned_model(spec, config.model_name, settings, **where)
+    where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
+    tuned = open_tuned_model(spec, config.model_name, settings, **where)
     encode = tuned.label_model.encode
     texts = ClientTexts(
         Labelled(encode(data.train.texts), data.train.labels),
@@ -43,4 +33,4 @@ def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
         [] if config.soft_labels == "off" else encode(pool.texts),
         pool.truth,
     )
-    return LPFLClient(config, context, tuned, texts, first)
+    return LPFLClient(config, context, tuned, texts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,7 @@ from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_
 from flaretune.methods.lpfl.lower_rank import IN_A, check_factors, check_product, product_average, shapes_at
 from flaretune.methods.lpfl.start import adapter_to_go_on_from, most_common
 from flaretune.methods.message import read_arrays, read_natural, read_number
-from flaretune.methods.verbalizer.head import HEAD_STEPS, head_arrays
-from flaretune.methods.verbalizer.head_fit import HeadFit
-from flaretune.methods.verbalizer.head_start import start_head_fit
-from flaretune.methods.verbalizer.settings import DEFAULT_N_WORDS, NEUTRAL
-from flaretune.methods.verbalizer.settings import check_settings as check_verbalizer
 
-TRAINING = ""  # the step of a round that is the method's own
 NUMBERS = {"labelled", "soft_labelled", "soft_labels_correct", "loss"}
 
 
@@ -42,19 +35,11 @@ class LPFLStrategy(Strategy):
         self.settings = next(iter(results.values())).settings
         self._shapes = read_shapes(self.settings["parameters"])  # of what is trained
         self._ranks: set[int] = set()  # that clients have of their own
-        self._head: HeadFit | None = None  # of the verbalizer that labels the first texts, in round 1
-        if self.settings["options"]["soft_labels"] == "verbalizer" and not resumed:
-            self._head, _ = start_head_fit(results, self.rule, DEFAULT_N_WORDS)
-        initial = [{n: values for n, values in r.arrays.items() if n != NEUTRAL} for r in results.values()]
+        initial = [r.arrays for r in results.values()]
         # equal seeds give equal ones: then the median is the first client's too
         self._whole = dict(initial[0]) if self.config.aggregation == "mean" else coordinate_median(initial)
         frozen = sorted(set(self._whole) - set(self._shapes))
         if self.config.init_adapter:
-            if self._head:
-                raise UserError(
-                    "--init_adapter does not go with --soft_labels verbalizer: the first texts would be labelled as if "
-                    "there were none; give the clients --soft_labels on"
-                )
             self._whole, self.prior = adapter_to_go_on_from(self.config.init_adapter, self.settings, self._whole)
             self.starts_as_initialized = False
         elif frozen and resumed and resumed.artifact:
@@ -88,21 +73,11 @@ class LPFLStrategy(Strategy):
             self._ranks.add(rank)
         return ""
 
-    def steps(self, round_number: int) -> Sequence[str]:
-        """Training; before that, in round 1, what makes a verbalizer."""
-        return (*HEAD_STEPS, TRAINING) if self._head and round_number == 1 else super().steps(round_number)
-
     def configure(self, round_number: int, step: str) -> tuple[Arrays, Numbers]:
-        if step != TRAINING:
-            return self._head.configure(step)
-        return {**self._arrays, **(head_arrays(self._head.head) if self._head and round_number == 1 else {})}, {}
+        return self._arrays, {}
 
     def check(self, result: FitResult, step: str) -> FitResult:
         numbers = result.numbers
-        if step != TRAINING:
-            if numbers:
-                raise ValueError(f"{min(numbers)!r} is none of the numbers that are sent")
-            return replace(result, arrays=self._head.check(step, result.arrays))
         if extra := sorted(set(numbers) - NUMBERS):
             raise ValueError(f"{extra[0]!r} is none of the numbers that are sent")
         labelled, soft_labelled = read_natural(numbers, "labelled"), read_natural(numbers, "soft_labelled")
@@ -137,8 +112,6 @@ class LPFLStrategy(Strategy):
         return shapes_at(self._shapes, rank)
 
     def aggregate(self, round_number: int, step: str, results: Mapping[str, FitResult]) -> list[str]:
-        if step != TRAINING:
-            return self._head.aggregate(step, results)
         updates, texts = [r.arrays for r in results.values()], [_n_texts(r) for r in results.values()]
         average = product_average if self._ranks else federated_average
         self._arrays, is_limited = average(self.rule, self._arrays, updates, texts)
@@ -192,8 +165,6 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         if type(rank) is not int or not 0 < rank < most:
             raise ValueError(f"'rank' is {shown(rank)}, expected a whole number of at least 1 below the job's {most}")
         check_factors(shapes, most)
-    if settings["options"]["soft_labels"] == "verbalizer":
-        check_verbalizer({**settings, "initial": {NEUTRAL: settings["initial"][NEUTRAL]}})
 
 
 def read_shapes(told: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:

@@ -58,11 +58,6 @@ def head_of(arrays: Mapping[str, np.ndarray]) -> Head:
 IN_MESSAGE = "head."  # what names of a head's arrays begin with where there are others beside them
 
 
-def is_of_head(name: str) -> bool:
-    """Whether an array of a message is one of `head_arrays`."""
-    return name.startswith(IN_MESSAGE)
-
-
 def head_arrays(head: Head) -> dict[str, np.ndarray]:
     """Its arrays under names that leave room for others beside them."""
     return {f"{IN_MESSAGE}{name}": values for name, values in head.arrays().items()}
@@ -74,7 +69,8 @@ def sent_head(arrays: Mapping[str, np.ndarray]) -> Head:
     Raises:
         ValueError: see `head_of`.
     """
-    return head_of({name.removeprefix(IN_MESSAGE): values for name, values in arrays.items() if is_of_head(name)})
+    named = {name: values for name, values in arrays.items() if name.startswith(IN_MESSAGE)}
+    return head_of({name.removeprefix(IN_MESSAGE): values for name, values in named.items()})
 
 
 def label_word_head(label_ids: Sequence[Sequence[int]], n_classes: int) -> Head:
