@@ -178,6 +178,7 @@ class Job:
             record = self._record(0, work, add_counters(_counters(initialized), work.counters), self._started)
             self._note_clipped(record, work.clipped)
             return record, evaluated
+        self._cohort.take_bytes()  # initializing belongs to round 0, which the run has had
         with self._run.taking_up():
             state = earlier.state
             self._prior = None if state["prior"] is None else np.array(state["prior"])
@@ -234,7 +235,7 @@ class Job:
         """What is known of a round before its result is evaluated; what initializing costs is none of its queries."""
         seconds, spent = time.monotonic() - started, self._spent(counters)
         private = spent["epsilon"] is not None
-        down, up = self._transport.take_bytes()
+        down, up = self._cohort.take_bytes()
         numbers, by_client = self._strategy.metrics(work.results if round_number else {}, private)
         excluded = {**self._cohort.excluded, **work.excluded}
         return RoundRecord(
@@ -242,8 +243,8 @@ class Job:
             seconds=round(seconds, 2),
             overhead_seconds=None if private else round(seconds - max(c.seconds for c in counters.values()), 2),
             clients=[client for client in counters if client not in excluded],
-            bytes_down=round(down / len(counters), 1),
-            bytes_up=round(up / len(counters), 1),
+            bytes_down=down,
+            bytes_up=up,
             queries=sum(c.queries for c in work.counters.values()),
             example_forwards=sum(c.example_forwards for c in work.counters.values()),
             memory_mb=max(c.memory_mb for c in counters.values()),
