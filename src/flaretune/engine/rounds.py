@@ -114,7 +114,8 @@ class Job:
         initialized = self._initialize()
         record, evaluated = self._first_record(initialized)
         if evaluated:  # before a prior was known
-            self._finish(record, {client: result.evaluation for client, result in initialized.items()})
+            results = initialized if strategy.start_classifies else {}
+            self._finish(record, {client: result.evaluation for client, result in results.items()})
 
         for round_number in range(record.round + 1, self._rounds + 1):
             started = time.monotonic()
