@@ -258,7 +258,7 @@ class Job:
 
     def _spent(self, counters: Mapping[str, Counters]) -> dict[str, Any]:
         """What noised results have cost until now: entries of a `RoundRecord`."""
-        releases = max(c.releases for c in counters.values())
+        releases = max(self._folder.releases, *(c.releases for c in counters.values()))
         told = account(self._strategy.settings["options"], releases)
         return {"releases": releases, "epsilon": told["epsilon"]} if told else {"releases": 0, "epsilon": None}
 

@@ -130,7 +130,12 @@ class RunFolder:
 
     def privacy(self) -> dict[str, Any]:
         """An entry on what the run has cost its clients so far; none where nothing is noised."""
-        return self._privacy(max((r.releases for r in self._rounds), default=0))
+        return self._privacy(self.releases)
+
+    @property
+    def releases(self) -> int:
+        """The most noised results that a client has sent, until the last finished round."""
+        return max((r.releases for r in self._rounds), default=0)
 
     def _privacy(self, releases: int) -> dict[str, Any]:
         told = account(self.settings.get("options", {}), releases)
