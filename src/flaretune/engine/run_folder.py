@@ -64,7 +64,8 @@ class RunFolder:
             Whether it is the best so far.
         """
         self._rounds.append(record)
-        self._clients += [client for client in record.clients if client not in self._clients]  # those ready late
+        told = [client for r in self._rounds for client in r.clients]  # ready late, or gone before the run was resumed
+        self._clients = list(dict.fromkeys([*self._clients, *told]))
         is_best = not self._is_saved or _rank(record) > _rank(self._best)
         if is_best:
             self._best = record
