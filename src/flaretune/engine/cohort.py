@@ -145,8 +145,9 @@ class Cohort:
         round_number: int,
         read: Callable[[Message], InitializeResult],
         objection: Callable[[str, InitializeResult], str],
-    ) -> None:
+    ) -> list[InitializeResult]:
         """Clients that have become ready since the last task take part from now on; why others may not is logged."""
+        joined = []
         while self._late:
             client, reply = self._late.pop(0)
             try:
@@ -160,6 +161,8 @@ class Cohort:
             log.info("%s is ready and joins in round %d", client, round_number)
             self.dtypes |= {client: result.dtype} if result.dtype else {}
             self.clients = [c for c in self.shares if c in {client, *self.clients}]
+            joined.append(result)
+        return joined
 
     def _check(self, result: Any, seconds: float) -> None:
         """Check what a client says that a reply has cost, and of how many texts it is, of which reports are made.

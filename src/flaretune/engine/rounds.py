@@ -119,7 +119,7 @@ class Job:
 
         for round_number in range(record.round + 1, self._rounds + 1):
             started = time.monotonic()
-            self._cohort.let_in(round_number, self._read_initialize, strategy.objection)
+            self._let_in(round_number)
             work = self._work(round_number, evaluated=None if evaluated else record)
             evaluated = False
             record = self._record(round_number, work, work.counters, started)
@@ -129,7 +129,7 @@ class Job:
             self._run.save(record, self._folder, arrays, state, prior=prior, dtypes=self._cohort.dtypes)
 
         started = time.monotonic()
-        self._cohort.let_in(self._rounds, self._read_initialize, strategy.objection)
+        self._let_in(self._rounds)
         message = codec.evaluate_message(self._common(), self._rounds, strategy.evaluated_arrays())
         read = partial(codec.read_evaluate_reply, counts=self._counts)
         last = self._cohort.send(codec.EVALUATE, self._rounds, message, read)
@@ -166,8 +166,8 @@ class Job:
         """The record of the round that the job starts after, and whether its result has been evaluated."""
         settings = next(iter(initialized.values())).settings
         self._counts = counts_of(settings)
-        zero_shot = self._estimate([result.zero_shot for result in initialized.values()])
-        server = as_dict(self._config)
+        self._zero_shot = [result.zero_shot for result in initialized.values()]
+        server, zero_shot = as_dict(self._config), self._estimate(self._zero_shot)
         self._folder = RunFolder(self._path, self._method, settings, server, self._cohort.clients, zero_shot)
         earlier = self._run.earlier
         if earlier is None:
@@ -187,6 +187,11 @@ class Job:
             for record in self._folder.restore(state["results"], earlier.artifact):
                 self._tell(record)
             return RoundRecord(**state["record"]), False
+
+    def _let_in(self, round_number: int) -> None:
+        if joined := self._cohort.let_in(round_number, self._read_initialize, self._strategy.objection):
+            self._zero_shot += [result.zero_shot for result in joined]
+            self._folder.zero_shot = self._estimate(self._zero_shot)
 
     def _calibrate(self, clients: Sequence[calibration.LogProbSums | None]) -> np.ndarray | None:
         """The prior that the model has over all texts of the clients, if they have told theirs."""

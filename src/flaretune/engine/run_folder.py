@@ -26,7 +26,7 @@ class RunFolder:
         settings: what the clients agreed on (`InitializeResult.settings`).
         server: the server's options.
         clients: names of the clients that take part.
-        zero_shot: test metric of the model and the template alone.
+        zero_shot: test metric of the model and the template alone; may be set anew.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RunFolder:
         self.settings = settings
         self._method = method
         self._clients = list(clients)
-        self._zero_shot = zero_shot
+        self.zero_shot = zero_shot
         self._started = time.monotonic()
         self._rounds: list[RoundRecord] = []
         self._best: RoundRecord | None = None
@@ -73,7 +73,7 @@ class RunFolder:
         values = summary(
             self._rounds,
             self._best.round,
-            self._zero_shot,
+            self.zero_shot,
             self._seconds(),
             method=self._method.title,
             artifact=self._method.best,
@@ -95,7 +95,7 @@ class RunFolder:
         return {
             "rounds": [asdict(record) for record in self._rounds],
             "best_round": self._best.round if self._best and self._is_saved else None,
-            "zero_shot": list(self._zero_shot),
+            "zero_shot": list(self.zero_shot),
             "seconds": self._seconds(),
         }
 
@@ -121,7 +121,7 @@ class RunFolder:
         """
         self._rounds = [RoundRecord(**record) for record in state["rounds"]]
         self._best = next((r for r in self._rounds if r.round == state["best_round"]), None)
-        self._zero_shot = Estimate(*state["zero_shot"])
+        self.zero_shot = Estimate(*state["zero_shot"])
         self._seconds_before = state["seconds"] - self._rounds[0].seconds
         self._is_saved = artifact is not None
         if artifact is not None:
@@ -151,7 +151,7 @@ class RunFolder:
             "round": record.round,
             "validation_accuracy": record.validation_accuracy,
             "test_accuracy": record.accuracy,
-            "zero_shot_accuracy": self._zero_shot.value,
+            "zero_shot_accuracy": self.zero_shot.value,
             "versions": versions(),
         }
 
