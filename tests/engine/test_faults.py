@@ -139,6 +139,18 @@ def test_a_client_that_is_ready_late_joins_the_rounds_that_come(job, caplog):
     assert summary["rounds"][1]["client_metrics"]["fitness"].keys() == set(clients)
 
 
+def test_the_zero_shot_metric_of_a_client_that_is_ready_late_counts(job):
+    late, counts = not_in_time("site-1", 1), {"site-1": [3, 8], "site-2": [1, 2]}
+
+    def change(client, task, round_number, reply):
+        if task == codec.INITIALIZE:
+            reply.arrays["zero_shot"] = np.array(counts[client])
+        return late(client, task, round_number, reply)
+
+    _, summary = job(["site-1", "site-2"], change=change, rounds=1)
+    assert summary["zero_shot_accuracy"] == pytest.approx((3 + 1) / (8 + 2))
+
+
 def test_a_client_that_never_gets_ready_is_not_waited_for(job):
     told, summary = job(["site-1", "site-2"], change=not_in_time("site-1", 9), rounds=2)
     assert told.failure == ""

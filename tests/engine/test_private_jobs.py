@@ -168,6 +168,22 @@ def test_the_server_tells_what_a_run_has_cost(method, config, tmp_path, caplog):
             np.testing.assert_allclose(next_round.arrays[name], mean, rtol=1e-4, atol=1e-5)
 
 
+def test_what_a_client_has_sent_is_spent_after_it_has_gone(config, tmp_path):
+    """The other is one that was ready later, so that it has sent less."""
+
+    def change(client, task, round_number, reply):
+        if client == "south" and task == codec.FIT:
+            reply.fields["releases"] = max(1, round_number - 1)
+        return None if client == "north" and round_number > 2 else reply
+
+    clients = {c: config("fedbpt") for c in ("north", "south")}
+    told = run_job(find_method("fedbpt"), clients, tmp_path / "results", change=change, num_rounds=4)
+    assert told.failure == ""
+    rounds = read_summary(tmp_path / "results")["rounds"]
+    assert [r["releases"] for r in rounds[:4]] == [0, 1, 2, 2]
+    assert rounds[3]["epsilon"] == pytest.approx(epsilon(2.0, 1e-5, 2), abs=1e-3)
+
+
 def test_a_run_without_noise_says_nothing_of_it(config, tmp_path):
     told = run_job(find_method("fedbpt"), {"north": config("fedbpt", dp_noise=0.0)}, tmp_path / "results", num_rounds=1)
     assert "privacy" not in read_summary(tmp_path / "results")

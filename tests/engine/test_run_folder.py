@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,17 @@ def test_a_training_run_is_kept_with_its_own_entries_of_the_last_round(tmp_path)
     assert (summary["soft_labelled"], summary["trained_parameters"]) == (32, 1000)
     assert (summary["best_round"], summary["test_accuracy"]) == (1, 0.6)
     assert [r["metrics"].get("train_loss") for r in summary["rounds"]] == [None, 0.65, 0.4]
+
+
+def test_a_resumed_run_names_the_clients_of_its_earlier_rounds_too(folder, tmp_path):
+    folder.add_round(record(0, 0.5), saved)
+    (tmp_path / "flaretune" / "best_prompt.safetensors").write_bytes(b"a prompt")
+    now = ["hospital-d", CLIENTS[0]]
+    on = RunFolder(tmp_path / "on", find_method("fedbpt"), settings(), {"num_rounds": 3}, now, Estimate(0.51, 0.02))
+    on.restore(folder.state(), folder.artifact)
+    on.add_round(replace(record(1, 0.6), clients=now), saved)
+    summary = json.loads((tmp_path / "on" / "summary.json").read_text(encoding="utf-8"))
+    assert sorted(summary["clients"]) == sorted([*CLIENTS, "hospital-d"])
 
 
 def test_configuration_names_server_options_settings_clients_and_versions(folder, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -94,13 +94,13 @@ def read_flags(
     return renew(vars(args), *configs)
 
 
-def to_argv(config: Options, leave_out: Iterable[str] = ()) -> list[str]:
+def to_argv(config: Options) -> list[str]:
     """The flags that give this config, those at their defaults left out."""
     argv = []
     values = as_dict(config)
     for item in options_of(type(config)):
         value = values[item.name]
-        if value != item.default and item.name not in leave_out:
+        if value != item.default:
             # a text that begins with a hyphen would be taken for a flag of its own
             starts_like_a_flag = isinstance(value, str) and value.startswith("-")
             argv += [f"--{item.name}={value}"] if starts_like_a_flag else [f"--{item.name}", str(value)]

@@ -48,6 +48,7 @@ class Cohort:
         self._releases_before, self._rounds_sent = releases_before, 0
         self._reference: tuple[str, InitializeResult] | None = None
         self._late: list[tuple[str, Message]] = []
+        self._reached: tuple[set[str], set[str]] = set(), set()
         self.shares = sorted(transport.clients(), key=natural_order)
         self.clients = list(self.shares)
         self.needed = min(config.min_clients, len(self.clients))
@@ -82,13 +83,11 @@ class Cohort:
         gone = [client for client in self.clients if self._transport.is_gone(client)]
         self.excluded |= dict.fromkeys(gone, GONE)
         started = time.monotonic()
-        first = task == codec.INITIALIZE
-        replies = self._transport.send(
-            task,
-            message,
-            [client for client in self.clients if client not in gone] or list(self.clients),
-            self._config.setup_timeout if first else self._config.round_timeout,
-        )
+        asked = [client for client in self.clients if client not in gone] or list(self.clients)
+        timeout = self._config.setup_timeout if task == codec.INITIALIZE else self._config.round_timeout
+        replies = self._transport.send(task, message, asked, timeout)
+        for clients, more in zip(self._reached, (asked, replies), strict=True):
+            clients.update(more)
         results = {}
         for client, reply in replies.items():
             try:
@@ -110,6 +109,13 @@ class Cohort:
                 f"{self.needed} are needed; without {missing}"
             )
         return results
+
+    def take_bytes(self) -> tuple[float, float]:
+        """Bytes since the last call: down, for each client that was sent a task, and up, for each that replied."""
+        taken, reached = self._transport.take_bytes(), self._reached
+        self._reached = set(), set()
+        down, up = (round(n_bytes / len(clients), 1) for n_bytes, clients in zip(taken, reached, strict=True))
+        return down, up
 
     def exclude(self, client: str, round_number: int, task: str, why: str) -> None:
         """Note and say that a client's reply does not count."""
@@ -139,8 +145,9 @@ class Cohort:
         round_number: int,
         read: Callable[[Message], InitializeResult],
         objection: Callable[[str, InitializeResult], str],
-    ) -> None:
+    ) -> list[InitializeResult]:
         """Clients that have become ready since the last task take part from now on; why others may not is logged."""
+        joined = []
         while self._late:
             client, reply = self._late.pop(0)
             try:
@@ -154,6 +161,8 @@ class Cohort:
             log.info("%s is ready and joins in round %d", client, round_number)
             self.dtypes |= {client: result.dtype} if result.dtype else {}
             self.clients = [c for c in self.shares if c in {client, *self.clients}]
+            joined.append(result)
+        return joined
 
     def _check(self, result: Any, seconds: float) -> None:
         """Check what a client says that a reply has cost, and of how many texts it is, of which reports are made.

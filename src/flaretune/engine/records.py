@@ -16,8 +16,9 @@ class RoundRecord:
         seconds: of the whole round; ``overhead_seconds`` is what the slowest client did not spend on its tasks, None
             where clients do not tell.
         clients: whose replies counted.
-        bytes_down, bytes_up: mean over the clients of the round's messages, as they travelled; the evaluation that
-            closes the job belongs to no round.
+        bytes_down, bytes_up: of the round's messages, as they travelled: mean over the clients that were sent them, and
+            over those that replied; the evaluation that closes the job, and initializing to resume one, belong to no
+            round.
         queries: candidates evaluated, or training steps, over all clients.
         example_forwards: examples sent through the model for them, over all clients.
         memory_mb, server_memory_mb: the most that a client's process, and the server's, has held so far, in MiB.

@@ -114,11 +114,12 @@ class Job:
         initialized = self._initialize()
         record, evaluated = self._first_record(initialized)
         if evaluated:  # before a prior was known
-            self._finish(record, {client: result.evaluation for client, result in initialized.items()})
+            results = initialized if strategy.start_classifies else {}
+            self._finish(record, {client: result.evaluation for client, result in results.items()})
 
         for round_number in range(record.round + 1, self._rounds + 1):
             started = time.monotonic()
-            self._cohort.let_in(round_number, self._read_initialize, strategy.objection)
+            self._let_in(round_number)
             work = self._work(round_number, evaluated=None if evaluated else record)
             evaluated = False
             record = self._record(round_number, work, work.counters, started)
@@ -128,7 +129,7 @@ class Job:
             self._run.save(record, self._folder, arrays, state, prior=prior, dtypes=self._cohort.dtypes)
 
         started = time.monotonic()
-        self._cohort.let_in(self._rounds, self._read_initialize, strategy.objection)
+        self._let_in(self._rounds)
         message = codec.evaluate_message(self._common(), self._rounds, strategy.evaluated_arrays())
         read = partial(codec.read_evaluate_reply, counts=self._counts)
         last = self._cohort.send(codec.EVALUATE, self._rounds, message, read)
@@ -165,8 +166,8 @@ class Job:
         """The record of the round that the job starts after, and whether its result has been evaluated."""
         settings = next(iter(initialized.values())).settings
         self._counts = counts_of(settings)
-        zero_shot = self._estimate([result.zero_shot for result in initialized.values()])
-        server = as_dict(self._config)
+        self._zero_shot = [result.zero_shot for result in initialized.values()]
+        server, zero_shot = as_dict(self._config), self._estimate(self._zero_shot)
         self._folder = RunFolder(self._path, self._method, settings, server, self._cohort.clients, zero_shot)
         earlier = self._run.earlier
         if earlier is None:
@@ -178,6 +179,7 @@ class Job:
             record = self._record(0, work, add_counters(_counters(initialized), work.counters), self._started)
             self._note_clipped(record, work.clipped)
             return record, evaluated
+        self._cohort.take_bytes()  # initializing belongs to round 0, which the run has had
         with self._run.taking_up():
             state = earlier.state
             self._prior = None if state["prior"] is None else np.array(state["prior"])
@@ -185,6 +187,11 @@ class Job:
             for record in self._folder.restore(state["results"], earlier.artifact):
                 self._tell(record)
             return RoundRecord(**state["record"]), False
+
+    def _let_in(self, round_number: int) -> None:
+        if joined := self._cohort.let_in(round_number, self._read_initialize, self._strategy.objection):
+            self._zero_shot += [result.zero_shot for result in joined]
+            self._folder.zero_shot = self._estimate(self._zero_shot)
 
     def _calibrate(self, clients: Sequence[calibration.LogProbSums | None]) -> np.ndarray | None:
         """The prior that the model has over all texts of the clients, if they have told theirs."""
@@ -234,7 +241,7 @@ class Job:
         """What is known of a round before its result is evaluated; what initializing costs is none of its queries."""
         seconds, spent = time.monotonic() - started, self._spent(counters)
         private = spent["epsilon"] is not None
-        down, up = self._transport.take_bytes()
+        down, up = self._cohort.take_bytes()
         numbers, by_client = self._strategy.metrics(work.results if round_number else {}, private)
         excluded = {**self._cohort.excluded, **work.excluded}
         return RoundRecord(
@@ -242,8 +249,8 @@ class Job:
             seconds=round(seconds, 2),
             overhead_seconds=None if private else round(seconds - max(c.seconds for c in counters.values()), 2),
             clients=[client for client in counters if client not in excluded],
-            bytes_down=round(down / len(counters), 1),
-            bytes_up=round(up / len(counters), 1),
+            bytes_down=down,
+            bytes_up=up,
             queries=sum(c.queries for c in work.counters.values()),
             example_forwards=sum(c.example_forwards for c in work.counters.values()),
             memory_mb=max(c.memory_mb for c in counters.values()),
@@ -256,7 +263,7 @@ class Job:
 
     def _spent(self, counters: Mapping[str, Counters]) -> dict[str, Any]:
         """What noised results have cost until now: entries of a `RoundRecord`."""
-        releases = max(c.releases for c in counters.values())
+        releases = max(self._folder.releases, *(c.releases for c in counters.values()))
         told = account(self._strategy.settings["options"], releases)
         return {"releases": releases, "epsilon": told["epsilon"]} if told else {"releases": 0, "epsilon": None}
 

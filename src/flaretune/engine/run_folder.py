@@ -26,7 +26,7 @@ class RunFolder:
         settings: what the clients agreed on (`InitializeResult.settings`).
         server: the server's options.
         clients: names of the clients that take part.
-        zero_shot: test metric of the model and the template alone.
+        zero_shot: test metric of the model and the template alone; may be set anew.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RunFolder:
         self.settings = settings
         self._method = method
         self._clients = list(clients)
-        self._zero_shot = zero_shot
+        self.zero_shot = zero_shot
         self._started = time.monotonic()
         self._rounds: list[RoundRecord] = []
         self._best: RoundRecord | None = None
@@ -64,7 +64,8 @@ class RunFolder:
             Whether it is the best so far.
         """
         self._rounds.append(record)
-        self._clients += [client for client in record.clients if client not in self._clients]  # those ready late
+        told = [client for r in self._rounds for client in r.clients]  # ready late, or gone before the run was resumed
+        self._clients = list(dict.fromkeys([*self._clients, *told]))
         is_best = not self._is_saved or _rank(record) > _rank(self._best)
         if is_best:
             self._best = record
@@ -72,7 +73,7 @@ class RunFolder:
         values = summary(
             self._rounds,
             self._best.round,
-            self._zero_shot,
+            self.zero_shot,
             self._seconds(),
             method=self._method.title,
             artifact=self._method.best,
@@ -94,7 +95,7 @@ class RunFolder:
         return {
             "rounds": [asdict(record) for record in self._rounds],
             "best_round": self._best.round if self._best and self._is_saved else None,
-            "zero_shot": list(self._zero_shot),
+            "zero_shot": list(self.zero_shot),
             "seconds": self._seconds(),
         }
 
@@ -120,7 +121,7 @@ class RunFolder:
         """
         self._rounds = [RoundRecord(**record) for record in state["rounds"]]
         self._best = next((r for r in self._rounds if r.round == state["best_round"]), None)
-        self._zero_shot = Estimate(*state["zero_shot"])
+        self.zero_shot = Estimate(*state["zero_shot"])
         self._seconds_before = state["seconds"] - self._rounds[0].seconds
         self._is_saved = artifact is not None
         if artifact is not None:
@@ -130,7 +131,12 @@ class RunFolder:
 
     def privacy(self) -> dict[str, Any]:
         """An entry on what the run has cost its clients so far; none where nothing is noised."""
-        return self._privacy(max((r.releases for r in self._rounds), default=0))
+        return self._privacy(self.releases)
+
+    @property
+    def releases(self) -> int:
+        """The most noised results that a client has sent, until the last finished round."""
+        return max((r.releases for r in self._rounds), default=0)
 
     def _privacy(self, releases: int) -> dict[str, Any]:
         told = account(self.settings.get("options", {}), releases)
@@ -145,7 +151,7 @@ class RunFolder:
             "round": record.round,
             "validation_accuracy": record.validation_accuracy,
             "test_accuracy": record.accuracy,
-            "zero_shot_accuracy": self._zero_shot.value,
+            "zero_shot_accuracy": self.zero_shot.value,
             "versions": versions(),
         }
 

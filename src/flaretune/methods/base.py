@@ -116,11 +116,13 @@ class Strategy(ABC):
         settings: what the clients agree on; set by `start`.
         prior: that the start brings with it, float64 (C,); None for none.
         starts_as_initialized: whether the clients have evaluated what the job starts from when they were initialized.
+        start_classifies: whether that tells classes apart at all; else there is no metric of it.
     """
 
     settings: Mapping[str, Any]
     prior: np.ndarray | None = None
     starts_as_initialized: bool = True
+    start_classifies: bool = True
 
     def __init__(self, config: ServerConfig):
         self.config = config

@@ -142,6 +142,12 @@ def test_words_are_found_where_the_task_names_none_and_several_templates_are_ask
     assert (told.failure, told.client_failures) == ("", {})
     summary = read_summary(folder)
     assert summary["zero_shot_accuracy"] is None  # there is no such thing without words
+    start, learned = summary["rounds"]  # nor what the same class for every text would have
+    assert [start[n] for n in ("accuracy", "validation_accuracy", "validation_loss", "client_accuracy")] == [
+        None
+    ] * 3 + [{}]
+    assert learned["accuracy"] is not None
+    assert learned["validation_accuracy"] is not None
     # two templates; validation texts are asked about when a head is there to be judged
     assert [r["example_forwards"] for r in summary["rounds"]] == [0, 2 * (2 * 9 + 3 * 3) + 2 * 2 * 9]
     words = last_head(told)["words"]

@@ -31,6 +31,7 @@ class VerbalizerStrategy(Strategy):
         self._most = o.k_shot * len(self.settings["task"]["label_values"])
         noise = deviation(o.dp_noise, o.dp_clip, self._most)
         self._fit, self._texts = start_head_fit(results, self.rule, o.n_words, noise)
+        self.start_classifies = bool(self.settings["verbalizer"]["label_ids"])
         if resumed:
             self._texts |= {int(token): text for token, text in resumed.state["texts"].items()}
             self._fit.restore(resumed.arrays)
@@ -61,9 +62,9 @@ class VerbalizerStrategy(Strategy):
         return {} if self._fit.head is None else self._fit.head.arrays()
 
     def save(self, path: Path, result: Mapping[str, Any]) -> bool:
+        if not self._fit.head and not self.start_classifies:
+            return False
         head = self._fit.head or start_head(self.settings)
-        if not len(head.words):
-            return False  # no label words, and nothing learned yet
         texts = [self._texts.get(token, "") for token in head.words[:, 1].tolist()]
         templates = self.settings["verbalizer"]["templates"]
         chosen = {} if self._fit.shrinkage is None else {"shrinkage": self._fit.shrinkage}
