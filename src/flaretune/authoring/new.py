@@ -21,7 +21,6 @@ from flaretune.tasks.checks import (
     Problem,
     alternatives,
     column_problems,
-    is_missing,
     is_score,
     label_key,
     label_problems,
@@ -175,8 +174,8 @@ def _values_of(training: LocalSplit, label_column: str | None) -> list[str]:
     """The different raw labels, numbers in their order."""
     if label_column is None:
         return []
-    labels = [label_key(v) for v in training.read([label_column]).values[label_column] if not is_missing(v)]
-    values = set(labels) - {""}
+    labels = [key for value in training.read([label_column]).values[label_column] if (key := label_key(value))]
+    values = set(labels)
     if len(values) < 2:
         there = f"one value alone, {min(values)!r}" if values else "no values"
         raise UserError(f"column {label_column!r} has {there}; a task needs texts of at least two classes")
