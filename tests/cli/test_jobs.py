@@ -47,6 +47,29 @@ def test_a_preset_s_options_are_taken_and_its_places_filled_in(method, name):
     assert parse(method, ["--preset", name]) == options
 
 
+def test_a_preset_says_where_its_job_runs_unless_a_flag_does(monkeypatch, tmp_path):
+    monkeypatch.setenv("FLARETUNE_CACHE", "/cache")
+    file = tmp_path / "mine.toml"
+    file.write_text('env = "prod"\nmodel_name = "{cache}/model"\n', encoding="utf-8")
+    assert parse(FEDBPT, ["--preset", str(file)])["model_name"] == "{cache}/model"
+    assert parse(FEDBPT, ["--preset", str(file), "--env", "sim"])["model_name"] == "/cache/model"
+
+
+@pytest.mark.parametrize(
+    ("preset", "flag", "left"),
+    [
+        ('task_file = "mine.toml"', ["--task_name", "rte"], {"task_name": "rte"}),
+        ('data_path = "a.csv"', ["--dataset", "b"], {"dataset": "b"}),
+        ('dataset = "b"', ["--data_path", "a.csv"], {"data_path": "a.csv"}),
+        ('task_name = "rte"', ["--dataset", "b"], {"task_name": "rte", "dataset": "b"}),
+    ],
+)
+def test_a_flag_goes_before_what_a_preset_has_in_its_place(preset, flag, left, tmp_path):
+    file = tmp_path / "preset.toml"
+    file.write_text(preset, encoding="utf-8")
+    assert parse(FEDBPT, ["--preset", str(file), *flag]) == left
+
+
 @pytest.mark.parametrize(("exporting", "flags"), [(True, []), (False, ["--env", "prod"])])
 def test_a_job_for_other_machines_leaves_the_cache_folder_to_them(exporting, flags, monkeypatch, tmp_path):
     monkeypatch.setattr(job_cli, "EXPORTING", exporting)

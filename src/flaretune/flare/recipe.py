@@ -22,7 +22,7 @@ from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
 from flaretune.config.client import PATHS, ClientConfig
-from flaretune.config.client_flags import refuse_own_data
+from flaretune.config.client_flags import laid_over, refuse_own_data
 from flaretune.config.job import CARRIED, CODE, check_clients, check_name
 from flaretune.config.options import as_dict, build, changed, not_default, split_options
 from flaretune.config.server import ServerConfig
@@ -152,7 +152,7 @@ class FlaretuneRecipe(Recipe):
                 raise UserError(f"client {client}: there is no option {unknown[0]!r}; {near(unknown[0], known)}")
             if own.get("dp_public_test", self._client_config.dp_public_test):
                 refuse_own_data({n: v for n, v in own.items() if v != known[n]}, f"client {client}: ")
-            self._client_configs[client] = build(type(self._client_config), {**known, **own})
+            self._client_configs[client] = build(type(self._client_config), laid_over(known, own))
 
     def _prepare_client_apps(self) -> None:
         if not self._client_configs:
