@@ -133,7 +133,7 @@ def test_a_label_that_is_absent_is_none_of_the_classes(tmp_path, suffix, absent)
     names = ["None", "nan"] if absent is None or suffix != "parquet" else [0, 1]
     rows = [{"sentence": text, "label": label} for text, label in zip("abc", [*names, absent], strict=True)]
     file = WRITERS[suffix](tmp_path / f"x.{suffix}", rows)
-    with pytest.raises(UserError, match="row 3 of .* has no label") as caught:
+    with pytest.raises(UserError, match=r"row 3 of .* has no label") as caught:
         load_file(review_task(label_values=names), file)
     assert "regression" not in str(caught.value)
     kept = load_file(review_task(label_values=names, drop_labels=[""]), file)
