@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -243,12 +244,16 @@ def _behind(template: str, words: list[tuple[str, ...]] | None) -> list[str | li
 
 
 def _parts(text: str) -> list[str]:
-    return [part.strip() for row in csv.reader([text], skipinitialspace=True) for part in row if part.strip()]
+    return [part.strip() for row in _rows_of(text) for part in row if part.strip()]
+
+
+def _rows_of(text: str) -> Iterable[list[str]]:
+    return csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
 
 
 def _joined(parts: Iterable[str]) -> str:
-    """As `_parts` reads them: what has a comma stands in double quotes."""
-    return ",".join('"' + part.replace('"', '""') + '"' if set(',"') & set(part) else part for part in parts)
+    """As `_parts` reads them: what has a comma or a line break stands in double quotes."""
+    return ",".join('"' + part.replace('"', '""') + '"' if set(',"\r\n') & set(part) else part for part in parts)
 
 
 def _raise_first(problems: Iterable[Problem]) -> None:
