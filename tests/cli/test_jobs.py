@@ -55,6 +55,17 @@ def test_a_preset_says_where_its_job_runs_unless_a_flag_does(monkeypatch, tmp_pa
     assert parse(FEDBPT, ["--preset", str(file), "--env", "sim"])["model_name"] == "/cache/model"
 
 
+def test_a_home_folder_is_one_in_files_and_behind_an_equals_sign_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.toml").write_text('per_client = "~/clients.toml"\n', encoding="utf-8")
+    options = parse(FEDBPT, ["--preset=~/mine.toml", "--output=~/runs/a", "--startup_kit=~/kit"])
+    assert options == {
+        "per_client": str(tmp_path / "clients.toml"),
+        "output": str(tmp_path / "runs" / "a"),
+        "startup_kit": str(tmp_path / "kit"),
+    }
+
+
 @pytest.mark.parametrize(
     ("preset", "flag", "left"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from flaretune.flare.run_job import EXPORTING, Ended, output_of, run_job  # isor
 from flaretune.errors import UserError
 from flaretune.flare.stopping import Stopped, stoppable
 
+PLACES = ("output", "per_client", "startup_kit")  # of `JobConfig`, whose ~ a shell leaves in --output=~/runs
 PRESETS = Path(__file__).parents[1] / "methods"
 
 
@@ -103,7 +105,8 @@ def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
         del flags[manner]
     options = read_preset(method, preset, flags.get("env")) if preset else {}
     warn(sentences)
-    return laid_over(options, flags)
+    options = laid_over(options, flags)
+    return {**options, **{name: os.path.expanduser(options[name]) for name in PLACES if name in options}}
 
 
 def presets(method: Method) -> list[str]:
@@ -125,7 +128,7 @@ def read_preset(method: Method, name: str, env: str | None = None) -> dict[str, 
     Raises:
         UserError: there is no such preset, or it holds an option that does not exist.
     """
-    path = Path(name) if name.endswith(".toml") else _preset_folder(method) / f"{name}.toml"
+    path = Path(name).expanduser() if name.endswith(".toml") else _preset_folder(method) / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(presets(method))
         raise UserError(f"--preset {name}: there is no such preset; there are {known}, or give a .toml file")

@@ -171,7 +171,7 @@ class FlaretuneRecipe(Recipe):
         config = changed(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         target = client or ALL_SITES
         if config.task_file:
-            file = Path(config.task_file)
+            file = task_file(config.task_file)
             self._job.add_file_to(str(file), target, app_folder_type="config")
             config = changed(config, task_file=f"config/{file.name}")  # seen from the client's working folder
         options = Path(tempfile.mkdtemp(dir=self._staging.name)) / Path(OPTIONS).name
