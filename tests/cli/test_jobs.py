@@ -236,6 +236,14 @@ def test_mistakes_end_with_a_sentence_and_a_failing_status(method, argv, message
     assert error.count("\n") == 1
 
 
+def test_a_mistake_in_the_options_leaves_an_earlier_run_s_results(tmp_path):
+    left = [tmp_path / name for name in ("summary.json", "best_prompt.safetensors")]
+    for file in left:
+        file.touch()
+    assert main("fedbpt", ["--task_file", "absent.toml", "--output", str(tmp_path)]) == 1
+    assert all(file.exists() for file in left)
+
+
 @pytest.mark.parametrize(
     ("method", "flags", "site", "name"),
     [
@@ -317,7 +325,8 @@ def ends_with(monkeypatch, tmp_path):
                 raise error
             return returns
 
-        monkeypatch.setattr(run_job, "FlaretuneRecipe", lambda *_, **__: SimpleNamespace(execute=execute))
+        recipe = SimpleNamespace(check=lambda: None, execute=execute)
+        monkeypatch.setattr(run_job, "FlaretuneRecipe", lambda *_, **__: recipe)
         return main("fedbpt", ["--env", env, "--output", "out", *argv])
 
     return run

@@ -166,6 +166,14 @@ def test_a_client_s_option_stands_for_what_the_job_has_in_its_place(tmp_path):
     assert own == {"task_file": "config/mine.toml", "data_path": "/data/b.csv"}
 
 
+def test_unlabelled_texts_may_be_each_client_s_own(tmp_path):
+    own = {"unlabelled_path": "/data/texts.csv"}
+    LPFLRecipe(name="job", per_client={"a": own, "b": own}).export(str(tmp_path / "jobs"))
+    assert client_options(tmp_path / "jobs" / "job" / "app_b") == own
+    with pytest.raises(UserError, match="--soft_labels on needs unlabelled texts"):
+        LPFLRecipe(name="job", per_client={"a": own, "b": {}}).export(str(tmp_path / "others"))
+
+
 def test_the_executor_starts_flaretune_s_scripts_and_nothing_else(tmp_path):
     """Whatever lies in the job's folder, where they start, or is on PYTHONPATH."""
     [*command, _, _] = ClientExecutor("lpfl")._command  # which NVFlare keeps to itself

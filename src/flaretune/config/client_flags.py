@@ -14,7 +14,7 @@ from flaretune.config.client import PATHS, ClientConfig
 from flaretune.config.files import read_options
 from flaretune.config.flags import add_flags, read_flags
 from flaretune.config.groups import GROUPS
-from flaretune.config.options import build, check_values
+from flaretune.config.options import OptionError, build, check_values
 from flaretune.errors import UserError, shown
 from flaretune.files import cut_at_number_sign
 
@@ -64,7 +64,19 @@ def read_client_config(
         given, left = _with_own(given, own)
         sentences += [*more, *left, f"of this client's own {client_file}: {', '.join(own)}"]
     given |= {name: in_cache(given[name]) for name in PATHS if name in given}
-    return build(config, given), sentences
+    built = build(config, given)
+    check_complete(built)
+    return built, sentences
+
+
+def check_complete(config: ClientConfig) -> None:
+    """Check that a client's options, its own among them, leave nothing open.
+
+    Raises:
+        OptionError: something lacks.
+    """
+    if lacking := list(config.lacks()):
+        raise OptionError(lacking)
 
 
 def _check_not_cut(argv: Sequence[str]) -> None:

@@ -144,10 +144,12 @@ def _run(
     output = output_of(job)
     if job.env != "prod":
         logging.getLogger("nvflare").setLevel(logging.WARNING)
+    recipe.check()
     if not EXPORTING:
         _make_folder(output)
-        forget_results(output)
     env = _environment(job, names, n_clients, output, quiet)
+    if not EXPORTING:  # once nothing is wrong with the options
+        forget_results(output)
     try:
         with ending_what_it_starts():
             result = recipe.execute(env)  # exits the process here if --export was given

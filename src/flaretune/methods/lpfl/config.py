@@ -100,13 +100,15 @@ class LPFLConfig(ClientConfig):
     def inline_arrays(self) -> bool:
         return self.tuning == "lora"  # every parameter of a model is more than a message should hold
 
-    def clashes(self) -> Iterator[str]:
-        yield from super().clashes()
+    def lacks(self) -> Iterator[str]:
         if self.soft_labels != "off" and not self.unlabelled and not self.unlabelled_path:
             yield (
                 f"--soft_labels {self.soft_labels} needs unlabelled texts: give --unlabelled N, or --unlabelled_path "
                 "FILE at each client; or learn from the labelled ones alone with --soft_labels off"
             )
+
+    def clashes(self) -> Iterator[str]:
+        yield from super().clashes()
         if self.soft_labels == "verbalizer" and self.dp_noise:
             yield (
                 f"--soft_labels verbalizer --dp_noise {self.dp_noise:g}: a verbalizer's sums would be a release of "
