@@ -2,6 +2,8 @@
 
 import json
 import signal
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -394,6 +396,23 @@ def test_a_shared_model_is_on_the_gpus_that_the_job_was_given(gpu, device, monke
     job, site, server = (build(kind, given) for kind in configs_of(FEDBPT))
     with pytest.raises(Started, match=f"^{device}$"):
         run_job.run_job(FEDBPT, job, site, server, {})
+
+
+def test_a_shared_model_in_a_relative_folder_is_the_one_that_clients_ask_for(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("m").mkdir()
+    told = []
+
+    def recipe(site, *_, **__):
+        told.append(site.model_name)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(
+        run_job, "running_model_server", lambda config, _: nullcontext(told.append(config.model_name) or "http://a:1")
+    )
+    monkeypatch.setattr(run_job, "FlaretuneRecipe", recipe)
+    assert main("fedbpt", ["--model_name", "m", "--share_model", "1"]) == 1
+    assert told == [str(tmp_path / "m")] * 2
 
 
 def test_a_shared_model_beside_another_model_server_is_refused():
