@@ -12,6 +12,7 @@ from compare_table import COLUMNS, Layout
 
 from flaretune.cache import in_cache
 from flaretune.cli.jobs import configs_of
+from flaretune.config.client_flags import check_complete
 from flaretune.config.job import JobConfig
 from flaretune.config.old_names import old_names, renew
 from flaretune.config.options import as_dict, build, defaults
@@ -153,7 +154,9 @@ def _resolve(method: str, options: dict[str, Any], place: str) -> dict[str, Any]
         job = build(JobConfig, options)
         options = {"min_clients": job.n_clients, **options}
         on_job = {name: getattr(job, name) for name in JOB_OPTIONS}
-        return {**on_job, **as_dict(build(server, options)), **as_dict(build(client, options))}
+        told = build(client, options)
+        check_complete(told)
+        return {**on_job, **as_dict(build(server, options)), **as_dict(told)}
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
 

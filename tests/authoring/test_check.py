@@ -9,6 +9,7 @@ import pytest
 from flaretune.authoring.check import check_task
 from flaretune.cli.main import main
 from flaretune.data.load import load_split
+from flaretune.data.shares import own_data
 from flaretune.errors import UserError
 from flaretune.methods.classifier import score
 from flaretune.methods.fedbpt.config import FedBPTConfig
@@ -17,7 +18,7 @@ from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
 from flaretune.softmax import softmax
 from flaretune.tasks.spec import load_task
-from tests.authoring.tickets import BODIES, SUBJECTS, WORDS, write_task
+from tests.authoring.tickets import BODIES, SUBJECTS, WORDS, write_task, write_tickets
 from tests.models_for_tests import save_tiny_model
 
 FAMILIES = ("roberta", "gpt2", "llama")
@@ -94,6 +95,23 @@ def test_a_good_file_with_a_model_and_data(capsys, tmp_path, models, family):
     assert f"train data {tmp_path / 'tickets' / 'train.csv'}: 40 rows; low: 20, high: 20" in out
     assert "--k_shot can be 10 at the most" in out
     assert out.endswith("no mistakes\n")
+
+
+@pytest.mark.parametrize("n_rows", [8, 9])
+def test_the_largest_k_shot_leaves_rows_of_one_file_to_test_on(capsys, tmp_path, n_rows):
+    """As a client that has the file finds out by drawing from it."""
+    file, data = write_task(tmp_path), write_tickets(tmp_path, n_train=n_rows) / "train.csv"
+    _, out, _ = run(capsys, file, "--data", data)
+    most = int(re.search(r"--k_shot can be (\d+) at the most", out)[1])
+    assert own_data(load_task(file), str(data), most, seed=1, with_test=True).test is not None
+    with pytest.raises(UserError):
+        own_data(load_task(file), str(data), most + 1, seed=1, with_test=True)
+
+
+@pytest.mark.parametrize("n_rows", [3, 4])
+def test_too_few_rows_for_any_job(capsys, tmp_path, n_rows):
+    file, data = write_task(tmp_path), write_tickets(tmp_path, n_train=n_rows) / "train.csv"
+    assert "too few rows for a job" in run(capsys, file, "--data", data)[1]
 
 
 def test_lengths_are_those_of_the_tokenizer(tmp_path, models):

@@ -75,6 +75,17 @@ def test_a_single_file_and_numbers_as_labels(capsys, tmp_path):
     assert load_split(spec, "train").texts[0] == {"text": 'a "text" 0'}
 
 
+def test_labels_with_line_breaks(capsys, tmp_path):
+    data, file = tmp_path / "all.csv", tmp_path / "own.toml"
+    data.write_bytes(b'text,label\na,"x\ny"\nb,"x\r\ny"\nc,z\n')
+    assert run(capsys, file, "--data", data, "--no_questions")[0] == 0
+    assert load_task(str(file)).label_values == ("x\ny", "x\r\ny", "z")
+    assert load_split(load_task(str(file)), "train").labels.tolist() == [0, 1, 2]
+    file.unlink()
+    assert run(capsys, file, "--data", data, "--no_questions", "--label_values", 'z,"x\ny"')[0] == 0
+    assert load_task(str(file)).label_values == ("z", "x\ny")
+
+
 def test_labels_with_commas_and_rows_without_a_label(capsys, tmp_path):
     """Neither null nor NaN is a class."""
     data = tmp_path / "all.jsonl"

@@ -2,6 +2,8 @@
 
 import json
 import signal
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -45,6 +47,40 @@ def test_a_preset_s_options_are_taken_and_its_places_filled_in(method, name):
     assert "num_rounds" not in options or server.num_rounds == options["num_rounds"]
     assert site.k_shot == options["k_shot"]
     assert parse(method, ["--preset", name]) == options
+
+
+def test_a_preset_says_where_its_job_runs_unless_a_flag_does(monkeypatch, tmp_path):
+    monkeypatch.setenv("FLARETUNE_CACHE", "/cache")
+    file = tmp_path / "mine.toml"
+    file.write_text('env = "prod"\nmodel_name = "{cache}/model"\n', encoding="utf-8")
+    assert parse(FEDBPT, ["--preset", str(file)])["model_name"] == "{cache}/model"
+    assert parse(FEDBPT, ["--preset", str(file), "--env", "sim"])["model_name"] == "/cache/model"
+
+
+def test_a_home_folder_is_one_in_files_and_behind_an_equals_sign_too(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.toml").write_text('per_client = "~/clients.toml"\n', encoding="utf-8")
+    options = parse(FEDBPT, ["--preset=~/mine.toml", "--output=~/runs/a", "--startup_kit=~/kit"])
+    assert options == {
+        "per_client": str(tmp_path / "clients.toml"),
+        "output": str(tmp_path / "runs" / "a"),
+        "startup_kit": str(tmp_path / "kit"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("preset", "flag", "left"),
+    [
+        ('task_file = "mine.toml"', ["--task_name", "rte"], {"task_name": "rte"}),
+        ('data_path = "a.csv"', ["--dataset", "b"], {"dataset": "b"}),
+        ('dataset = "b"', ["--data_path", "a.csv"], {"data_path": "a.csv"}),
+        ('task_name = "rte"', ["--dataset", "b"], {"task_name": "rte", "dataset": "b"}),
+    ],
+)
+def test_a_flag_goes_before_what_a_preset_has_in_its_place(preset, flag, left, tmp_path):
+    file = tmp_path / "preset.toml"
+    file.write_text(preset, encoding="utf-8")
+    assert parse(FEDBPT, ["--preset", str(file), *flag]) == left
 
 
 @pytest.mark.parametrize(("exporting", "flags"), [(True, []), (False, ["--env", "prod"])])
@@ -202,6 +238,14 @@ def test_mistakes_end_with_a_sentence_and_a_failing_status(method, argv, message
     assert error.count("\n") == 1
 
 
+def test_a_mistake_in_the_options_leaves_an_earlier_run_s_results(tmp_path):
+    left = [tmp_path / name for name in ("summary.json", "best_prompt.safetensors")]
+    for file in left:
+        file.touch()
+    assert main("fedbpt", ["--task_file", "absent.toml", "--output", str(tmp_path)]) == 1
+    assert all(file.exists() for file in left)
+
+
 @pytest.mark.parametrize(
     ("method", "flags", "site", "name"),
     [
@@ -283,7 +327,8 @@ def ends_with(monkeypatch, tmp_path):
                 raise error
             return returns
 
-        monkeypatch.setattr(run_job, "FlaretuneRecipe", lambda *_, **__: SimpleNamespace(execute=execute))
+        recipe = SimpleNamespace(check=lambda: None, execute=execute)
+        monkeypatch.setattr(run_job, "FlaretuneRecipe", lambda *_, **__: recipe)
         return main("fedbpt", ["--env", env, "--output", "out", *argv])
 
     return run
@@ -351,6 +396,23 @@ def test_a_shared_model_is_on_the_gpus_that_the_job_was_given(gpu, device, monke
     job, site, server = (build(kind, given) for kind in configs_of(FEDBPT))
     with pytest.raises(Started, match=f"^{device}$"):
         run_job.run_job(FEDBPT, job, site, server, {})
+
+
+def test_a_shared_model_in_a_relative_folder_is_the_one_that_clients_ask_for(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("m").mkdir()
+    told = []
+
+    def recipe(site, *_, **__):
+        told.append(site.model_name)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(
+        run_job, "running_model_server", lambda config, _: nullcontext(told.append(config.model_name) or "http://a:1")
+    )
+    monkeypatch.setattr(run_job, "FlaretuneRecipe", recipe)
+    assert main("fedbpt", ["--model_name", "m", "--share_model", "1"]) == 1
+    assert told == [str(tmp_path / "m")] * 2
 
 
 def test_a_shared_model_beside_another_model_server_is_refused():

@@ -149,6 +149,7 @@ def test_predict_takes_the_model_from_elsewhere(capsys, tmp_path, model):
         (["evaluate", "--result", "{adapter}", "--data", "absent.csv"], "data file absent.csv does not exist"),
         (["evaluate", "--result", "{prompt}", "--data", "absent.csv"], "data file absent.csv does not exist"),
         (["plot", "absent"], "absent/summary.json cannot be read"),
+        (["plot", "absent", "--output", "absent/a.png"], "--output absent/a.png: there is no folder absent"),
         (["tasks", "show", "sst"], r"unknown task 'sst'; did you mean 'sst2'\?"),
         (["tasks", "show", "absent.toml"], "task file absent.toml cannot be read"),
     ],

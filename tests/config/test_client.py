@@ -267,6 +267,15 @@ def test_where_a_client_has_a_service_device_and_batches_are_the_service_s(tmp_p
     assert read_client_config(LPFLConfig, ["--unlabelled", "4"], file, ALL)[0].device == "cuda:0"
 
 
+def test_flags_stand_for_what_a_file_of_options_has_in_their_place(tmp_path):
+    file = tmp_path / "options.json"
+    file.write_text('{"task_file": "mine.toml", "dataset": "b"}', encoding="utf-8")
+    config, _ = read_client_config(
+        FedBPTConfig, ["--config", str(file), "--task_name", "rte", "--data_path", "a.csv"], None
+    )
+    assert (config.task, config.dataset, config.data_path) == ("rte", "", "a.csv")
+
+
 def test_a_client_s_own_task_stands_for_the_job_s_task_file(tmp_path):
     file = tmp_path / "flaretune.toml"
     file.write_text('task_name = "rte"\n', encoding="utf-8")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from flaretune.config.client_flags import read_client_config
+from flaretune.config.client_flags import check_complete, read_client_config
 from flaretune.errors import UserError
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
 
@@ -51,7 +51,7 @@ def test_values_out_of_range_are_named_with_what_would_be_right(given, message):
 @pytest.mark.parametrize("given", [{}, {"unlabelled": 0}, {"soft_labels": "on", "unlabelled_path": ""}])
 def test_soft_labels_need_unlabelled_texts(given):
     with pytest.raises(UserError) as refused:
-        LPFLConfig(**given)
+        check_complete(LPFLConfig(**given))
     assert str(refused.value).startswith("--soft_labels on needs unlabelled texts: give --unlabelled N, or")
     assert "--unlabelled_path FILE" in str(refused.value)
     assert "--soft_labels off" in str(refused.value)

@@ -126,6 +126,20 @@ def test_truth_values_are_the_same_labels_in_all_formats(tmp_path, values):
             assert load_file(task, WRITERS[suffix](tmp_path / f"x.{suffix}", rows)).labels.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
+@pytest.mark.parametrize("absent", [None, float("nan")])
+def test_a_label_that_is_absent_is_none_of_the_classes(tmp_path, suffix, absent):
+    """Not even of classes that are called so, nor a number; "" in drop_labels leaves its row out."""
+    names = ["None", "nan"] if absent is None or suffix != "parquet" else [0, 1]
+    rows = [{"sentence": text, "label": label} for text, label in zip("abc", [*names, absent], strict=True)]
+    file = WRITERS[suffix](tmp_path / f"x.{suffix}", rows)
+    with pytest.raises(UserError, match=r"row 3 of .* has no label") as caught:
+        load_file(review_task(label_values=names), file)
+    assert "regression" not in str(caught.value)
+    kept = load_file(review_task(label_values=names, drop_labels=[""]), file)
+    assert ([text["sentence"] for text in kept.texts], kept.labels.tolist()) == (["a", "b"], [0, 1])
+
+
 def test_take_keeps_the_given_order():
     examples = Examples(({"s": "a"}, {"s": "b"}, {"s": "c"}), np.array([0, 1, 0]))
     taken = examples.take(np.array([2, 1]))
@@ -140,7 +154,7 @@ def test_take_keeps_the_given_order():
         ("x.csv", "text,label\na,1\n", r"x\.csv has no column 'sentence'; its columns are \['text', 'label'\]"),
         ("x.csv", "sentence,label,label\na,1,1\n", "more than one column 'label'"),
         ("x.csv", "sentence,label\na,1\nb,2\n", r"row 2 of .*x\.csv has the label '2' .* allows 0, 1"),
-        ("x.csv", "sentence,label\na,\n", "row 1 .* has the label ''"),
+        ("x.csv", "sentence,label\na,\n", "row 1 .* has no label in column 'label'"),
         ("x.csv", "sentence,label\na,1\n  ,0\n", "row 2 of .* has '  ' in column 'sentence'"),
         ("x.csv", "sentence,label\na, b,1\n", "row 1 of .* has 3 values for 2 columns"),
         ("x.csv", "sentence,label\n", "no labelled examples"),

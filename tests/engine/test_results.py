@@ -37,7 +37,7 @@ def make_server_folder(server_folder, summary):
     results = server_folder / "flaretune"
     results.mkdir(parents=True)
     (results / "summary.json").write_text(json.dumps(summary))
-    (results / "config.json").write_text("{}")
+    (results / "config.json").write_text('{"task": {"text_columns": ["text"]}}')
     events = server_folder / "tb_events" / "simulator_server"
     events.mkdir(parents=True)
     (events / "events.out.tfevents.1").write_bytes(b"events")
@@ -173,6 +173,13 @@ def test_the_end_of_a_training_job_says_how_to_try_the_adapter(tmp_path):
         f'try it                   python -m flaretune predict --result {output}/best_adapter "…"',
     ]
     assert f"adapter                  {output}/best_adapter" in lines
+
+
+def test_texts_of_several_columns_are_tried_from_a_file(tmp_path):
+    make_job(tmp_path / "job")
+    (tmp_path / "job" / "flaretune" / "config.json").write_text('{"task": {"text_columns": ["title", "body"]}}')
+    output = collect_results(tmp_path / "job", tmp_path / "output")
+    assert tell_results(output).endswith(f" predict --result {output}/best_prompt.safetensors --file FILE")
 
 
 @pytest.mark.parametrize("make", [make_job, make_training_job])

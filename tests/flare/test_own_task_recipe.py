@@ -22,11 +22,13 @@ def exported(recipe, needed, folder: Path, **options) -> tuple[Path, dict]:
     return app / "config", json.loads((app / OPTIONS).read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("written", ["mine/tickets.toml", "~/mine/tickets.toml"])
 @pytest.mark.parametrize(("recipe", "needed"), METHODS, ids=["fedbpt", "lpfl"])
-def test_a_task_file_travels_and_its_relative_data_is_still_found(tmp_path, monkeypatch, recipe, needed):
+def test_a_task_file_travels_and_its_relative_data_is_still_found(tmp_path, monkeypatch, recipe, needed, written):
     file = write_task(tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
-    carried, told = exported(recipe, needed, tmp_path / "job", task_file="mine/tickets.toml")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    carried, told = exported(recipe, needed, tmp_path / "job", task_file=written)
     assert (carried / "tickets.toml").read_text() == file.read_text()
     assert told["task_file"] == "config/tickets.toml"
     assert told["dataset"] == str(tmp_path / "mine" / "tickets")

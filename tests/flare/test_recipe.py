@@ -18,6 +18,7 @@ from flaretune.config.job import CARRIED, INSTALLED
 from flaretune.config.options import as_dict
 from flaretune.engine.errors import Failure, record_failure
 from flaretune.flare.executor import OPTIONS, ClientExecutor
+from flaretune.tasks.spec import task_file
 from tests.test_templates import components
 
 RECIPES = {"fedbpt": (FedBPTRecipe, {}), "lpfl": (LPFLRecipe, {"unlabelled": 9})}
@@ -153,6 +154,24 @@ def test_public_test_data_is_not_a_client_s_own(own):
     with pytest.raises(UserError, match="client b: --dp_public_test 1 tells correct predictions on test data without"):
         FedBPTRecipe(public, per_client=clients)
     FedBPTRecipe(public, per_client={**clients, "b": {"dataset": "common"}})
+
+
+def test_a_client_s_option_stands_for_what_the_job_has_in_its_place(tmp_path):
+    (tmp_path / "mine.toml").write_bytes(task_file("rte").read_bytes())
+    per_client = {"a": {"task_name": "rte"}, "b": {"data_path": "/data/b.csv"}}
+    recipe = FedBPTRecipe(task_file=str(tmp_path / "mine.toml"), dataset="common", name="job", per_client=per_client)
+    recipe.export(str(tmp_path / "jobs"))
+    assert client_options(tmp_path / "jobs" / "job" / "app_a") == {"task_name": "rte", "dataset": "common"}
+    own = client_options(tmp_path / "jobs" / "job" / "app_b")
+    assert own == {"task_file": "config/mine.toml", "data_path": "/data/b.csv"}
+
+
+def test_unlabelled_texts_may_be_each_client_s_own(tmp_path):
+    own = {"unlabelled_path": "/data/texts.csv"}
+    LPFLRecipe(name="job", per_client={"a": own, "b": own}).export(str(tmp_path / "jobs"))
+    assert client_options(tmp_path / "jobs" / "job" / "app_b") == own
+    with pytest.raises(UserError, match="--soft_labels on needs unlabelled texts"):
+        LPFLRecipe(name="job", per_client={"a": own, "b": {}}).export(str(tmp_path / "others"))
 
 
 def test_the_executor_starts_flaretune_s_scripts_and_nothing_else(tmp_path):

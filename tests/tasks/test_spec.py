@@ -155,6 +155,14 @@ def test_labels_are_read_as_data_has_them(tmp_path, written, values):
     assert load_task(file).label_values == values
 
 
+def test_classes_that_nothing_says_the_number_of(tmp_path):
+    """Label words do, of either kind; "auto" does not."""
+    both = GOOD.replace('[" bad", " great"]', '"auto"')
+    assert load_task(write(tmp_path, both)).n_classes == 2
+    with pytest.raises(UserError, match="line 1: key 'label_values' is missing"):
+        load_task(write(tmp_path, MASKED_ALONE.replace('["bad", "great"]', '"auto"')))
+
+
 def test_a_file_without_any_wording(tmp_path):
     text = GOOD[: GOOD.index("[masked]")] + GOOD[GOOD.index("[source]") :]
     with pytest.raises(UserError, match=r"neither \[masked\] nor \[causal\]"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -21,7 +22,6 @@ from flaretune.tasks.checks import (
     Problem,
     alternatives,
     column_problems,
-    is_missing,
     is_score,
     label_key,
     label_problems,
@@ -175,8 +175,8 @@ def _values_of(training: LocalSplit, label_column: str | None) -> list[str]:
     """The different raw labels, numbers in their order."""
     if label_column is None:
         return []
-    labels = [label_key(v) for v in training.read([label_column]).values[label_column] if not is_missing(v)]
-    values = set(labels) - {""}
+    labels = [key for value in training.read([label_column]).values[label_column] if (key := label_key(value))]
+    values = set(labels)
     if len(values) < 2:
         there = f"one value alone, {min(values)!r}" if values else "no values"
         raise UserError(f"column {label_column!r} has {there}; a task needs texts of at least two classes")
@@ -244,12 +244,16 @@ def _behind(template: str, words: list[tuple[str, ...]] | None) -> list[str | li
 
 
 def _parts(text: str) -> list[str]:
-    return [part.strip() for row in csv.reader([text], skipinitialspace=True) for part in row if part.strip()]
+    return [part.strip() for row in _rows_of(text) for part in row if part.strip()]
+
+
+def _rows_of(text: str) -> Iterable[list[str]]:
+    return csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
 
 
 def _joined(parts: Iterable[str]) -> str:
-    """As `_parts` reads them: what has a comma stands in double quotes."""
-    return ",".join('"' + part.replace('"', '""') + '"' if set(',"') & set(part) else part for part in parts)
+    """As `_parts` reads them: what has a comma or a line break stands in double quotes."""
+    return ",".join('"' + part.replace('"', '""') + '"' if set(',"\r\n') & set(part) else part for part in parts)
 
 
 def _raise_first(problems: Iterable[Problem]) -> None:

@@ -212,10 +212,17 @@ def _learned_lines(learned: LearnedWords) -> Iterator[str]:
 
 def _data_lines(data: DataReport, around: str) -> Iterator[str]:
     dropped = f", {data.dropped} dropped" if data.dropped else ""
-    counts = ", ".join(f"{label}: {count}" for label, count in data.by_class.items())
-    yield f"{data.split} data {data.place}: {data.rows} rows{dropped}" + (f"; {counts}" if counts else "")
+    by_class = ", ".join(f"{label}: {count}" for label, count in data.by_class.items())
+    yield f"{data.split} data {data.place}: {data.rows} rows{dropped}" + (f"; {by_class}" if by_class else "")
     if data.split != "test" and data.by_class:
-        yield f"  --k_shot can be {min(data.by_class.values()) // 2} at the most"
+        counts = data.by_class.values()
+        most = min(counts) // 2
+        if data.split == "all" and 2 * most * len(counts) == sum(counts):
+            most -= 1  # which leaves some of the one file to test on
+        if most < 1:
+            yield "  too few rows for a job: it takes two of every class, and some to test on"
+        else:
+            yield f"  --k_shot can be {most} at the most"
     if data.lengths is not None:
         lengths = data.lengths
         shares = ", ".join(f"{share} % up to {length}" for share, length in lengths.percentiles.items())

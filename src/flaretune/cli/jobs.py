@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from flaretune.cache import in_cache
 from flaretune.cli import console
 from flaretune.cli.console import add_manners, printable
 from flaretune.config.client import PATHS
+from flaretune.config.client_flags import laid_over
 from flaretune.config.files import read_client_tables, read_options
 from flaretune.config.flags import add_flags, read_flags
 from flaretune.config.groups import GROUPS
@@ -26,6 +28,7 @@ from flaretune.flare.run_job import EXPORTING, Ended, output_of, run_job  # isor
 from flaretune.errors import UserError
 from flaretune.flare.stopping import Stopped, stoppable
 
+PLACES = ("output", "per_client", "startup_kit")  # of `JobConfig`, whose ~ a shell leaves in --output=~/runs
 PRESETS = Path(__file__).parents[1] / "methods"
 
 
@@ -100,10 +103,10 @@ def parse(method: Method, argv: Sequence[str]) -> dict[str, Any]:
     preset = flags.pop("preset", None)
     for manner in ("quiet", "debug"):  # of this command line, not of the job
         del flags[manner]
-    is_here = not EXPORTING and flags.get("env") != "prod"
-    options = read_preset(method, preset, is_here) if preset else {}
+    options = read_preset(method, preset, flags.get("env")) if preset else {}
     warn(sentences)
-    return {**options, **flags}
+    options = laid_over(options, flags)
+    return {**options, **{name: os.path.expanduser(options[name]) for name in PLACES if name in options}}
 
 
 def presets(method: Method) -> list[str]:
@@ -111,25 +114,27 @@ def presets(method: Method) -> list[str]:
     return sorted(path.stem for path in _preset_folder(method).glob("*.toml"))
 
 
-def read_preset(method: Method, name: str, is_here: bool = True) -> dict[str, Any]:
+def read_preset(method: Method, name: str, env: str | None = None) -> dict[str, Any]:
     """Options of a shipped preset or of a user's TOML file; ``{cache}`` in texts is the cache folder.
 
-    Old names are warned of.
+    Old names are warned of. In a job for other machines ``{cache}`` stays in paths of the clients, each of which has a
+    cache folder of its own.
 
     Args:
         method: whose preset.
         name: of the preset, or the file.
-        is_here: whether the job runs on this machine; if not, each client has a cache folder of its own for its paths.
+        env: where the job runs; None for what the preset says.
 
     Raises:
         UserError: there is no such preset, or it holds an option that does not exist.
     """
-    path = Path(name) if name.endswith(".toml") else _preset_folder(method) / f"{name}.toml"
+    path = Path(name).expanduser() if name.endswith(".toml") else _preset_folder(method) / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(presets(method))
         raise UserError(f"--preset {name}: there is no such preset; there are {known}, or give a .toml file")
     options, sentences = read_options(path, *configs_of(method))
     warn(sentences)
+    is_here = not EXPORTING and (env or options.get("env")) != "prod"
     texts = [k for k, v in options.items() if isinstance(v, str) and (is_here or k not in PATHS)]
     return {**options, **{k: in_cache(options[k]) for k in texts}}
 

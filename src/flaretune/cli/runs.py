@@ -50,6 +50,7 @@ def plot(args: argparse.Namespace) -> None:
     from flaretune.engine.plot import draw_curve
     from flaretune.engine.results import read_summary
 
+    check_output(args.output)
     output = args.output or args.run / "curve.png"
     draw_curve(read_summary(args.run), output)
     print(output)

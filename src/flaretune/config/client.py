@@ -131,6 +131,10 @@ class ClientConfig(ModelConfig):
                 "leave one of them out"
             )
 
+    def lacks(self) -> Iterator[str]:
+        """A sentence for all that is needed and that a client may say itself, so that a job need not."""
+        return iter(())
+
     @property
     def inline_arrays(self) -> bool:
         """Whether arrays travel in the messages themselves; otherwise as NVFlare's downloads, for large ones."""

@@ -14,7 +14,7 @@ from flaretune.config.client import PATHS, ClientConfig
 from flaretune.config.files import read_options
 from flaretune.config.flags import add_flags, read_flags
 from flaretune.config.groups import GROUPS
-from flaretune.config.options import build, check_values
+from flaretune.config.options import OptionError, build, check_values
 from flaretune.errors import UserError, shown
 from flaretune.files import cut_at_number_sign
 
@@ -56,7 +56,7 @@ def read_client_config(
     given, sentences = read_flags(parser, argv, config)
     written = given.pop("config")
     if written is not None:
-        given = {**_from_file(config, written), **given}
+        given = laid_over(_from_file(config, written), given)
     if client_file is not None and client_file.is_file():
         own, more = _own_options(config, client_file, methods or (config,))
         if given.get("dp_public_test"):
@@ -64,7 +64,19 @@ def read_client_config(
         given, left = _with_own(given, own)
         sentences += [*more, *left, f"of this client's own {client_file}: {', '.join(own)}"]
     given |= {name: in_cache(given[name]) for name in PATHS if name in given}
-    return build(config, given), sentences
+    built = build(config, given)
+    check_complete(built)
+    return built, sentences
+
+
+def check_complete(config: ClientConfig) -> None:
+    """Check that a client's options, its own among them, leave nothing open.
+
+    Raises:
+        OptionError: something lacks.
+    """
+    if lacking := list(config.lacks()):
+        raise OptionError(lacking)
 
 
 def _check_not_cut(argv: Sequence[str]) -> None:
@@ -109,19 +121,23 @@ def _from_file(config: type[ClientConfig], file: str) -> dict[str, Any]:
     return values
 
 
+def laid_over(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, and others that go before them, without those of the first that the others stand for."""
+    pairs = (("data_path", "dataset"), ("dataset", "data_path"), ("task_name", "task_file"))
+    replaced = [instead for name, instead in pairs if own.get(name)]
+    return {**{name: value for name, value in given.items() if name not in replaced}, **own}
+
+
 def _with_own(given: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """A client's own options over the job's, without those of the job that they stand for; and what was left out."""
+    """A client's own options over the job's, and what was left out of either."""
     given, own, sentences = dict(given), dict(own), []
-    for name, instead in (("data_path", "dataset"), ("dataset", "data_path"), ("task_name", "task_file")):
-        if name in own:
-            given.pop(instead, None)
     server = own.get("model_server", given.get("model_server", "local"))
     # of a model in this process: the server's
     for name in ("device", "batch_size", "cache_mb") if server != "local" else ():
         left = [options.pop(name) for options in ((given, own) if "model_server" in own else (own,)) if name in options]
         if left:
             sentences.append(f"--{name} is left to the model server at {server}")
-    return {**given, **own}, sentences
+    return laid_over(given, own), sentences
 
 
 def _own_options(

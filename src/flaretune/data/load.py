@@ -148,11 +148,13 @@ def _to_examples(spec: TaskSpec, columns: Columns) -> Examples:
         if key in dropped:
             continue
         if key not in class_ids:
+            found = f"the label {raw_label!r}" if key else "no label"
             other = f"; {OUT_OF_SCOPE}" if is_score(raw_label) else ""
+            other = other if key else '; remove such rows, or write drop_labels = [""] into the task file'
             allowed = ", ".join(repr(value) for value in (*spec.label_values, *spec.drop_labels))
             raise UserError(
-                f"row {row + 1} of {columns.place} has the label {raw_label!r} in column "
-                f"{spec.label_column!r}; task {spec.name!r} allows {allowed}{other}"
+                f"row {row + 1} of {columns.place} has {found} in column {spec.label_column!r}; task {spec.name!r} "
+                f"allows {allowed}{other}"
             )
         texts.append(_texts_of_row(spec, columns, row))
         labels.append(class_ids[key])

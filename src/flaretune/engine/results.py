@@ -97,5 +97,7 @@ def tell_results(output: Path) -> str:
     summary = read_summary(output)
     lines = [closing_report(summary, output / SUMMARY)]
     lines += [f"{'curve':<25}{output / 'curve.png'}", f"{'report':<25}{output / REPORT}"]
-    lines.append(f'{"try it":<25}python -m flaretune predict --result {quote(summary["artifact"])} "…"')
+    task = read_object(output / CONFIG, "give the folder of a finished run")["task"]
+    texts = '"…"' if len(task["text_columns"]) == 1 else "--file FILE"  # of a task whose texts have several columns
+    lines.append(f"{'try it':<25}python -m flaretune predict --result {quote(summary['artifact'])} {texts}")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from nvflare.recipe.spec import ExecEnv, Recipe
 
 import flaretune
 from flaretune.config.client import PATHS, ClientConfig
-from flaretune.config.client_flags import refuse_own_data
+from flaretune.config.client_flags import check_complete, laid_over, refuse_own_data
 from flaretune.config.job import CARRIED, CODE, check_clients, check_name
 from flaretune.config.options import as_dict, build, changed, not_default, split_options
 from flaretune.config.server import ServerConfig
@@ -152,9 +152,20 @@ class FlaretuneRecipe(Recipe):
                 raise UserError(f"client {client}: there is no option {unknown[0]!r}; {near(unknown[0], known)}")
             if own.get("dp_public_test", self._client_config.dp_public_test):
                 refuse_own_data({n: v for n, v in own.items() if v != known[n]}, f"client {client}: ")
-            self._client_configs[client] = build(type(self._client_config), {**known, **own})
+            self._client_configs[client] = build(type(self._client_config), laid_over(known, own))
+
+    def check(self) -> None:
+        """Say what is wrong with the clients' options and tasks now, and not at every client.
+
+        Raises:
+            UserError: something is.
+        """
+        for config in self._client_configs.values() or [self._client_config]:
+            check_complete(config)
+            task_of(config)
 
     def _prepare_client_apps(self) -> None:
+        self.check()
         if not self._client_configs:
             self._add_client(None, self._client_config)
         for client, config in self._client_configs.items():
@@ -162,7 +173,6 @@ class FlaretuneRecipe(Recipe):
 
     def _add_client(self, client: str | None, config: ClientConfig) -> None:
         """Add the app of one client, or of all where `client` is None."""
-        task_of(config)  # what is wrong with it is said now, and not at every client
         if not config.task_file and config.task_name in local_tasks():
             config = changed(config, task_file=str(task_file(config.task_name)))
         if config.task_file and not (config.dataset or config.data_path):
@@ -171,7 +181,7 @@ class FlaretuneRecipe(Recipe):
         config = changed(config, **{k: str(Path(v).absolute()) for k, v in here.items() if Path(v).exists()})
         target = client or ALL_SITES
         if config.task_file:
-            file = Path(config.task_file)
+            file = task_file(config.task_file)
             self._job.add_file_to(str(file), target, app_folder_type="config")
             config = changed(config, task_file=f"config/{file.name}")  # seen from the client's working folder
         options = Path(tempfile.mkdtemp(dir=self._staging.name)) / Path(OPTIONS).name

@@ -99,6 +99,8 @@ def run_job(
             f"--share_model 1 starts a model server, and --model_server {client.model_server} names one; leave one of "
             "them out"
         )
+    if Path(client.model_name).exists():  # for the clients too, who name it to the server
+        client = changed(client, model_name=str(Path(client.model_name).absolute()))
     gpus = ",".join(f"cuda:{number}" for number in re.findall(r"\d+", job.gpu))  # NVFlare: 0,1 or [0],[1]
     config = build(ServiceConfig, {**as_dict(client), **({"device": gpus} if gpus else {})})
     with running_model_server(config, output_of(job) / "model_server.log") as url:
@@ -144,10 +146,12 @@ def _run(
     output = output_of(job)
     if job.env != "prod":
         logging.getLogger("nvflare").setLevel(logging.WARNING)
+    recipe.check()
     if not EXPORTING:
         _make_folder(output)
-        forget_results(output)
     env = _environment(job, names, n_clients, output, quiet)
+    if not EXPORTING:  # once nothing is wrong with the options
+        forget_results(output)
     try:
         with ending_what_it_starts():
             result = recipe.execute(env)  # exits the process here if --export was given

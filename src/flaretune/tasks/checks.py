@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,8 +46,11 @@ class Problem:
 def label_key(value: Any) -> str:
     """The form in which raw labels are compared, whatever format they come from.
 
-    0, 0.0, "0", "0.0" and " 0 " are the same label; so are true, True, "true" and "TRUE".
+    0, 0.0, "0", "0.0" and " 0 " are the same label; so are true, True, "true" and "TRUE". None and NaN, which some
+    formats have where no label is, are "", as it is in CSV.
     """
+    if value is None or value != value:
+        return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
@@ -55,17 +59,13 @@ def label_key(value: Any) -> str:
     return text.lower() if text.lower() in ("true", "false") else text
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a raw label is none: absent, or a NaN, as pandas has it."""
-    return value is None or value != value
-
-
 def is_score(value: Any) -> bool:
     """Whether a raw label is a number with a fraction, as no class is."""
     try:
-        return not float(value).is_integer()
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         return False
+    return math.isfinite(number) and not number.is_integer()
 
 
 def alternatives(words: Words) -> tuple[str, ...]:

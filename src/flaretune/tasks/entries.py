@@ -8,7 +8,7 @@ from typing import Any
 
 from flaretune.cache import CACHE, in_cache
 from flaretune.tasks.checks import AUTO, KINDS, OUT_OF_SCOPE, Problem, task_problems
-from flaretune.tasks.toml_table import Table
+from flaretune.tasks.toml_table import REQUIRED, Table
 
 NO_WORDING = (
     "neither [masked] nor [causal] is there; a task needs at least one of the two, each with template and label words "
@@ -45,12 +45,14 @@ def read_entries(values: Mapping[str, Any], folder: Path | None) -> tuple[dict[s
         problems.insert(len(problems) if table.misspelt else 0, Problem((), NO_WORDING))
     source = table.table("source", ("hub", "config", "path", "train", "test"))
     path = source and source.text("path", None)
-    words = next((w["label_words"] for w in wordings.values() if w and w["label_words"] not in (None, AUTO)), None)
+    written = [wording["label_words"] for wording in wordings.values() if wording and wording["label_words"]]
+    words = next((words for words in written if words != AUTO), None)
+    numbered = tuple(range(len(words))) if words else (REQUIRED if written else None)  # "auto" does not say how many
     entries = dict(
         description=table.text("description", ""),
         text_columns=table.texts("text_columns"),
         label_column=table.text("label_column"),
-        label_values=table.labels("label_values", tuple(range(len(words))) if words else None),
+        label_values=table.labels("label_values", numbered),
         drop_labels=table.labels("drop_labels", ()),
         metric=table.text("metric"),
         positive_class=table.integer("positive_class", None),

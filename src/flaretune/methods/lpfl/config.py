@@ -95,13 +95,15 @@ class LPFLConfig(ClientConfig):
     def inline_arrays(self) -> bool:
         return self.tuning == "lora"  # every parameter of a model is more than a message should hold
 
-    def clashes(self) -> Iterator[str]:
-        yield from super().clashes()
+    def lacks(self) -> Iterator[str]:
         if self.soft_labels != "off" and not self.unlabelled and not self.unlabelled_path:
             yield (
                 "--soft_labels on needs unlabelled texts: give --unlabelled N, or --unlabelled_path "
                 "FILE at each client; or learn from the labelled ones alone with --soft_labels off"
             )
+
+    def clashes(self) -> Iterator[str]:
+        yield from super().clashes()
         if self.tuning == "full" and self.dp_noise:
             yield (
                 f"--tuning full --dp_noise {self.dp_noise:g}: noise on every parameter leaves nothing of a model; "
