@@ -59,7 +59,7 @@ def test_a_client_with_unlabelled_texts_of_its_own_tests_on_no_text_that_others_
     opened = []
     texts_alone = SimpleNamespace(label_model=SimpleNamespace(encode=lambda texts: texts))
     monkeypatch.setattr(lpfl_open, "open_tuned_model", lambda *_, **__: texts_alone)
-    monkeypatch.setattr(lpfl_open, "LPFLClient", lambda _config, _context, _tuned, texts, _first: opened.append(texts))
+    monkeypatch.setattr(lpfl_open, "LPFLClient", lambda _config, _context, _tuned, texts: opened.append(texts))
     (tmp_path / "own.csv").write_text("sentence\nmine\n", encoding="utf-8")
     for name, own in (("site-1", str(tmp_path / "own.csv")), ("site-2", "")):
         config = LPFLConfig(
