@@ -74,7 +74,7 @@ def calibration(tasks: Sequence[str] = TASKS, dtype: str = "float32", device: st
         of_test, per_class = log_probs(test), N_TEXTS // (2 * spec.n_classes)
         accuracy: dict[str, list[float]] = {}
         for seed in SEEDS:
-            drawn = few_shot(train.labels, per_class, spec.n_classes, derive_seed(seed, "few-shot"))
+            drawn = few_shot(train.labels, per_class, spec.label_values, derive_seed(seed, "few-shot"))
             for prior, subtracted in log_priors(log_probs(train.take(np.concatenate(drawn)))).items():
                 correct = (of_test - subtracted).argmax(axis=1) == test.labels
                 accuracy.setdefault(prior, []).append(round(float(correct.mean()), 4))

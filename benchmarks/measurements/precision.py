@@ -44,7 +44,7 @@ def compare_dtypes(device: str = "auto", n_candidates: int = 40) -> tuple[dict[s
             return None, f"not measured: {folder} is not there; `python -m flaretune fetch` fetches it"
     spec = load_task(TASK)
     train = load_split(spec, "train")
-    examples = train.take(few_shot(train.labels, 16, spec.n_classes, seed=1)[0])
+    examples = train.take(few_shot(train.labels, 16, spec.label_values, seed=1)[0])
     rng = np.random.default_rng(derive_seed(SETTINGS.seed, "bench", "precision"))
     points = [scale * rng.standard_normal((n_candidates, SETTINGS.intrinsic_dim)) for scale in SCALES]
     exact, fast = (_losses(spec, model, dtype, device, examples, points) for dtype in ("float32", "bfloat16"))

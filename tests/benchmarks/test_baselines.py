@@ -31,7 +31,7 @@ def test_the_texts_are_those_of_a_job_s_clients(place, tmp_path):
     for seed in (1, 2):
         texts = place.texts(seed)
         pool = load_split(load_task("sst2"), "train", str(tmp_path / "data"))
-        train, validation = few_shot(pool.labels, 64, 2, derive_seed(seed, "few-shot"))
+        train, validation = few_shot(pool.labels, 64, (0, 1), derive_seed(seed, "few-shot"))
         assert rows(texts.train) == rows(pool.take(train))
         assert rows(texts.validation) == rows(pool.take(validation))
 

@@ -73,7 +73,7 @@ def share_of_common_set(
             training example.
     """
     pool = load_split(spec, "train", dataset)
-    train, validation = few_shot(pool.labels, split.k_shot, spec.n_classes, derive_seed(split.seed, "few-shot"))
+    train, validation = few_shot(pool.labels, split.k_shot, spec.label_values, derive_seed(split.seed, "few-shot"))
     rest = np.setdiff1d(np.arange(len(pool)), np.concatenate([train, validation]))
     unlabelled = _draw_unlabelled(rest, split.unlabelled, split.seed, f"the training split of {dataset or spec.name}")
     test = None
@@ -113,7 +113,7 @@ def own_data(spec: TaskSpec, path: str, k_shot: int, seed: int, with_test: bool,
     """
     is_folder = Path(path).expanduser().is_dir() and not is_one_set(path)
     pool = load_split(spec, "train", path) if is_folder else load_file(spec, path)
-    train, validation = few_shot(pool.labels, k_shot, spec.n_classes, derive_seed(seed, "few-shot"))
+    train, validation = few_shot(pool.labels, k_shot, spec.label_values, derive_seed(seed, "few-shot"))
     rest = np.setdiff1d(np.arange(len(pool)), np.concatenate([train, validation]))
     drawn = _draw_unlabelled(rest, unlabelled, seed, path)
     test = None

@@ -80,7 +80,7 @@ def test_perturbation_is_drawn_anew_each_round_and_the_same_for_equal_seeds(fold
     ("changes", "message"),
     [
         ({"task_name": "sts2"}, "unknown task 'sts2'; did you mean 'sst2'"),
-        ({"k_shot": 100}, "k = 100 .* the largest k that fits is 22"),
+        ({"k_shot": 100}, "--k_shot 100: .* use at most 22"),
         ({"iid": 0, "alpha_dir": 0.001, "k_shot": 2}, "alpha"),
         ({"n_prompt_tokens": 500}, "n = 500"),
         ({"device": "cuda:7"}, "--device cuda:7"),

@@ -257,7 +257,7 @@ def test_a_new_job_in_the_same_folder_begins_with_no_soft_labels(folders):
     ("changes", "message"),
     [
         ({"task_name": "sts2"}, "unknown task 'sts2'; did you mean 'sst2'"),
-        ({"k_shot": 100}, "k = 100 .* the largest k that fits is 22"),
+        ({"k_shot": 100}, "--k_shot 100: .* use at most 22"),
         ({"unlabelled": 55}, r"--unlabelled 55: besides training and validation examples .* has 54 texts"),
         ({"unlabelled_path": "./nowhere.csv"}, r"nowhere\.csv does not exist"),
         ({"device": "cuda:7"}, "--device cuda:7"),
