@@ -39,9 +39,9 @@ def test_every_example_can_be_drawn():
 @pytest.mark.parametrize(
     ("k", "n_ones", "message"),
     [
-        (5, 9, "--k_shot 5: takes 5 texts with each label .* the label 'sport' stands at 9; use at most 4"),
-        (1, 1, "'sport' stands at 1; add texts with it"),
-        (1, 0, "'sport' stands at 0; add texts with it"),
+        (5, 9, "--k_shot 5: takes 5 texts with each label .* only 9 have the label 'sport'; use at most 4"),
+        (1, 1, "only 1 have the label 'sport'; add texts with it"),
+        (1, 0, "only 0 have the label 'sport'; add texts with it"),
         (0, 9, "--k_shot 0: must be at least 1"),
     ],
 )

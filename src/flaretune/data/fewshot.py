@@ -33,8 +33,8 @@ def few_shot(labels: np.ndarray, k: int, raw_labels: Sequence[int | str], seed: 
         most = counts[scarcest] // 2
         remedy = f"use at most {most}" if most else "add texts with it"
         raise UserError(
-            f"--k_shot {k}: takes {k} texts with each label for training and as many for validation, and the label "
-            f"{raw_labels[scarcest]!r} stands at {counts[scarcest]}; {remedy}"
+            f"--k_shot {k}: takes {k} texts with each label for training and as many for validation, and only "
+            f"{counts[scarcest]} have the label {raw_labels[scarcest]!r}; {remedy}"
         )
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(labels == class_id))[: 2 * k] for class_id in class_ids]

@@ -175,7 +175,7 @@ def test_fewer_labels_than_classes_are_a_sentence(auto_file, tmp_path):
     data.write_text("sentence,label\n" + "".join(f"a film {i},1\n" for i in range(9)))
     for place in ("dataset", "data_path"):
         config = VerbalizerConfig(task_file=auto_file, k_shot=2, **{place: str(data)})
-        with pytest.raises(UserError, match="need 4 of every class, but class 0 has 0; add examples of that class"):
+        with pytest.raises(UserError, match="only 0 have the label 0; add texts with it"):
             find_method("verbalizer").client(config, ClientContext("site-1", ["site-1"], None))
 
 
