@@ -74,7 +74,7 @@ def test_recipe_with_a_causal_model_and_a_file_at_each_client(run, folders, tmp_
         *[*SMALL, "--num_rounds", 2, "--eval_clients", "all", "--covariance", "diagonal", "--tracking", "wandb"],
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "warning: hospital-c: k = 12 examples per class" in done.stderr
+    assert "warning: hospital-c: --k_shot 12: takes 12 texts" in done.stderr
     assert "2/3 clients: hospital-a, hospital-b" in done.stdout
     summary = read_summary(output)
     assert summary["clients"] == ["hospital-a", "hospital-b"]
@@ -109,7 +109,7 @@ def test_mistakes_at_the_clients_fail_the_job_with_one_sentence_each(run, folder
         *["--output", tmp_path / "out", "--per_client", clients, *SMALL],
     )
     assert done.returncode == 1
-    assert "a, b: k = 12 examples per class" in done.stderr
+    assert "a, b: --k_shot 12: takes 12 texts" in done.stderr
     assert "c: --model_server http://127.0.0.1:1 needs the model server's token in" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
