@@ -1,4 +1,4 @@
-from flaretune.engine.rounds import warn_of_other_formats
+from flaretune.engine.resume import warn_of_other_formats
 
 
 def test_a_client_that_computes_in_another_number_format_than_before_is_named(caplog):

@@ -143,3 +143,13 @@ class ResumableRun:
                 self._folder,
                 error.strerror or error,
             )
+
+
+def warn_of_other_formats(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Say which clients compute in another number format than they did in an earlier part of the run."""
+    for client in before.keys() & now.keys():
+        if before[client] != now[client]:
+            log.warning(
+                "%s computed in %s before and computes in %s now: numbers differ a little (--dtype sets one)",
+                *(client, before[client], now[client]),
+            )

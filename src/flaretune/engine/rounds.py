@@ -25,7 +25,7 @@ from flaretune.engine.cohort import Cohort
 from flaretune.engine.errors import JobFailed
 from flaretune.engine.progress import Progress
 from flaretune.engine.records import RoundRecord, round_line
-from flaretune.engine.resume import ResumableRun
+from flaretune.engine.resume import ResumableRun, warn_of_other_formats
 from flaretune.engine.run_folder import RunFolder
 from flaretune.engine.transport import Transport
 from flaretune.errors import UserError
@@ -308,16 +308,6 @@ class Job:
         """The task's metric of counts added up, those of clients without test data left out; None without examples."""
         counts = [c for c in counts if c is not None]
         return self._counts.metric.estimate(np.sum(counts, axis=0)) if counts else Estimate(None, None)
-
-
-def warn_of_other_formats(before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Say which clients compute in another number format than they did in an earlier part of the run."""
-    for client in before.keys() & now.keys():
-        if before[client] != now[client]:
-            log.warning(
-                "%s computed in %s before and computes in %s now: numbers differ a little (--dtype sets one)",
-                *(client, before[client], now[client]),
-            )
 
 
 def _counters(results: Mapping[str, Any]) -> dict[str, Counters]:

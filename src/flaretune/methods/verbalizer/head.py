@@ -69,8 +69,8 @@ def sent_head(arrays: Mapping[str, np.ndarray]) -> Head:
     Raises:
         ValueError: see `head_of`.
     """
-    named = {name: values for name, values in arrays.items() if name.startswith(IN_MESSAGE)}
-    return head_of({name.removeprefix(IN_MESSAGE): values for name, values in named.items()})
+    of_head = [name for name in arrays if name.startswith(IN_MESSAGE)]
+    return head_of({name.removeprefix(IN_MESSAGE): arrays[name] for name in of_head})
 
 
 def label_word_head(label_ids: Sequence[Sequence[int]], n_classes: int) -> Head:
