@@ -16,6 +16,8 @@ pip install scikit-learn==1.9.1 sentence-transformers==6.2.0 setfit==1.2.0 gt-al
 - verbalizer: a whole job in one process, whose clients share one model and what it has said of a text. From the same
   passes: zero_shot, the first template's label words, and calibrated, their mean log-probabilities over the training
   texts subtracted (`tasks.calibration`). Forwards are those of a job whose clients share nothing.
+- fedbpt, lpfl: whole jobs in one process with the settings of `make demo` and `make demo-lpfl`; LP-FL without soft
+  labels, which bring nothing with so many. lora: the same with all texts at one client.
 
 Texts of several columns are joined by a line break for MiniLM. Seconds, of the probe and SetFit, are of this process on
 the processor, for what a run needs besides the test texts, embedding included.
@@ -33,6 +35,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,7 @@ from typing import Any
 import numpy as np
 from asked_once import AskedOnce, Opened
 from compare_report import between_markers
-from in_process import client_names, kept, summary_of
+from in_process import client_names, kept, summary_of, summary_of_preset
 from markdown_table import markdown_table, spread
 from measurements.machine import circumstances
 
@@ -51,6 +54,7 @@ from flaretune.data.load import Examples, load_split
 from flaretune.data.shares import Split, share_of_common_set
 from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
+from flaretune.methods.registry import METHODS as FLARETUNE
 from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
 from flaretune.methods.verbalizer.head import label_word_head
 from flaretune.seeding import derive_seed
@@ -90,6 +94,11 @@ class Place:
     @property
     def spec(self) -> TaskSpec:
         return load_task(self.task)
+
+    def options(self, seed: int) -> dict[str, Any]:
+        """Of a job on these texts."""
+        named = {"task_file" if self.task.endswith(".toml") else "task_name": self.task}
+        return {**named, "dataset": self.folder, "k_shot": K_SHOT, "seed": seed}
 
     def texts(self, seed: int) -> Texts:
         """Those of a job's clients with this seed, one client's behind the other's."""
@@ -131,7 +140,7 @@ def need_packages() -> None:
     if missing:
         raise UserError(
             f"the linear probe and SetFit need packages that are not installed: pip install {' '.join(missing)}, or "
-            "leave them out with --methods verbalizer"
+            "leave them out with --methods verbalizer fedbpt lpfl lora"
         )
 
 
@@ -221,11 +230,8 @@ def setfits(place: Place, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
 def verbalizers(place: Place, seeds: Sequence[int], model_name: str) -> Iterator[dict[str, Any]]:
     """Three runs for each seed: zero_shot, calibrated and verbalizer."""
     spec, method = place.spec, AskedOnce()
-    named = {"task_file" if place.task.endswith(".toml") else "task_name": place.task}
     for seed in seeds:
-        config = VerbalizerConfig(
-            **named, model_name=model_name, dataset=place.folder, k_shot=K_SHOT, seed=seed, eval_clients="all"
-        )
+        config = VerbalizerConfig(**place.options(seed), model_name=model_name, eval_clients="all")
         texts = place.texts(seed)
         summary = summary_of(method, config, VerbalizerServerConfig(min_clients=len(CLIENTS)), CLIENTS)
         first, last = summary["rounds"][0], summary["rounds"][-1]
@@ -274,13 +280,46 @@ def _calibrated(opened: Opened, spec: TaskSpec, texts: Texts) -> dict[str, Any]:
     }
 
 
+# ---- the other methods ----
+
+NO_SOFT_LABELS = {"soft_labels": "off", "unlabelled": 0}
+JOBS = {  # method and what its demo's preset does not say
+    "fedbpt": ("fedbpt", {}),
+    "lpfl": ("lpfl", {**NO_SOFT_LABELS, "n_clients": len(CLIENTS), "min_clients": len(CLIENTS)}),
+    "lora": ("lpfl", {**NO_SOFT_LABELS, "n_clients": 1, "min_clients": 1}),
+}
+
+
+def jobs(name: str, place: Place, seeds: Sequence[int], model_name: str) -> Iterator[dict[str, Any]]:
+    """A run of one of `JOBS` for each seed."""
+    method, own = JOBS[name]
+    for seed in seeds:
+        options = {**own, **place.options(seed), "model_name": model_name}
+        summary = summary_of_preset(FLARETUNE[method], "demo", options)
+        texts, rounds = place.texts(seed), {one["round"]: one for one in summary["rounds"]}
+        yield {
+            "method": name,
+            "seed": seed,
+            "accuracy": summary["test_accuracy"],
+            "validation_accuracy": rounds[summary["best_round"]]["validation_accuracy"],
+            "labels": len(texts.train) + len(texts.validation),
+            "settings": {"preset": "demo", **own, "model": Path(model_name).name},
+            "example_forwards": summary["example_forwards"],
+            "by_round": {number: one["accuracy"] for number, one in rounds.items()},
+        }
+
+
 # ---- all runs ----
 
-METHODS = {"linear_probe": linear_probes, "setfit": setfits, "verbalizer": verbalizers}
+MINILM = {"linear_probe": linear_probes, "setfit": setfits}
+METHODS = {**MINILM, "verbalizer": verbalizers, **{name: partial(jobs, name) for name in JOBS}}
 TITLES = {
     "zero_shot": "zero-shot (model and template alone)",
     "calibrated": "zero-shot, calibrated",
     "verbalizer": "learned verbalizer",
+    "fedbpt": "FedBPT, learned verbalizer",
+    "lpfl": "LP-FL, no soft labels",
+    "lora": "LoRA, all texts at one client",
     "linear_probe": "linear probe on MiniLM",
     "setfit": "SetFit on MiniLM",
 }
@@ -293,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="(default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="(default: 1 2 3)")
     parser.add_argument(
-        "--model_name", default="{cache}/models/gemma-3-270m", metavar="MODEL", help="of the verbalizer (the demo's)"
+        "--model_name", default="{cache}/models/gemma-3-270m", metavar="MODEL", help="beside MiniLM (the demo's)"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="keep the runs in this JSON file")
     parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="with the table (docs/benchmarks.md)")
@@ -310,7 +349,7 @@ def run_all(args: argparse.Namespace) -> int:
     """
     check_output(args.output)
     os.environ["HF_HUB_OFFLINE"] = "1"  # of the processes too: everything is on this machine
-    if set(args.methods) - {"verbalizer"}:
+    if set(args.methods) & set(MINILM):
         need_packages()
     with tempfile.TemporaryDirectory(prefix="flaretune-baselines-") as folder:
         for number, named in enumerate(args.tasks):
@@ -319,7 +358,7 @@ def run_all(args: argparse.Namespace) -> int:
             for method in args.methods:
                 done = {r["seed"] for r in kept(args.output) if (r["task"], r["method"]) == (place.spec.name, method)}
                 seeds = [seed for seed in args.seeds if seed not in done]
-                more = (in_cache(args.model_name),) if method == "verbalizer" else ()
+                more = () if method in MINILM else (in_cache(args.model_name),)
                 process = multiprocessing.get_context("spawn").Process(
                     target=run_and_keep, args=(method, place, seeds, args.output, *more)
                 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flaretune.cli.jobs import read_preset
 from flaretune.config.client import ClientConfig
+from flaretune.config.options import build
 from flaretune.config.server import ServerConfig
 from flaretune.engine.results import read_summary
 from flaretune.engine.rounds import Job
@@ -29,6 +31,16 @@ def summary_of(method: Method, config: ClientConfig, server: ServerConfig, clien
         workers = {client: Worker(method, config, client, folder / "states", folder / "runs") for client in clients}
         Job(method, server, InProcessTransport(workers), folder / "results").run()
         return read_summary(folder / "results")
+
+
+def summary_of_preset(method: Method, preset: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a job with a method's preset; options in `own` replace the preset's. Returns its summary.json."""
+    values = {**read_preset(method, preset), **own}
+    config, server = (
+        build(kind, {name: value for name, value in values.items() if name in kind.model_fields})
+        for kind in (method.client_config, method.server_config)
+    )
+    return summary_of(method, config, server, client_names(values["n_clients"]))
 
 
 def kept(file: Path | None) -> list[dict[str, Any]]:

@@ -19,14 +19,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from asked_once import AskedOnce
-from in_process import client_names, kept, summary_of
+from in_process import kept, summary_of_preset
 from markdown_table import markdown_table, spread
 from measurements.machine import circumstances
 
 from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
-from flaretune.cli.jobs import read_preset
-from flaretune.config.options import build
 from flaretune.engine.summary import write_json
 from flaretune.methods.base import Method
 from flaretune.methods.registry import METHODS
@@ -92,12 +90,7 @@ def run_all(args: argparse.Namespace) -> int:
 
 def job(method: Method, preset: str, own: Mapping[str, Any]) -> dict[str, Any]:
     """Test accuracy of each round of a job with the example-forwards of all clients up to it, and of the chosen one."""
-    values = {**read_preset(method, preset), **own}
-    config, server = (
-        build(kind, {name: value for name, value in values.items() if name in kind.model_fields})
-        for kind in (method.client_config, method.server_config)
-    )
-    summary, found, asked = summary_of(method, config, server, client_names(values["n_clients"])), [], 0
+    summary, found, asked = summary_of_preset(method, preset, own), [], 0
     for one in summary["rounds"]:
         asked += one["example_forwards"]
         found.append({"example_forwards": asked, "accuracy": one["accuracy"]})
