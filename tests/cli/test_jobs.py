@@ -73,6 +73,7 @@ def test_a_home_folder_is_one_in_files_and_behind_an_equals_sign_too(monkeypatch
     [
         ('task_file = "mine.toml"', ["--task_name", "rte"], {"task_name": "rte"}),
         ('data_path = "a.csv"', ["--dataset", "b"], {"dataset": "b"}),
+        ("n_clients = 4", ["--clients", "a,b"], {"clients": "a,b"}),
         ('dataset = "b"', ["--data_path", "a.csv"], {"data_path": "a.csv"}),
         ('task_name = "rte"', ["--dataset", "b"], {"task_name": "rte", "dataset": "b"}),
     ],
@@ -303,6 +304,15 @@ def test_names_of_clients_in_a_file_are_no_paths(tmp_path, monkeypatch, capsys):
     (tmp_path / "sites.toml").write_text('["../outside"]\nk_shot = 4\n', encoding="utf-8")
     assert main("fedbpt", ["--per_client", "sites.toml", "--output", "out"]) == 1
     assert "error: client '../outside': must be a name" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["sites.toml"]
+
+
+def test_as_many_clients_as_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sites.toml").write_text("[a]\nk_shot = 4\n[b]\nk_shot = 4\n", encoding="utf-8")
+    for names in (["--clients", "a,b"], ["--per_client", "sites.toml"]):
+        assert main("fedbpt", ["--n_clients", "3", *names, "--output", "out"]) == 1
+        assert "error: --n_clients 3, and " in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["sites.toml"]
 
 

@@ -124,6 +124,7 @@ def _from_file(config: type[ClientConfig], file: str) -> dict[str, Any]:
 def laid_over(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Options, and others that go before them, without those of the first that the others stand for."""
     pairs = (("data_path", "dataset"), ("dataset", "data_path"), ("task_name", "task_file"))
+    pairs += (("clients", "n_clients"), ("per_client", "n_clients"))
     replaced = [instead for name, instead in pairs if own.get(name)]
     return {**{name: value for name, value in given.items() if name not in replaced}, **own}
 

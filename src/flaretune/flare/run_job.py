@@ -128,6 +128,11 @@ def _run(
             f"--clients {job.clients} and {job.per_client}, which has {', '.join(per_client)}, name other clients"
         )
     names = names or list(per_client)
+    if names and "n_clients" in job.model_fields_set and job.n_clients != len(names) and job.env != "prod":
+        raise UserError(
+            f"--n_clients {job.n_clients}, and {'--clients' if job.clients else job.per_client} names {len(names)}: "
+            f"{', '.join(names)}; leave one out"
+        )
     n_clients = len(names) or job.n_clients
     if job.env == "poc" and server.min_clients == 1:
         server = changed(server, min_clients=n_clients)  # clients come up one by one: the job starts when all are there
