@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -40,7 +41,9 @@ def memory(clients: Sequence[int] = (1, 4, 10), options: Mapping[str, Any] | Non
     for number in clients:
         for way, own in WAYS.items():
             if number > own.get("threads", 0):  # no turns where every client has its thread
-                found[way][str(number)] = _numbers(run_fedbpt({**common, "n_clients": number, **own}))
+                numbers = _numbers(run_fedbpt({**common, "n_clients": number, **own}))
+                print(f"{number} clients, {way}: {numbers}", file=sys.stderr, flush=True)  # all of them take an hour
+                found[way][str(number)] = numbers
     return {**found, "rounds": ROUNDS, **circumstances()}
 
 

@@ -72,6 +72,12 @@ def test_the_progress_line_of_a_round_of_fedbpt(changes, is_best, expected):
     assert line(replace(SEARCHED, **changes), "fedbpt", 12, 4, is_best) == expected
 
 
+def test_a_round_from_before_a_resume_may_have_had_more_clients():
+    record = replace(SEARCHED, clients=["a", "b", "c"], excluded={"d": "gone"})
+    assert "  3/4 clients: a, b, c" in line(record, "fedbpt", 12, 2, False)
+    assert "  3/5 clients: a, b, c" in line(record, "fedbpt", 12, 5, False)
+
+
 def without(*names: str) -> dict[str, float]:
     return {name: value for name, value in TRAINING.items() if name not in names}
 

@@ -69,9 +69,10 @@ def round_line(
         method: whose.
         metric: the metric's title.
         last_round: of the job.
-        n_clients: clients of the job.
+        n_clients: clients of the job; a round before it was resumed may have had more.
         is_best: whether no earlier round was better on validation data.
     """
+    n_clients = max(n_clients, len(record.clients) + len(record.excluded))
     parts = [
         f"round {record.round:>{len(str(last_round))}}/{last_round}",
         f"{metric} {as_text(record.accuracy)}  validation {as_text(record.validation_accuracy)}"
