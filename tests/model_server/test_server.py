@@ -145,21 +145,22 @@ def test_a_job_whose_model_server_loses_its_worker_fails_with_a_sentence_of_ever
     assert all("the model server does not answer" in sentence for sentence in told.client_failures.values())
 
 
-def test_a_killed_server_leaves_nobody_behind_and_another_takes_over(model_folders, free_port):
+def test_a_killed_server_leaves_nobody_behind_and_another_takes_over(model_folders, free_port, tmp_path):
     folder, token = model_folders["roberta"], "a-token"
     url = f"http://127.0.0.1:{free_port}"
     flags = ["--model_name", folder, "--dtype", "float32", "--device", "cpu", "--port", str(free_port)]
     command = [sys.executable, "-m", "flaretune", "serve", *flags]
     environment = {**os.environ, TOKEN_VARIABLE: token}
 
-    def start():
-        process = subprocess.Popen(
-            command, env={**os.environ, TOKEN_VARIABLE: token}, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout.readline() == f"{folder} answers at {url}, on cpu\n"
+    def start(log):
+        with (tmp_path / log).open("w") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, text=True)
+        while f"{folder} answers at {url}, on cpu\n" not in (tmp_path / log).read_text():
+            assert process.poll() is None, (tmp_path / log).read_text()
+            time.sleep(0.1)
         return process
 
-    first = start()
+    first = start("first")
     model = opened(url, folder, token, patience=60)
     before = model.black_box.label_logits(POINTS, model.register(EXAMPLES))
     workers = [p for p in psutil.Process(first.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
@@ -168,7 +169,7 @@ def test_a_killed_server_leaves_nobody_behind_and_another_takes_over(model_folde
     first.wait()
     assert gone(workers)
     assert not is_ready(url, token)
-    second = start()
+    second = start("second")
     try:
         assert np.array_equal(model.black_box.label_logits(POINTS, model.register(EXAMPLES)), before)
         taken = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -179,6 +180,7 @@ def test_a_killed_server_leaves_nobody_behind_and_another_takes_over(model_folde
         second.send_signal(signal.SIGTERM)
         assert second.wait(30) == 0
         assert gone(processes)
+    assert "ERROR" not in (tmp_path / "second").read_text()  # an end that was asked for is none
 
 
 def test_a_message_that_is_too_large(model_folders, tmp_path):

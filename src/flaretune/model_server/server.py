@@ -141,6 +141,7 @@ def serve(config: ServiceConfig, token: str) -> int:
     def stop(signum: int, frame: Any) -> None:
         nonlocal told_to_stop
         told_to_stop = True
+        logging.getLogger("litserve").setLevel(logging.CRITICAL)  # 0.2.19 would have errors to tell of its own end
         raise KeyboardInterrupt  # LitServe ends well when it sees one, without saying that it did
 
     for number in (signal.SIGTERM, signal.SIGINT):
