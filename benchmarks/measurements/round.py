@@ -11,9 +11,9 @@ import numpy as np
 from markdown_table import markdown_table
 
 from flaretune.cli.jobs import read_preset
+from flaretune.methods.fedbpt.cma_es import local_search
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution
-from flaretune.methods.fedbpt.local_search import local_search
 from flaretune.methods.registry import find_method
 from measurements.machine import circumstances
 from measurements.message_sizes import fedbpt_round, serialiser_of_a_job, write_and_read

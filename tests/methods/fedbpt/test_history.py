@@ -3,15 +3,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flaretune.methods.fedbpt.cma_es import RoundResults
 from flaretune.methods.fedbpt.distribution import Distribution
-from flaretune.methods.fedbpt.history import keep_distribution, keep_results
+from flaretune.methods.fedbpt.strategy import keep_distribution, keep_results
 
 CLIENTS = ["hospital-a", "hospital-b"]
 
 
 def test_results_and_distribution_are_kept_without_pickle(tmp_path):
     means = np.arange(8.0).reshape(2, 4)
-    keep_results(tmp_path, 3, CLIENTS, means, np.array([0.1, 0.2]), np.array([8.0, 8.5]))
+    keep_results(tmp_path, 3, CLIENTS, RoundResults(means, np.array([0.1, 0.2]), np.array([8.0, 8.5])))
     results = np.load(tmp_path / "rounds" / "round_0003.npz", allow_pickle=False)
     assert results["clients"].tolist() == CLIENTS
     np.testing.assert_array_equal(results["means"], means)
@@ -27,7 +28,8 @@ def test_results_and_distribution_are_kept_without_pickle(tmp_path):
 
 def test_rounds_stand_side_by_side(tmp_path):
     for round_number in (1, 2):
-        keep_results(tmp_path, round_number, CLIENTS[:1], np.full((1, 4), round_number), np.zeros(1), np.ones(1))
+        found = RoundResults(np.full((1, 4), round_number), np.zeros(1), np.ones(1))
+        keep_results(tmp_path, round_number, CLIENTS[:1], found)
     assert sorted(file.name for file in (tmp_path / "rounds").iterdir()) == ["round_0001.npz", "round_0002.npz"]
 
 

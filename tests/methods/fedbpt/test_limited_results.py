@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from flaretune.aggregation.registry import RULES, find_rule
-from flaretune.methods.fedbpt.limited_results import RoundResults, limit_results
-from flaretune.methods.fedbpt.server_search import ServerSearch
+from flaretune.methods.fedbpt.cma_es import RoundResults, ServerSearch, limit_results
 
 D, CLIENTS = 60, 10
 # pycma's weights of ten points, all recombined by rank: log(10.5) − log(rank), so that they add up to one

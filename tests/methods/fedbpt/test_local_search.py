@@ -2,9 +2,8 @@ import cma
 import numpy as np
 import pytest
 
+from flaretune.methods.fedbpt.cma_es import ServerSearch, limit_norm, local_search
 from flaretune.methods.fedbpt.distribution import Distribution
-from flaretune.methods.fedbpt.local_search import limit_norm, local_search
-from flaretune.methods.fedbpt.server_search import ServerSearch
 
 D = 12
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cma.sigma_adaptation import CMAAdaptSigmaCSA
 
-from flaretune.methods.fedbpt.server_search import ServerSearch
+from flaretune.methods.fedbpt.cma_es import ServerSearch
 
 D = 60
 

@@ -14,9 +14,8 @@ from flaretune.methods.base import Client
 from flaretune.methods.client_data import settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt import distribution as wire
-from flaretune.methods.fedbpt.cma_es import within
+from flaretune.methods.fedbpt.cma_es import limit_norm, local_search, within
 from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.fedbpt.local_search import limit_norm, local_search
 from flaretune.methods.fedbpt.objective import fitness_ratio, loss
 from flaretune.methods.message import read_array, read_arrays, unreadable
 from flaretune.models.prompt_settings import ModelFacts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from flaretune.config.options import build
+from flaretune.files import atomic_write
 from flaretune.methods.artifact_parts import told_parts
 from flaretune.methods.base import Resumed, Strategy
 from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.fedbpt import distribution as wire
 from flaretune.methods.fedbpt.artifact import PromptArtifact, save_prompt
+from flaretune.methods.fedbpt.cma_es import RoundResults, ServerSearch, limit_results
 from flaretune.methods.fedbpt.config import FedBPTConfig, norm_limits
-from flaretune.methods.fedbpt.history import keep_distribution, keep_results
-from flaretune.methods.fedbpt.limited_results import RoundResults, limit_results
+from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.objective import FITNESS_RANGE
-from flaretune.methods.fedbpt.server_search import ServerSearch
 from flaretune.methods.message import read_arrays, read_natural
 from flaretune.methods.verbalizer.artifact import LearnedHead
 from flaretune.methods.verbalizer.head import HEAD_STEPS, LOSSES, SUMS, head_arrays
@@ -61,7 +62,8 @@ class FedBPTStrategy(Strategy):
         self._results: dict[str, np.ndarray] = {}
         if resumed:
             for round_number, clients in enumerate(resumed.state["clients"], start=1):
-                self._update(round_number, clients, *(resumed.arrays[name] for name in _names(round_number)))
+                found = RoundResults(*(resumed.arrays[name] for name in _names(round_number)))
+                self._update(round_number, clients, found)
             if self._head:
                 self._head.restore(resumed.arrays)
                 self._texts |= {int(token): text for token, text in resumed.state["texts"].items()}
@@ -141,39 +143,19 @@ class FedBPTStrategy(Strategy):
     def aggregate(self, round_number: int, step: str, results: Mapping[str, FitResult]) -> list[str]:
         if step != SEARCH:
             return self._head.aggregate(step, results)
-        means = np.array([r.arrays["mean"] for r in results.values()])  # (M, d)
-        fitness, square_sums = (
-            np.array([r.arrays[name][0] for r in results.values()]) for name in ("fitness", "sigma_square_sum")
+        means, fitness, square_sums = (
+            np.array([result.arrays[name] for result in results.values()])
+            for name in ("mean", "fitness", "sigma_square_sum")
         )
-        return self._update(round_number, list(results), means, fitness, square_sums)
+        return self._update(round_number, list(results), RoundResults(means, fitness[:, 0], square_sums[:, 0]))
 
-    def _update(
-        self,
-        round_number: int,
-        clients: Sequence[str],
-        means: np.ndarray,
-        fitness: np.ndarray,
-        square_sums: np.ndarray,
-    ) -> list[str]:
-        """Move the search distribution by what M clients have found, and record it as it came.
-
-        Args:
-            round_number: of the round.
-            clients: their names.
-            means: m_k, float64, shape (M, d).
-            fitness: F_k(m_k), float64, shape (M,).
-            square_sums: S_k, float64, shape (M,).
-
-        Returns:
-            The clients that were above a limit.
-        """
+    def _update(self, round_number: int, clients: Sequence[str], found: RoundResults) -> list[str]:
+        """Move the search distribution, and record what moved it as it came; returns the clients above a limit."""
         self._clients.append(list(clients))
-        self._results |= dict(zip(_names(round_number), (means, fitness, square_sums), strict=True))
-        keep_results(self._folder, round_number, clients, means, fitness, square_sums)
-        found = RoundResults(means, fitness, square_sums)
-        found, is_limited = limit_results(self.rule, self._search.distribution.mean, found)
-        distribution = self._search.update(found.means, found.fitness, found.sigma_square_sums)
-        keep_distribution(self._folder, distribution)
+        self._results |= dict(zip(_names(round_number), found, strict=True))
+        keep_results(self._folder, round_number, clients, found)
+        limited, is_limited = limit_results(self.rule, self._search.distribution.mean, found)
+        keep_distribution(self._folder, self._search.update(*limited))
         return [client for client, limited in zip(clients, is_limited, strict=True) if limited]
 
     def evaluated_arrays(self) -> Arrays:
@@ -210,5 +192,27 @@ class FedBPTStrategy(Strategy):
 
 
 def _names(round_number: int) -> list[str]:
-    """What a round's means, fitness and summed squared step sizes are called in a checkpoint."""
-    return [f"{round_number:05d}.{name}" for name in ("means", "fitness", "sigma_square_sums")]
+    """What a round's results are called in a checkpoint."""
+    return [f"{round_number:05d}.{name}" for name in RoundResults._fields]
+
+
+def keep_results(folder: Path, round_number: int, clients: Sequence[str], found: RoundResults) -> None:
+    """Record what the clients of a round sent: the server's CMA-ES is deterministic, and can be replayed."""
+    (folder / "rounds").mkdir(parents=True, exist_ok=True)
+    _write_arrays(folder / "rounds" / f"round_{round_number:04d}.npz", clients=np.array(clients), **found._asdict())
+
+
+def keep_distribution(folder: Path, distribution: Distribution) -> None:
+    """Record the search distribution after the last update."""
+    _write_arrays(
+        folder / "distribution.npz",
+        mean=distribution.mean,
+        sigma=np.array(distribution.sigma),
+        covariance=distribution.covariance_matrix(),
+    )
+
+
+def _write_arrays(file: Path, **arrays: np.ndarray) -> None:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    atomic_write(file, stream.getvalue())
