@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from flaretune.data.load import Examples
 from flaretune.models.progress import Progress, in_silence
+from flaretune.softmax import softmax
 from flaretune.tasks.metrics.registry import find_metric
 from flaretune.tasks.spec import Kind, TaskSpec
 
@@ -39,20 +40,20 @@ class Score:
     reliability: tuple[dict[str, float], ...]
 
 
-class Classifier(Protocol):
+@dataclass(frozen=True)
+class Classifier(ABC):
     """A model with what a job has found for it.
 
     In bfloat16 the logits depend a little on what else is in a batch (differences between two of them by 0.04 on a
     270M-parameter model), so that of some hundred texts one or two may be labelled otherwise than at a client.
+
+    Attributes:
+        spec: the task that it answers for.
+        kind: of the model.
     """
 
-    @property
-    def spec(self) -> TaskSpec:
-        """The task that it answers for."""
-
-    @property
-    def kind(self) -> Kind:
-        """Of the model."""
+    spec: TaskSpec
+    kind: Kind
 
     def probabilities(self, texts: Sequence[Mapping[str, str]], progress: Progress = in_silence) -> np.ndarray:
         """How probable each class is, among the label words, for each text.
@@ -68,7 +69,13 @@ class Classifier(Protocol):
             UserError: a text column is missing.
             FloatingPointError: the model's numbers are not finite.
         """
+        return softmax(self._logits(texts, progress)) if len(texts) else np.empty((0, self.spec.n_classes))
 
+    @abstractmethod
+    def _logits(self, texts: Sequence[Mapping[str, str]], progress: Progress) -> np.ndarray:
+        """Scores of the classes for at least one text, float (N, C)."""
+
+    @abstractmethod
     def zero_shot(self, examples: Examples) -> np.ndarray:
         """The same of the model and the template alone, as they were before the job.
 

@@ -11,17 +11,16 @@ import numpy as np
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.methods.artifact_parts import build_settings, check_opened, prior_of
+from flaretune.methods.classifier import Classifier
 from flaretune.methods.lpfl.artifact import AdapterArtifact
 from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.models.progress import Progress, in_silence
+from flaretune.models.progress import Progress
 from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
-from flaretune.softmax import softmax
-from flaretune.tasks.spec import Kind, TaskSpec
 
 
 @dataclass(frozen=True)
-class TunedClassifier:
-    """A `Classifier`: a tuned model with the trained parameters in it; `untrained` are those it had before.
+class TunedClassifier(Classifier):
+    """A tuned model with the trained parameters in it; `untrained` are those it had before.
 
     `prior`, float64 (C,), is what its probabilities are divided by, but those of the model alone.
     """
@@ -30,17 +29,9 @@ class TunedClassifier:
     untrained: Mapping[str, np.ndarray]
     prior: np.ndarray
 
-    @property
-    def spec(self) -> TaskSpec:
-        return self.tuned.label_model.spec
-
-    @property
-    def kind(self) -> Kind:
-        return self.tuned.pretrained.kind
-
-    def probabilities(self, texts: Sequence[Mapping[str, str]], progress: Progress = in_silence) -> np.ndarray:
+    def _logits(self, texts: Sequence[Mapping[str, str]], progress: Progress) -> np.ndarray:
         model = self.tuned.label_model
-        return softmax(model.predict_logits(model.encode(texts), progress))
+        return model.predict_logits(model.encode(texts), progress)
 
     def zero_shot(self, examples: Examples) -> np.ndarray:
         parameters = self.tuned.parameters
@@ -56,7 +47,7 @@ class TunedClassifier:
 
 
 def open_saved(artifact: AdapterArtifact, folder: Path, model_name: str, dtype: str, device: str) -> TunedClassifier:
-    """Load the model of an adapter; see `methods.classifier.Saved.open`."""
+    """Load the model of an adapter; see `methods.registry.Saved.open`."""
     # how a client saves memory and where it has unlabelled texts is not in the folder, and of no use here; before there
     # was a first layer, adapters were in all
     options = {"first_layer": "0", **artifact.options, "gradient_checkpointing": 0, "soft_labels": "off"}
@@ -72,7 +63,7 @@ def open_saved(artifact: AdapterArtifact, folder: Path, model_name: str, dtype: 
     tuned.parameters.load(artifact.arrays)
     prior = prior_of(artifact.result, artifact.spec.n_classes, folder)
     tuned.label_model.calibrate(prior)
-    return TunedClassifier(tuned, untrained, prior)
+    return TunedClassifier(artifact.spec, tuned.pretrained.kind, tuned, untrained, prior)
 
 
 def _check_arrays(name: str, there: Mapping[str, np.ndarray], saved: Mapping[str, np.ndarray], folder: Path) -> None:

@@ -11,49 +11,44 @@ import numpy as np
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.methods.artifact_parts import check_opened
+from flaretune.methods.classifier import Classifier
 from flaretune.methods.verbalizer.artifact import LearnedHead, VerbalizerArtifact
 from flaretune.methods.verbalizer.head import Head, label_word_head
 from flaretune.methods.verbalizer.open import OpenedWords, open_words
 from flaretune.models.progress import Progress, in_silence
 from flaretune.softmax import softmax
-from flaretune.tasks.spec import Kind, TaskSpec
 
 
 @dataclass(frozen=True)
-class VerbalizerClassifier:
-    """A `Classifier`: a model that is asked for words, and a head."""
+class VerbalizerClassifier(Classifier):
+    """A model that is asked for words, and a head."""
 
     words: OpenedWords
     head: Head
 
-    @property
-    def spec(self) -> TaskSpec:
-        return self.words.spec
-
-    @property
-    def kind(self) -> Kind:
-        return self.words.kind
-
-    def probabilities(self, texts: Sequence[Mapping[str, str]], progress: Progress = in_silence) -> np.ndarray:
-        return self._probabilities(self.head, texts, progress)
+    def _logits(self, texts: Sequence[Mapping[str, str]], progress: Progress) -> np.ndarray:
+        return _logits(self.words, self.head, texts, progress)
 
     def zero_shot(self, examples: Examples) -> np.ndarray:
-        if not (label_ids := self.words.label_ids()):
-            raise UserError(
-                f'task {self.spec.name!r} has label_words = "auto", so that the model and the template alone tell no '
-                "classes apart: there is no zero-shot to measure"
-            )
-        head = label_word_head(label_ids, self.spec.n_classes)
-        return self._probabilities(head, examples.texts, in_silence)
+        return zero_shot(self.words, examples)
 
-    def _probabilities(self, head: Head, texts: Sequence[Mapping[str, str]], progress: Progress) -> np.ndarray:
-        if not len(texts):
-            return np.empty((0, self.spec.n_classes))
-        if not len(head.words):
-            return np.full((len(texts), self.spec.n_classes), 1 / self.spec.n_classes)
-        ids, columns = np.unique(head.words[:, 1], return_inverse=True)
-        log_probs = self.words.log_probs(texts, ids, progress)  # (N, T, V)
-        return softmax(head.logits(log_probs[:, head.words[:, 0], columns]))
+
+def zero_shot(words: OpenedWords, examples: Examples) -> np.ndarray:
+    """See `Classifier.zero_shot`."""
+    if not (label_ids := words.label_ids()):
+        raise UserError(
+            f'task {words.spec.name!r} has label_words = "auto", so that the model and the template alone tell no '
+            "classes apart: there is no zero-shot to measure"
+        )
+    return softmax(_logits(words, label_word_head(label_ids, words.spec.n_classes), examples.texts, in_silence))
+
+
+def _logits(words: OpenedWords, head: Head, texts: Sequence[Mapping[str, str]], progress: Progress) -> np.ndarray:
+    if not len(head.words):
+        return np.zeros((len(texts), words.spec.n_classes))
+    ids, columns = np.unique(head.words[:, 1], return_inverse=True)
+    log_probs = words.log_probs(texts, ids, progress)  # (N, T, V)
+    return head.logits(log_probs[:, head.words[:, 0], columns])
 
 
 def open_saved(
@@ -67,7 +62,7 @@ def open_saved(
     words = open_words(artifact.spec, model_name, dtype, device, quantize=artifact.quantize)
     check_opened(model_name, words.kind, words.hidden_size, artifact.model, "verbalizer")
     check_head(artifact.learned, words, path)
-    return VerbalizerClassifier(words, artifact.learned.head)
+    return VerbalizerClassifier(artifact.spec, words.kind, words, artifact.learned.head)
 
 
 def check_head(learned: LearnedHead, words: OpenedWords, path: Path) -> None:
