@@ -10,8 +10,9 @@ import numpy as np
 
 from flaretune.engine import codec
 from flaretune.methods.base import Client, ClientContext
+from flaretune.methods.client_data import Labelled
 from flaretune.methods.fedbpt import FedBPT
-from flaretune.methods.fedbpt.client import FedBPTClient, Labelled
+from flaretune.methods.fedbpt.client import FedBPTClient
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.message import Message
 from flaretune.models.prompt_settings import ModelFacts

@@ -15,7 +15,7 @@ from flaretune.errors import UserError
 from flaretune.methods.base import ClientContext
 from flaretune.methods.client_data import evaluation_clients, load_data
 from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.lpfl import open as lpfl_open
+from flaretune.methods.lpfl import client as lpfl_client
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.message import Message, message, read_fields
 
@@ -58,14 +58,14 @@ def test_a_client_with_unlabelled_texts_of_its_own_tests_on_no_text_that_others_
     """One file has all: test data is what is left of it."""
     opened = []
     texts_alone = SimpleNamespace(label_model=SimpleNamespace(encode=lambda texts: texts))
-    monkeypatch.setattr(lpfl_open, "open_tuned_model", lambda *_, **__: texts_alone)
-    monkeypatch.setattr(lpfl_open, "LPFLClient", lambda _config, _context, _tuned, texts: opened.append(texts))
+    monkeypatch.setattr(lpfl_client, "open_tuned_model", lambda *_, **__: texts_alone)
+    monkeypatch.setattr(lpfl_client, "LPFLClient", lambda _config, _context, _tuned, texts: opened.append(texts))
     (tmp_path / "own.csv").write_text("sentence\nmine\n", encoding="utf-8")
     for name, own in (("site-1", str(tmp_path / "own.csv")), ("site-2", "")):
         config = LPFLConfig(
             dataset=str(data / "train.csv"), k_shot=6, unlabelled=20, eval_clients="all", unlabelled_path=own
         )
-        lpfl_open.open_client(config, context(name, CLIENTS[:2]))
+        lpfl_client.open_client(config, context(name, CLIENTS[:2]))
     first, second = ({name: {row["sentence"] for row in part} for name, part in
         (("test", found.test.texts), ("unlabelled", found.pool))} for found in opened)  # fmt: skip
     assert len(first["test"] | second["test"]) == len(first["test"]) + len(second["test"])

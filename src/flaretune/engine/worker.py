@@ -14,7 +14,7 @@ from flaretune.engine import codec
 from flaretune.errors import UserError
 from flaretune.methods.base import Client, ClientContext, Method
 from flaretune.methods.exchanged import EvaluateResult, FitResult, InitializeResult
-from flaretune.methods.message import Message, unreadable
+from flaretune.methods.message import Message, readable
 from flaretune.privacy.counters import private_counters, private_evaluation
 from flaretune.privacy.release import PrivacySettings, Releases
 
@@ -127,7 +127,5 @@ class Worker:
 
 def read(reader: Callable[[Message], Read], message: Message) -> Read:
     """What a reader of `codec` makes of the server's message, or one sentence if it makes nothing of it."""
-    try:
+    with readable():
         return reader(message)
-    except ValueError as error:
-        raise unreadable(error) from error

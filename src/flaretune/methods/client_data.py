@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from flaretune.config.client import ClientConfig
 from flaretune.config.options import as_dict
@@ -17,6 +20,14 @@ if TYPE_CHECKING:
     from flaretune.methods.base import ClientContext
 
 log = logging.getLogger("flaretune.client")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts as a method's model takes them, and their class ids, int64, shape (N,)."""
+
+    texts: Any
+    labels: np.ndarray
 
 
 def task_of(config: ClientConfig) -> TaskSpec:

@@ -7,7 +7,8 @@ leaves a client: PRIVACY.md lists every field.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -39,11 +40,22 @@ def message(arrays: Mapping[str, np.ndarray], fields: Mapping[str, Any]) -> Mess
     return Message(dict(arrays), {"schema": SCHEMA, **fields})
 
 
-def unreadable(error: ValueError) -> UserError:
-    """What a client says of a server's message that it makes nothing of."""
-    return UserError(
-        f"the server's message cannot be read ({error}): server and clients need the same version of flaretune"
-    )
+@contextmanager
+def readable() -> Iterator[None]:
+    """While a client reads a server's message.
+
+    Raises:
+        UserError: it makes nothing of it.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        said = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"the server's message cannot be read ({said}): server and clients need the same version of flaretune"
+        ) from error
 
 
 def reader(read: Read) -> Read:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -111,3 +112,26 @@ def count_correct(spec: TaskSpec, logits: np.ndarray, labels: np.ndarray) -> np.
 def cross_entropy_sum(logits: np.ndarray, labels: np.ndarray) -> float:
     """Cross entropy of the softmax over the label words, summed over N examples; logits float (N, C)."""
     return float(-log_softmax(logits)[np.arange(len(labels)), labels].sum())
+
+
+def evaluate(spec: TaskSpec, logits: Callable[[Any], np.ndarray], validation: Any, test: Any) -> Evaluation:
+    """Evaluate a model on a client's data.
+
+    Args:
+        spec: the task.
+        logits: of the label words for N texts with ``labels``, int64 (N,), N ≥ 1: float (N, C).
+        validation: such texts; may be none.
+        test: such texts; None at a client that does not evaluate.
+
+    Raises:
+        FloatingPointError: see `softmax.check_finite`.
+    """
+
+    def on(data: Any) -> tuple[np.ndarray, float]:
+        if not len(data.labels):
+            return count_correct(spec, np.zeros((0, spec.n_classes)), data.labels), 0.0
+        found = logits(data)
+        return count_correct(spec, found, data.labels), cross_entropy_sum(found, data.labels)
+
+    counts, loss_sum = on(validation)
+    return Evaluation(counts, loss_sum, len(validation.labels), None if test is None else on(test)[0])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from flaretune.methods.client_data import Labelled
 from flaretune.methods.exchanged import FitRequest
-from flaretune.methods.fedbpt.client import FedBPTClient, Labelled
+from flaretune.methods.fedbpt.client import FedBPTClient
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.distribution import Distribution, pack
 from flaretune.models.prompt_settings import ModelFacts

@@ -12,8 +12,8 @@ from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
 from flaretune.methods.base import ClientContext
 from flaretune.methods.exchanged import FitRequest
+from flaretune.methods.lpfl.client import open_client
 from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.methods.lpfl.open import open_client
 from flaretune.methods.registry import find_method
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model

@@ -9,12 +9,12 @@ import torch
 from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
 from flaretune.methods.base import ClientContext
+from flaretune.methods.client_data import Labelled
 from flaretune.methods.exchanged import FitRequest
-from flaretune.methods.lpfl.client import ClientTexts, Labelled, LPFLClient
+from flaretune.methods.lpfl.client import ClientTexts, LPFLClient, open_client
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train
-from flaretune.methods.lpfl.open import open_client
 from flaretune.models.tuned import TuneSettings, open_tuned_model
 from flaretune.tasks.spec import load_task
 from tests.learnable import reviews

@@ -5,23 +5,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from flaretune.methods.base import Client
-from flaretune.methods.client_data import settings_of
+from flaretune.methods.client_data import Labelled, settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt import distribution as wire
 from flaretune.methods.fedbpt.cma_es import limit_norm, local_search, within
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.objective import fitness_ratio, loss
-from flaretune.methods.message import read_array, read_arrays, unreadable
+from flaretune.methods.message import read_array, read_arrays, readable
 from flaretune.models.prompt_settings import ModelFacts
 from flaretune.seeding import derive_seed
 from flaretune.tasks import calibration
-from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
+from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, evaluate
 
 if TYPE_CHECKING:
     from flaretune.privacy.release import Releases
@@ -37,14 +36,6 @@ class AsksModel(Protocol):
 
     def label_logits(self, points: np.ndarray, texts: Any) -> np.ndarray:
         """Search points, float (λ, d) → label-word logits, float32 (λ, N, C)."""
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Texts registered with the black box and their class ids, int64, shape (N,)."""
-
-    texts: Any
-    labels: np.ndarray
 
 
 class FedBPTClient(Client):
@@ -76,14 +67,9 @@ class FedBPTClient(Client):
         perturbed: Callable[[int], Any],
         zero_shot: Callable[[], np.ndarray],
     ):
-        self.spec = spec
-        self._config = config
-        self._name = name
-        self._facts = facts
-        self._black_box = black_box
+        self.spec, self._config, self._name, self._facts, self._black_box = spec, config, name, facts, black_box
         self._train, self._validation, self._test = train, validation, test
-        self._perturbed = perturbed
-        self._zero_shot = zero_shot
+        self._perturbed, self._zero_shot = perturbed, zero_shot
         self._offset = np.zeros(spec.n_classes)
 
     def calibrate(self, prior: np.ndarray | None) -> None:
@@ -130,10 +116,8 @@ class FedBPTClient(Client):
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:
         started, forwards = time.monotonic(), self._black_box.example_forwards
-        try:
+        with readable():
             mean = read_arrays(arrays, {"mean": (self._config.intrinsic_dim,)})["mean"]
-        except ValueError as error:
-            raise unreadable(error) from error
         evaluation = self._evaluation(mean.astype(np.float64))
         forwards = self._black_box.example_forwards - forwards
         return EvaluateResult(evaluation, Counters(1, forwards, time.monotonic() - started))
@@ -157,26 +141,19 @@ class FedBPTClient(Client):
 
     def _start_of(self, request: FitRequest) -> wire.Distribution:
         limit = request.numbers.get("norm_limit")
-        try:
+        with readable():
             if limit is not None and limit <= 0:
                 raise ValueError(f"'norm_limit' is {limit:g}, expected a positive number")
             read_array(request.arrays, "mean", (self._config.intrinsic_dim,))
             return wire.unpack(request.arrays)
-        except ValueError as error:
-            raise unreadable(error) from error
 
     def _objective(self, round_number: int) -> Callable[[np.ndarray], np.ndarray]:
         """Search points, float (λ, d) → F_k, float64 (λ,)."""
         c = self._config
 
         def on(data: Labelled) -> Callable[[np.ndarray], np.ndarray]:
-            return lambda points: loss(
-                c.loss_type,
-                self._logits(points, data),
-                data.labels,
-                self.spec.metric,
-                self.spec.positive_class,
-            )
+            about = (data.labels, self.spec.metric, self.spec.positive_class)
+            return lambda points: loss(c.loss_type, self._logits(points, data), *about)
 
         plain = on(self._train)
         if not c.perturb:
@@ -196,14 +173,5 @@ class FedBPTClient(Client):
         return calibration.log_prob_sums(np.concatenate(logits))
 
     def _evaluation(self, point: np.ndarray) -> Evaluation:
-        """Counts of a search point's prompt, float (d,), on validation and test data."""
-        validation, loss_sum = self._evaluate_on(point, self._validation)
-        test = None if self._test is None else self._evaluate_on(point, self._test)[0]
-        return Evaluation(validation, loss_sum, len(self._validation.labels), test)
-
-    def _evaluate_on(self, point: np.ndarray, data: Labelled) -> tuple[np.ndarray, float]:
-        """Counts of the metric and summed cross entropy."""
-        if len(data.labels) == 0:
-            return count_correct(self.spec, np.zeros((0, self.spec.n_classes)), data.labels), 0.0
-        logits = self._logits(point[None], data)[0]
-        return count_correct(self.spec, logits, data.labels), cross_entropy_sum(logits, data.labels)
+        """Of a search point's prompt, float (d,)."""
+        return evaluate(self.spec, lambda data: self._logits(point[None], data)[0], self._validation, self._test)

@@ -7,18 +7,17 @@ the loss of the last head small, for which nothing but the prompt moves; then a 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from flaretune.methods.client_data import settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
-from flaretune.methods.fedbpt.client import FedBPTClient
+from flaretune.methods.fedbpt.client import AsksModel, FedBPTClient
 from flaretune.methods.fedbpt.config import FedBPTConfig
-from flaretune.methods.fedbpt.learned_features import LearnedFeatures, PromptedTexts
-from flaretune.methods.message import read_array, unreadable
+from flaretune.methods.message import read_array, readable
 from flaretune.methods.verbalizer.features import Labelled, WordFeatures
 from flaretune.methods.verbalizer.head import HEAD_STEPS, Head, label_word_head, sent_head
 from flaretune.methods.verbalizer.head_steps import HeadSteps
@@ -26,6 +25,67 @@ from flaretune.methods.verbalizer.settings import NEUTRAL, Vocabulary
 from flaretune.models.prompt_settings import ModelFacts
 from flaretune.tasks.evaluation import Counters
 from flaretune.tasks.spec import TaskSpec
+
+
+@dataclass(eq=False)
+class PromptedTexts(Labelled):
+    """Labelled texts that are registered with a black box too.
+
+    Attributes:
+        registered: what the black box gave for them; None where there are no texts.
+        last: the last single search point, words and features behind its prompt, which several steps need.
+    """
+
+    registered: Any = None
+    last: tuple[bytes, np.ndarray] | None = None
+
+
+class LearnedFeatures:
+    """Features of texts: log-probabilities behind T templates, asked once, and centred logits behind a prompt.
+
+    A word is a pair of a template and a token id; the template T is the prompt. A logit is taken less the mean of all
+    words in use behind the prompt: so nothing of the rest of the vocabulary is computed for a candidate.
+
+    Args:
+        black_box: the model with the prompt in it.
+        use_words: lets it give the logits of other words, int (V,).
+        templates: what the model says behind the templates.
+        n_templates: T.
+    """
+
+    def __init__(
+        self,
+        black_box: AsksModel,
+        use_words: Callable[[np.ndarray], None],
+        templates: WordFeatures,
+        n_templates: int,
+    ):
+        self._black_box, self._use_words = black_box, use_words
+        self._templates, self._n_templates = templates, n_templates
+        self._in_use = np.zeros(0, dtype=np.int64)
+
+    def __call__(self, points: np.ndarray, data: PromptedTexts, words: np.ndarray) -> np.ndarray:
+        """Features of λ search points, float (λ, d), for words, int64 (F, 2): float64 (λ, N, F)."""
+        behind_prompt = words[:, 0] == self._n_templates
+        fixed = self._templates.log_probs(data, words[~behind_prompt])  # (N, F - V)
+        features = np.empty((len(points), len(data.labels), len(words)))
+        features[:, :, ~behind_prompt] = fixed
+        if behind_prompt.any() and len(data.labels):
+            features[:, :, behind_prompt] = self._prompted(points, data, words[behind_prompt, 1])
+        return features
+
+    def _prompted(self, points: np.ndarray, data: PromptedTexts, token_ids: np.ndarray) -> np.ndarray:
+        if not np.array_equal(token_ids, self._in_use):
+            self._use_words(token_ids)
+            self._in_use, data.last = token_ids, None
+        key = np.asarray(points, dtype=np.float64).tobytes() + token_ids.tobytes()
+        if data.last is None or data.last[0] != key:
+            logits = self._black_box.label_logits(points, data.registered).astype(np.float64)  # (λ, N, V)
+            found = logits - logits.mean(axis=-1, keepdims=True)
+            if len(points) > 1:
+                return found
+            data.last = key, found
+        return data.last[1]
 
 
 class LearnedFedBPTClient(FedBPTClient):
@@ -90,7 +150,8 @@ class LearnedFedBPTClient(FedBPTClient):
             forwards = result.counters.example_forwards + again
             return replace(result, counters=replace(result.counters, example_forwards=forwards))
         started, before = time.monotonic(), self._black_box.example_forwards
-        self._point = self._mean_of(request.arrays)
+        with readable():
+            self._point = read_array(request.arrays, "mean", (self._config.intrinsic_dim,)).astype(np.float64)
         arrays = self._steps.reply(request.step, request.arrays, request.numbers)
         forwards = self._black_box.example_forwards - before + self._new_forwards()
         counters = Counters(len(self._templates) + 1, forwards, time.monotonic() - started)
@@ -108,16 +169,8 @@ class LearnedFedBPTClient(FedBPTClient):
         return self._features(self._point[None], data, words)[0]
 
     def _take_head(self, arrays: Arrays) -> None:
-        try:
+        with readable():
             self._head = sent_head(arrays)
-        except ValueError as error:
-            raise unreadable(error) from error
-
-    def _mean_of(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        try:
-            return read_array(arrays, "mean", (self._config.intrinsic_dim,)).astype(np.float64)
-        except ValueError as error:
-            raise unreadable(error) from error
 
     def _new_forwards(self) -> int:
         new, self._forwards_told = self._asked.forwards - self._forwards_told, self._asked.forwards

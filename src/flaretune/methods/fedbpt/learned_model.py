@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from flaretune.methods.fedbpt.learned_features import LearnedFeatures, PromptedTexts
+from flaretune.methods.fedbpt.learned_client import LearnedFeatures, PromptedTexts
 from flaretune.methods.verbalizer.features import WordFeatures
 from flaretune.methods.verbalizer.open import OpenedWords, open_vllm_words, open_words
 from flaretune.model_server.vllm import VllmServer

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from flaretune.config.options import as_dict, build
 from flaretune.config.served_model import LOCAL
 from flaretune.methods.base import ClientContext
-from flaretune.methods.client_data import load_data
-from flaretune.methods.fedbpt.client import FedBPTClient, Labelled
+from flaretune.methods.client_data import Labelled, load_data
+from flaretune.methods.fedbpt.client import FedBPTClient
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.fedbpt.learned_client import LearnedFedBPTClient
 from flaretune.methods.served_model import patience_of, token_of, vllm_server

@@ -33,7 +33,7 @@ class LPFL(Method):
         return LPFLStrategy(config)
 
     def client(self, config: LPFLConfig, context: ClientContext) -> Client:
-        from flaretune.methods.lpfl.open import open_client
+        from flaretune.methods.lpfl.client import open_client
 
         return open_client(config, context)
 

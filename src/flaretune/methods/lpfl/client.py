@@ -13,33 +13,26 @@ import numpy as np
 
 from flaretune.config.options import as_dict, build
 from flaretune.data.encode import Encoded
+from flaretune.data.load import load_texts
 from flaretune.errors import UserError
 from flaretune.methods.base import Client, ClientContext
-from flaretune.methods.client_data import settings_of
+from flaretune.methods.client_data import Labelled, load_data, settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train
 from flaretune.methods.lpfl.lower_rank import LowerRank
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
-from flaretune.methods.message import read_arrays, unreadable
-from flaretune.models.tuned import TunedModel
+from flaretune.methods.message import read_arrays, readable
+from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
 from flaretune.seeding import derive_seed
 from flaretune.tasks import calibration
-from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
+from flaretune.tasks.evaluation import Counters, Evaluation, evaluate
 
 if TYPE_CHECKING:
     from flaretune.privacy.release import Releases
 
 log = logging.getLogger("flaretune.client")
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Encoded texts and their class ids, int64, shape (N,)."""
-
-    texts: Sequence[Encoded]
-    labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -161,10 +154,8 @@ class LPFLClient(Client):
             UserError: they are not those that are trained here: for one that is missing this client's own, which it may
                 have to protect, would stand.
         """
-        try:
+        with readable():
             self._parameters.load(read_arrays(arrays, self._parameters.shapes()))
-        except ValueError as error:
-            raise unreadable(error) from error
 
     def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
         """The noised adapter, and nothing else: every client counts as one text, for the same weight in the average."""
@@ -238,16 +229,8 @@ class LPFLClient(Client):
         )
 
     def _evaluation(self) -> Evaluation:
-        validation, test = self._texts.validation, self._texts.test
-        logits = self._model.predict_logits(validation.texts)
-        return Evaluation(
-            validation=count_correct(self._spec, logits, validation.labels),
-            validation_loss_sum=cross_entropy_sum(logits, validation.labels) if len(validation.labels) else 0.0,
-            n_validation=len(validation.labels),
-            test=None
-            if test is None
-            else count_correct(self._spec, self._model.predict_logits(test.texts), test.labels),
-        )
+        predict, texts = self._model.predict_logits, self._texts
+        return evaluate(self._spec, lambda data: predict(data.texts), texts.validation, texts.test)
 
 
 def _digest(texts: Sequence[Encoded]) -> np.ndarray:
@@ -256,3 +239,28 @@ def _digest(texts: Sequence[Encoded]) -> np.ndarray:
     for text in texts:
         digest.update(len(text.ids).to_bytes(8, "little") + text.ids.astype("<i8").tobytes())
     return np.frombuffer(digest.digest(), dtype=np.uint8)
+
+
+def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
+    """Load data and model.
+
+    Raises:
+        UserError: whatever the user can correct.
+    """
+    # drawn even where soft labels are off, so that the test data of a client's own file is the same; and of a common
+    # data set even where this client has a file of its own, so that it tests on no text that others train on
+    wanted = 0 if config.unlabelled_path and config.data_path else config.unlabelled
+    spec, data = load_data(config, context, unlabelled=wanted)
+    pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
+    settings = build(TuneSettings, as_dict(config))
+    where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
+    tuned = open_tuned_model(spec, config.model_name, settings, **where)
+    encode = tuned.label_model.encode
+    texts = ClientTexts(
+        Labelled(encode(data.train.texts), data.train.labels),
+        Labelled(encode(data.validation.texts), data.validation.labels),
+        None if data.test is None else Labelled(encode(data.test.texts), data.test.labels),
+        [] if config.soft_labels == "off" else encode(pool.texts),
+        pool.truth,
+    )
+    return LPFLClient(config, context, tuned, texts)

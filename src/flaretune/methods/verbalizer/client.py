@@ -13,7 +13,7 @@ import numpy as np
 from flaretune.methods.base import Client, ClientContext
 from flaretune.methods.client_data import load_data, settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
-from flaretune.methods.message import unreadable
+from flaretune.methods.message import readable
 from flaretune.methods.served_model import vllm_server
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.methods.verbalizer.features import AsksForWords, Labelled, WordFeatures
@@ -21,7 +21,7 @@ from flaretune.methods.verbalizer.head import SUMS, Head, head_of, label_word_he
 from flaretune.methods.verbalizer.head_steps import HeadSteps
 from flaretune.methods.verbalizer.private import release_sums
 from flaretune.methods.verbalizer.settings import NEUTRAL, Vocabulary
-from flaretune.tasks.evaluation import Counters, Evaluation, count_correct, cross_entropy_sum
+from flaretune.tasks.evaluation import Counters, Evaluation, evaluate
 from flaretune.tasks.spec import Kind, TaskSpec
 
 if TYPE_CHECKING:
@@ -111,10 +111,8 @@ class VerbalizerClient(Client):
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:
         started, before = time.monotonic(), self._model.example_forwards
-        try:
+        with readable():
             head = head_of(arrays) if arrays else self._start
-        except (ValueError, TypeError) as error:
-            raise unreadable(ValueError(str(error))) from error
         evaluation = self._evaluation(head)
         forwards = self._model.example_forwards - before
         return EvaluateResult(evaluation, Counters(1, forwards, time.monotonic() - started))
@@ -134,16 +132,10 @@ class VerbalizerClient(Client):
         return new
 
     def _evaluation(self, head: Head) -> Evaluation:
-        """Counts of a head on validation and test data."""
-        counts, loss_sum = self._evaluate_on(head, self._validation)
-        test = None if self._test is None else self._evaluate_on(head, self._test)[0]
-        return Evaluation(counts, loss_sum, len(self._validation.labels), test)
+        def logits(data: Labelled) -> np.ndarray:
+            return head.logits(self._features.log_probs(data, head.words))
 
-    def _evaluate_on(self, head: Head, data: Labelled) -> tuple[np.ndarray, float]:
-        if not len(data.labels):
-            return count_correct(self._spec, np.zeros((0, self._spec.n_classes)), data.labels), 0.0
-        logits = head.logits(self._features.log_probs(data, head.words))
-        return count_correct(self._spec, logits, data.labels), cross_entropy_sum(logits, data.labels)
+        return evaluate(self._spec, logits, self._validation, self._test)
 
 
 def open_client(config: VerbalizerConfig, context: ClientContext) -> VerbalizerClient:

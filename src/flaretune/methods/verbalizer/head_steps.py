@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.errors import UserError
 from flaretune.methods.exchanged import Arrays
-from flaretune.methods.message import unreadable
+from flaretune.methods.message import readable
 from flaretune.methods.verbalizer.features import Labelled
 from flaretune.methods.verbalizer.head import LOSSES, SUMS, WORDS
 from flaretune.methods.verbalizer.private import clipped
@@ -47,12 +46,8 @@ class HeadSteps:
             UserError: the server's message cannot be read.
         """
         steps = {WORDS: self._word_statistics, SUMS: self._gram_sums, LOSSES: self._losses}
-        try:
+        with readable():
             return steps[step](arrays, numbers)
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise unreadable(ValueError(f"{type(error).__name__}: {error}")) from error
 
     def _word_statistics(self, arrays: Arrays, numbers: Mapping[str, Any]) -> dict[str, np.ndarray]:
         tokens = arrays["candidates"].astype(np.int64)  # (V,)
