@@ -12,7 +12,7 @@ from flaretune.methods.client_data import load_data
 from flaretune.methods.verbalizer import Verbalizer
 from flaretune.methods.verbalizer.client import ModelFacts, VerbalizerClient
 from flaretune.methods.verbalizer.config import VerbalizerConfig
-from flaretune.methods.verbalizer.features import AsksForWords
+from flaretune.methods.verbalizer.head_steps import AsksForWords
 from flaretune.methods.verbalizer.open import open_words
 from flaretune.methods.verbalizer.settings import Vocabulary
 

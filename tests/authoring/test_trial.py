@@ -14,7 +14,7 @@ from flaretune.cli.main import main
 from flaretune.data.demo import model as demo_model
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.methods.verbalizer.features import Labelled, WordFeatures
+from flaretune.methods.verbalizer.head_steps import Labelled, WordFeatures
 from flaretune.models.word_log_probs import WordLogProbs
 from flaretune.tasks.spec import load_task
 from tests.learnable import BAD, GOOD, NEUTRAL

@@ -19,10 +19,9 @@ from flaretune.errors import UserError
 from flaretune.methods.classifier import score
 from flaretune.methods.exchanged import FitResult
 from flaretune.methods.verbalizer.config import VerbalizerConfig
-from flaretune.methods.verbalizer.features import Labelled, WordFeatures
 from flaretune.methods.verbalizer.head import HEAD_STEPS, Head
-from flaretune.methods.verbalizer.head_fit import HeadFit, HeadSettings
-from flaretune.methods.verbalizer.head_steps import HeadSteps
+from flaretune.methods.verbalizer.head_fit import HeadFit
+from flaretune.methods.verbalizer.head_steps import HeadSteps, Labelled, WordFeatures
 from flaretune.models.progress import Progress, in_silence
 from flaretune.seeding import derive_seed
 from flaretune.softmax import softmax
@@ -126,7 +125,8 @@ class HeadsOfTexts:
         n_templates, n_candidates = train.log_probs.shape[1:]
         nothing = Labelled((), np.zeros(0, dtype=np.int64))
         steps = HeadSteps(self._features.log_probs, train, nothing, n_classes, n_templates)
-        settings = HeadSettings(
+        fit = HeadFit(
+            Mean(),
             candidates=self.data.ids,
             neutral=np.zeros((n_templates, n_candidates)),  # which only noised sums need
             label_ids=(),
@@ -135,7 +135,6 @@ class HeadsOfTexts:
             most=len(rows),
             leave_one_out=True,
         )
-        fit = HeadFit(settings, Mean())
         for step in HEAD_STEPS:
             arrays = fit.check(step, steps.reply(step, *fit.configure(step)))
             fit.aggregate(step, {"all": FitResult(arrays, {}, Counters(1, 0, 0.0))})

@@ -4,7 +4,7 @@ import numpy as np
 
 from flaretune.aggregation.mean import Mean
 from flaretune.methods.exchanged import FitResult
-from flaretune.methods.verbalizer.head_fit import HeadFit, HeadSettings
+from flaretune.methods.verbalizer.head_fit import HeadFit
 from flaretune.methods.verbalizer.ridge import TEMPERATURES
 from flaretune.methods.verbalizer.statistics import gram_sums, word_statistics
 from flaretune.tasks.evaluation import Counters
@@ -14,7 +14,7 @@ def test_where_noised_sums_tell_nothing_the_label_words_behind_neutral_texts_dec
     """Two templates, six candidates of which the first four are label words: 0.2 a nat of the classes' difference."""
     rng = np.random.default_rng(0)
     neutral, candidates = rng.normal(size=(2, 6)), np.array([7, 9, 8, 3, 5, 4])
-    fit = HeadFit(HeadSettings(candidates, neutral, [[7, 9], [8, 3]], 5, 2, 10, False, noise=3.0), Mean())
+    fit = HeadFit(Mean(), candidates, neutral, [[7, 9], [8, 3]], 5, 2, 10, False, noise=3.0)
     nothing = np.zeros(0, dtype=np.int64)
     for step, arrays in (
         ("words", word_statistics(np.zeros((0, 12)), nothing, 2).arrays()),

@@ -17,7 +17,7 @@ from flaretune.methods.verbalizer.ridge import (
     solve,
     solve_noised,
 )
-from flaretune.methods.verbalizer.statistics import GramSums, add_gram_sums, gram_sums, word_statistics
+from flaretune.methods.verbalizer.statistics import GramSums, added, gram_sums, word_statistics
 
 
 def centralised(features, labels, n_classes, shrinkage, toward=0.0):
@@ -50,7 +50,7 @@ def test_for_any_split_over_clients_it_equals_that_of_all_texts_together(seed, n
     features, labels = texts(seed, len(owners), f, n_classes)
     owner = labels if by_class else np.array(owners)
     parts = [gram_sums(features[owner == k], labels[owner == k], n_classes) for k in range(6)]
-    ridge = solve(add_gram_sums(parts))
+    ridge = solve(added(parts))
     for i in (0, len(LAMBDAS) // 2, -1):
         weights, bias = centralised(features, labels, n_classes, ridge.shrinkages[i])
         np.testing.assert_allclose(ridge.weights[i], weights, atol=1e-6)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from flaretune.methods.verbalizer.statistics import (
-    add_gram_sums,
-    add_word_statistics,
+    added,
     gram_sums,
     one_against_rest,
     read_gram_sums,
@@ -50,8 +49,8 @@ def test_gram_sums_are_what_they_are_called():
 @pytest.mark.parametrize("cut", [0, 1, 4, 7])
 def test_sums_of_parts_add_up_to_those_of_all_texts_also_where_a_part_has_none(cut):
     parts = [(FEATURES[:cut], LABELS[:cut]), (FEATURES[cut:], LABELS[cut:])]
-    gram = add_gram_sums([gram_sums(x, y, 3) for x, y in parts])
-    words = add_word_statistics([word_statistics(x, y, 3) for x, y in parts])
+    gram = added([gram_sums(x, y, 3) for x, y in parts])
+    words = added([word_statistics(x, y, 3) for x, y in parts])
     np.testing.assert_allclose(gram.gram, gram_sums(FEATURES, LABELS, 3).gram)
     np.testing.assert_allclose(words.sums, word_statistics(FEATURES, LABELS, 3).sums)
 

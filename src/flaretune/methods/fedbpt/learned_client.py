@@ -18,9 +18,8 @@ from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitR
 from flaretune.methods.fedbpt.client import AsksModel, FedBPTClient
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.message import read_array, readable
-from flaretune.methods.verbalizer.features import Labelled, WordFeatures
 from flaretune.methods.verbalizer.head import HEAD_STEPS, Head, label_word_head, sent_head
-from flaretune.methods.verbalizer.head_steps import HeadSteps
+from flaretune.methods.verbalizer.head_steps import HeadSteps, Labelled, WordFeatures
 from flaretune.methods.verbalizer.settings import NEUTRAL, Vocabulary
 from flaretune.models.prompt_settings import ModelFacts
 from flaretune.tasks.evaluation import Counters

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from flaretune.methods.fedbpt.learned_client import LearnedFeatures, PromptedTexts
-from flaretune.methods.verbalizer.features import WordFeatures
+from flaretune.methods.verbalizer.head_steps import WordFeatures
 from flaretune.methods.verbalizer.open import OpenedWords, open_vllm_words, open_words
 from flaretune.model_server.vllm import VllmServer
 from flaretune.model_server.vllm_prompted import open_vllm_model

@@ -22,10 +22,8 @@ from flaretune.methods.fedbpt.config import FedBPTConfig, norm_limits
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.objective import FITNESS_RANGE
 from flaretune.methods.message import read_arrays, read_natural
-from flaretune.methods.verbalizer.artifact import LearnedHead
 from flaretune.methods.verbalizer.head import HEAD_STEPS, LOSSES, SUMS, head_arrays
-from flaretune.methods.verbalizer.head_fit import HeadFit
-from flaretune.methods.verbalizer.head_start import start_head_fit
+from flaretune.methods.verbalizer.head_fit import HeadFit, start_head_fit
 from flaretune.methods.verbalizer.settings import NEUTRAL_TEXTS
 from flaretune.tasks.evaluation import HUGE
 
@@ -56,7 +54,7 @@ class FedBPTStrategy(Strategy):
         )
         self._head: HeadFit | None = None
         if o.verbalizer == "learned":
-            self._head, self._texts = start_head_fit(results, self.rule, o.n_words, prompt=True)
+            self._head = start_head_fit(results, self.rule, o.n_words, prompt=True)
         # of all rounds: the clients that took part, and what they sent
         self._clients: list[list[str]] = []
         self._results: dict[str, np.ndarray] = {}
@@ -65,8 +63,7 @@ class FedBPTStrategy(Strategy):
                 found = RoundResults(*(resumed.arrays[name] for name in _names(round_number)))
                 self._update(round_number, clients, found)
             if self._head:
-                self._head.restore(resumed.arrays)
-                self._texts |= {int(token): text for token, text in resumed.state["texts"].items()}
+                self._head.restore(resumed.arrays, resumed.state)
         return {}
 
     def steps(self, round_number: int) -> Sequence[str]:
@@ -170,19 +167,14 @@ class FedBPTStrategy(Strategy):
     def save(self, path: Path, result: Mapping[str, Any]) -> bool:
         learned, chosen = None, {}
         if self._head:
-            head, templates = self._head.head, self.settings["verbalizer"]["templates"]
-            learned = LearnedHead(head, [self._texts.get(token, "") for token in head.words[:, 1].tolist()], templates)
-            chosen = {"shrinkage": self._head.shrinkage}
+            learned, chosen = self._head.saved(self.settings["verbalizer"]["templates"])
         parts = {**told_parts(self.settings), "result": {**result, **chosen}}
         save_prompt(PromptArtifact(point=self._mean(), learned=learned, **parts), path)
         return True
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        state = {"clients": self._clients}
-        if not self._head:
-            return self._results, state
-        texts = {str(t): self._texts.get(t, "") for t in self._head.words["words"][:, 1].tolist()}
-        return {**self._results, **self._head.state()}, {**state, "texts": texts}
+        arrays, state = self._head.state() if self._head else ({}, {})
+        return {**self._results, **arrays}, {"clients": self._clients, **state}
 
     def metrics(self, results: Mapping[str, FitResult], private: bool) -> tuple[Numbers, Mapping[str, Numbers]]:
         by_client = {} if private else {client: float(r.arrays["fitness"][0]) for client, r in results.items()}

@@ -16,11 +16,10 @@ from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitR
 from flaretune.methods.message import readable
 from flaretune.methods.served_model import vllm_server
 from flaretune.methods.verbalizer.config import VerbalizerConfig
-from flaretune.methods.verbalizer.features import AsksForWords, Labelled, WordFeatures
 from flaretune.methods.verbalizer.head import SUMS, Head, head_of, label_word_head
-from flaretune.methods.verbalizer.head_steps import HeadSteps
-from flaretune.methods.verbalizer.private import release_sums
+from flaretune.methods.verbalizer.head_steps import AsksForWords, HeadSteps, Labelled, WordFeatures
 from flaretune.methods.verbalizer.settings import NEUTRAL, Vocabulary
+from flaretune.methods.verbalizer.statistics import release_sums
 from flaretune.tasks.evaluation import Counters, Evaluation, evaluate
 from flaretune.tasks.spec import Kind, TaskSpec
 

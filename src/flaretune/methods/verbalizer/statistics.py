@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from flaretune.methods.message import MOST, read_arrays
 
+if TYPE_CHECKING:
+    from flaretune.privacy.release import Releases
+
 Arrays = Mapping[str, np.ndarray]
 ROUNDING = 1e-6  # relative, of sums that were made elsewhere
+LONGEST = 1.0  # of a text's features, in units of their number's square root: one nat a word on average
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,9 @@ class GramSums:
         return {"counts": self.counts, "cross": self.cross, "gram": self.gram[np.triu_indices(len(self.gram))]}
 
 
+Sums = TypeVar("Sums", WordStatistics, GramSums)
+
+
 def one_hot(labels: np.ndarray, n_classes: int) -> np.ndarray:
     """Class ids, int (N,) → float64 (N, C)."""
     return np.eye(n_classes)[np.asarray(labels, dtype=np.int64)]
@@ -87,19 +95,13 @@ def one_against_rest(statistics: WordStatistics, class_id: int) -> WordStatistic
     return WordStatistics(joined(statistics.counts), joined(statistics.sums), statistics.squares)
 
 
-def add_word_statistics(parts: Sequence[WordStatistics]) -> WordStatistics:
+def added(parts: Sequence[Sums]) -> Sums:
     """Of all clients together."""
-    return WordStatistics(
-        *(np.sum([getattr(p, name) for p in parts], axis=0) for name in WordStatistics.__annotations__)
-    )
+    kind = type(parts[0])
+    return kind(*(np.sum([getattr(p, name) for p in parts], axis=0) for name in kind.__annotations__))
 
 
-def add_gram_sums(parts: Sequence[GramSums]) -> GramSums:
-    """Of all clients together."""
-    return GramSums(*(np.sum([getattr(p, name) for p in parts], axis=0) for name in GramSums.__annotations__))
-
-
-def scaled(part: WordStatistics | GramSums, factor: float) -> WordStatistics | GramSums:
+def scaled(part: Sums, factor: float) -> Sums:
     """As if every text counted so much."""
     return part if factor == 1 else type(part)(*(getattr(part, name) * factor for name in part.__annotations__))
 
@@ -163,3 +165,28 @@ def _check_squares(counts: np.ndarray, sums: np.ndarray, squares: np.ndarray, na
     least = (np.square(sums) / np.maximum(counts, 1)[:, None]).sum(axis=0)
     if np.any(squares < least * (1 - ROUNDING) - ROUNDING) or (counts.sum() == 0 and np.any(squares != 0)):
         raise ValueError(f"array {name!r} holds squares below what its sums come to")
+
+
+# ---- one noised release of sums, in place of all that a client would send of its texts ----
+
+
+def clipped(features: np.ndarray) -> np.ndarray:
+    """Features, float64 (N, F), of length 1 at most: divided by `LONGEST` √F, and shortened where longer."""
+    features = features / (LONGEST * np.sqrt(max(features.shape[1], 1)))
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1.0)
+
+
+def release_sums(releases: Releases, arrays: dict[str, np.ndarray], most: int) -> dict[str, np.ndarray]:
+    """Gram sums (`statistics.GramSums.arrays`) with noise, and without the numbers of texts.
+
+    They are divided by the most texts that a client can have before they are shortened to --dp_clip and noised, so that
+    the options alone say how large the noise is (`deviation`).
+    """
+    sums = {name: arrays[name] / most for name in ("cross", "gram")}
+    noised = releases.release({name: np.zeros_like(values) for name, values in sums.items()}, sums)
+    return {"counts": np.zeros_like(arrays["counts"]), **{name: values * most for name, values in noised.items()}}
+
+
+def deviation(dp_noise: float, dp_clip: float, most: int) -> float:
+    """Standard deviation of the noise on each number of a client's sums."""
+    return dp_noise * 2 * dp_clip * most

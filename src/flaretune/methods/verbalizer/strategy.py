@@ -11,11 +11,11 @@ from flaretune.methods.artifact_parts import told_parts
 from flaretune.methods.base import Resumed, Strategy
 from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.message import read_natural
-from flaretune.methods.verbalizer.artifact import LearnedHead, VerbalizerArtifact, save_verbalizer
+from flaretune.methods.verbalizer.artifact import VerbalizerArtifact, save_verbalizer
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.methods.verbalizer.head import HEAD_STEPS
-from flaretune.methods.verbalizer.head_start import start_head, start_head_fit
-from flaretune.methods.verbalizer.private import deviation
+from flaretune.methods.verbalizer.head_fit import start_head_fit
+from flaretune.methods.verbalizer.statistics import deviation
 
 PASSES = len(HEAD_STEPS)  # over a client's texts at the most: a process that was started anew makes its own
 
@@ -24,17 +24,15 @@ class VerbalizerStrategy(Strategy):
     """Which words, with which weights, how much shrinkage: a step for each; see `Strategy`."""
 
     def start(self, results: Mapping[str, InitializeResult], resumed: Resumed | None, folder: Path) -> dict[str, str]:
-        first = next(iter(results.values()))
-        self.settings = first.settings
+        self.settings = next(iter(results.values())).settings
         o = self._options = build(VerbalizerConfig, self.settings["options"])
         self._n_templates = len(self.settings["verbalizer"]["templates"])
         self._most = o.k_shot * len(self.settings["task"]["label_values"])
         noise = deviation(o.dp_noise, o.dp_clip, self._most)
-        self._fit, self._texts = start_head_fit(results, self.rule, o.n_words, noise)
+        self._fit = start_head_fit(results, self.rule, o.n_words, noise)
         self.start_classifies = bool(self.settings["verbalizer"]["label_ids"])
         if resumed:
-            self._texts |= {int(token): text for token, text in resumed.state["texts"].items()}
-            self._fit.restore(resumed.arrays)
+            self._fit.restore(resumed.arrays, resumed.state)
         return {}
 
     def steps(self, round_number: int) -> Sequence[str]:
@@ -64,18 +62,13 @@ class VerbalizerStrategy(Strategy):
     def save(self, path: Path, result: Mapping[str, Any]) -> bool:
         if not self._fit.head and not self.start_classifies:
             return False
-        head = self._fit.head or start_head(self.settings)
-        texts = [self._texts.get(token, "") for token in head.words[:, 1].tolist()]
-        templates = self.settings["verbalizer"]["templates"]
-        chosen = {} if self._fit.shrinkage is None else {"shrinkage": self._fit.shrinkage}
-        learned = LearnedHead(head, texts, templates)
+        learned, chosen = self._fit.saved(self.settings["verbalizer"]["templates"])
         parts = {**told_parts(self.settings), "result": {**result, **chosen}}
         save_verbalizer(VerbalizerArtifact(learned=learned, **parts), path)
         return True
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        chosen = self._fit.words["words"][:, 1].tolist() if self._fit.words else []
-        return self._fit.state(), {"texts": {str(token): self._texts.get(token, "") for token in chosen}}
+        return self._fit.state()
 
     def metrics(self, results: Mapping[str, FitResult], private: bool) -> tuple[Numbers, Mapping[str, Numbers]]:
         head = self._fit.head
