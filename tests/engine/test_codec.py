@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from flaretune.engine import codec
-from flaretune.engine.checks import counts_of
 from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult
 from tests.engine.made_up_results import (
     COMMON,
@@ -22,7 +21,7 @@ from tests.engine.made_up_results import (
     settings_of,
 )
 
-COUNTS = counts_of(settings_of(FEDBPT))
+TASK = settings_of(FEDBPT)["task"]
 FOUND = {"mean": np.zeros(5, np.float32), "fitness": np.array([0.5]), "sigma_square_sum": np.array([8.0])}
 REQUEST = FitRequest(1, adapter_arrays(), {}, evaluate=True)
 
@@ -38,11 +37,11 @@ REPLIES = {
     ),
     "fit": (
         lambda: codec.fit_reply(FitResult(dict(FOUND), {"n_train": 32}, COUNTERS, EVALUATION)),
-        lambda received: codec.read_fit_reply(received, COUNTS),
+        lambda received: codec.read_fit_reply(received, TASK),
     ),
     "evaluate": (
         lambda: codec.evaluate_reply(EvaluateResult(EVALUATION, COUNTERS)),
-        lambda received: codec.read_evaluate_reply(received, COUNTS),
+        lambda received: codec.read_evaluate_reply(received, TASK),
     ),
 }
 TASKS = {
@@ -155,7 +154,7 @@ def test_an_evaluation_that_was_asked_for_must_be_there():
     received = codec.fit_reply(FitResult(dict(FOUND), {"n_train": 32}, COUNTERS))
     assert codec.read_fit_reply(received, None).evaluation is None
     with pytest.raises(ValueError, match="'validation_loss' is missing"):
-        codec.read_fit_reply(received, COUNTS)
+        codec.read_fit_reply(received, TASK)
 
 
 def test_more_correct_predictions_of_the_model_alone_than_examples_cannot_be():

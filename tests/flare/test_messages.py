@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from flaretune.engine import codec
-from flaretune.engine.checks import counts_of
 from flaretune.engine.worker import Worker
 from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt.distribution import Distribution, pack, unpack
@@ -29,7 +28,7 @@ from tests.flare.sending import serialised, through_nvflare
 
 pytestmark = pytest.mark.usefixtures("as_in_a_job")
 
-COUNTS = counts_of(settings_of(FEDBPT))
+TASK = settings_of(FEDBPT)["task"]
 
 
 def assert_same(got: dict[str, np.ndarray], sent: dict[str, np.ndarray]) -> None:
@@ -124,7 +123,7 @@ def test_fit_of_fedbpt_both_ways(form, numbers):
         "sigma_square_sum": np.array([7.5]),
     }
     reply = through_nvflare(codec.fit_reply(FitResult(found, {"n_train": 32}, COUNTERS, EVALUATION)))
-    back = codec.read_fit_reply(reply, COUNTS)
+    back = codec.read_fit_reply(reply, TASK)
     assert_same(back.arrays, found)
     assert (back.numbers, back.counters) == ({"n_train": 32}, COUNTERS)
     assert_evaluation(back.evaluation)
@@ -142,7 +141,7 @@ def test_fit_of_lpfl_both_ways(evaluation, correct):
     numbers = {"labelled": 8, "soft_labelled": 16, "loss": 0.4375}
     numbers |= {} if correct is None else {"soft_labels_correct": correct}
     reply = through_nvflare(codec.fit_reply(FitResult(adapter_arrays(), numbers, COUNTERS, evaluation)))
-    back = codec.read_fit_reply(reply, None if evaluation is None else COUNTS)
+    back = codec.read_fit_reply(reply, None if evaluation is None else TASK)
     assert_same(back.arrays, adapter_arrays())
     assert (back.numbers, back.counters) == (numbers, COUNTERS)
     if evaluation is None:
@@ -167,9 +166,7 @@ def test_what_to_evaluate_arrives(arrays):
 
 
 def test_an_evaluation_comes_back():
-    back = codec.read_evaluate_reply(
-        through_nvflare(codec.evaluate_reply(EvaluateResult(EVALUATION, COUNTERS))), COUNTS
-    )
+    back = codec.read_evaluate_reply(through_nvflare(codec.evaluate_reply(EvaluateResult(EVALUATION, COUNTERS))), TASK)
     assert back.counters == COUNTERS
     assert_evaluation(back.evaluation)
 

@@ -10,9 +10,10 @@ from flaretune.engine import checkpoint as checkpoints
 from flaretune.engine.checkpoint import load_checkpoint, save_checkpoint
 from flaretune.engine.resume import ResumableRun
 from flaretune.errors import UserError
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
-from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
-from flaretune.privacy.release import FILE, PrivacySettings, Releases
+from flaretune.methods.lpfl.soft_labels import SoftLabelPool
+from flaretune.privacy.release import FILE, Releases
 from tests.engine.test_checkpoint import SETTINGS, a_checkpoint
 from tests.fuzz.guard import fuzz
 from tests.fuzz.mutate import changed, damaged, to_json
@@ -100,7 +101,7 @@ def test_foreign_entries_of_a_checkpoint_folder_are_no_way_out_of_it(tmp_path):
 
 def test_damaged_soft_labels(tmp_path):
     states = KeptStates(tmp_path)
-    settings = SoftLabelSettings(0.5, "order")
+    settings = LPFLConfig(soft_portion=0.5, soft_select="order")
     pool = SoftLabelPool(8, 2, settings)
     pool.label(pool.wanted(), np.linspace(-1, 1, 16).reshape(8, 2), 2)
     states.save(2, pool.state())
@@ -122,7 +123,7 @@ def test_damaged_soft_labels(tmp_path):
 
 
 def test_damaged_counts_of_noised_results(tmp_path):
-    settings = PrivacySettings(1.0, 1.0, 0.0)
+    settings = LPFLConfig(dp_noise=1.0, dp_clip=1.0)
 
     good = Releases(settings, tmp_path)
     for _ in range(7):

@@ -8,7 +8,6 @@ import pytest
 
 from flaretune.config.options import defaults
 from flaretune.engine import codec
-from flaretune.engine.checks import counts_of
 from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
 from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult, InitializeResult
@@ -32,7 +31,7 @@ from tests.fuzz.mutate import as_values, changed, strange_array
 
 pytestmark = pytest.mark.slow
 
-COUNTS = counts_of(settings_of(FEDBPT))
+TASK = settings_of(FEDBPT)["task"]
 COMMON = codec.task(["a", "b"], "0f", 1, np.array([0.25, 0.75]))
 POINT = pack(Distribution(np.zeros(5), 1.0, np.ones(5)), "diagonal")
 FOUND = {"mean": np.zeros(5, np.float32), "fitness": np.array([0.5]), "sigma_square_sum": np.array([8.0])}
@@ -45,7 +44,7 @@ def checked(method, folder, **options):
     """A reader of fit replies that a strategy looks at too, as the engine does."""
     strategy = method.strategy(method.server_config())
     strategy.start({"a": an_initialize_result(method, **options)}, None, folder)
-    return lambda received: strategy.check(codec.read_fit_reply(received, COUNTS), "")
+    return lambda received: strategy.check(codec.read_fit_reply(received, TASK), "")
 
 
 def read_distribution(received):
@@ -70,7 +69,7 @@ READERS = {
     ),
     "evaluate reply": (
         codec.evaluate_reply(EvaluateResult(EVALUATION, COUNTERS)),
-        lambda _: lambda received: codec.read_evaluate_reply(received, COUNTS),
+        lambda _: lambda received: codec.read_evaluate_reply(received, TASK),
     ),
     "FedBPT fit reply": (
         codec.fit_reply(FitResult(FOUND, {"n_train": 32}, COUNTERS, EVALUATION)),

@@ -6,12 +6,13 @@ import json
 import numpy as np
 import pytest
 
+from flaretune.config.client import ClientConfig
 from flaretune.errors import UserError
 from flaretune.privacy.accountant import epsilon
-from flaretune.privacy.release import FILE, PrivacySettings, Releases
+from flaretune.privacy.release import FILE, Releases
 
 BASE = {"a": np.full((2, 3), 5.0), "b": np.arange(4.0)}
-SETTINGS = PrivacySettings(dp_noise=0.5, dp_clip=2.0, dp_epsilon=0.0)
+OPTIONS = ClientConfig(dp_noise=0.5, dp_clip=2.0)
 
 
 def said(count) -> str:
@@ -44,7 +45,7 @@ def length_of(sent) -> float:
 
 @pytest.mark.parametrize(("found", "sent"), [(0.0, 0.0), (0.5, 0.5), (2.0, 2.0), (2.1, 2.0), (1e9, 2.0)])
 def test_a_change_is_shortened_to_dp_clip_in_its_direction(tmp_path, found, sent):
-    got = Releases(SETTINGS, tmp_path, NoNoise).release(BASE, changed(found))
+    got = Releases(OPTIONS, tmp_path, NoNoise).release(BASE, changed(found))
     assert length_of(got) == pytest.approx(sent, rel=1e-6, abs=1e-12)
     expected = changed(sent)
     for name in BASE:
@@ -53,10 +54,10 @@ def test_a_change_is_shortened_to_dp_clip_in_its_direction(tmp_path, found, sent
 
 def test_every_number_gets_noise_of_dp_noise_times_twice_dp_clip(tmp_path):
     noise = NoNoise()
-    Releases(SETTINGS, tmp_path, lambda: noise).release(BASE, changed(1.0))
+    Releases(OPTIONS, tmp_path, lambda: noise).release(BASE, changed(1.0))
     assert noise.deviations == [2.0, 2.0]  # 0.5 · 2 · 2, for both arrays
     base = {"a": np.zeros(40_000)}
-    got = Releases(SETTINGS, tmp_path, lambda: np.random.default_rng(3)).release(base, base)["a"]
+    got = Releases(OPTIONS, tmp_path, lambda: np.random.default_rng(3)).release(base, base)["a"]
     assert got.std() == pytest.approx(2.0, rel=0.02)
     assert abs(got.mean()) < 5 * 2.0 / 200
     # as a normal distribution has it: 68.27 % within one deviation, 95.45 % within two
@@ -65,7 +66,7 @@ def test_every_number_gets_noise_of_dp_noise_times_twice_dp_clip(tmp_path):
 
 
 def test_noise_is_another_at_every_answer_and_client_and_follows_no_seed(tmp_path):
-    first, second = Releases(SETTINGS, tmp_path / "1"), Releases(SETTINGS, tmp_path / "2")
+    first, second = Releases(OPTIONS, tmp_path / "1"), Releases(OPTIONS, tmp_path / "2")
     np.random.seed(0)
     sent = [first.release(BASE, BASE), first.release(BASE, BASE)]
     np.random.seed(0)
@@ -74,7 +75,7 @@ def test_noise_is_another_at_every_answer_and_client_and_follows_no_seed(tmp_pat
 
 
 def test_what_is_not_finite_is_not_sent(tmp_path):
-    releases = Releases(SETTINGS, tmp_path)
+    releases = Releases(OPTIONS, tmp_path)
     for value in (np.nan, np.inf):
         with pytest.raises(FloatingPointError, match="not finite"):
             releases.release(BASE, {**BASE, "a": np.full((2, 3), value)})
@@ -82,11 +83,11 @@ def test_what_is_not_finite_is_not_sent(tmp_path):
 
 
 def test_the_count_outlives_the_process(tmp_path):
-    releases = Releases(SETTINGS, tmp_path / "new")
+    releases = Releases(OPTIONS, tmp_path / "new")
     assert releases.count == 0
     for _ in range(2):
         releases.release(BASE, BASE)
-    assert Releases(SETTINGS, tmp_path / "new").count == releases.count == 2
+    assert Releases(OPTIONS, tmp_path / "new").count == releases.count == 2
     assert json.loads((tmp_path / "new" / FILE).read_text(encoding="utf-8"))["releases"] == 2
 
 
@@ -96,13 +97,13 @@ def test_the_count_outlives_the_process(tmp_path):
 def test_a_damaged_count_is_refused(tmp_path, text):
     (tmp_path / FILE).write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=f"{FILE}, this client's count of noised results, is damaged"):
-        Releases(SETTINGS, tmp_path)
+        Releases(OPTIONS, tmp_path)
 
 
 def test_a_client_s_limit(tmp_path):
     """Two results are within the ε of two, a third is not, and neither is a run of three."""
     limit = epsilon(0.5, 1e-5, 2) + 0.01
-    releases = Releases(PrivacySettings(0.5, 2.0, limit), tmp_path)
+    releases = Releases(ClientConfig(dp_noise=0.5, dp_clip=2.0, dp_epsilon=limit), tmp_path)
     releases.check(2)
     with pytest.raises(UserError, match=r"--dp_epsilon .*: after 3 results with --dp_noise 0.5 ε is "):
         releases.check(3)

@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 
 from flaretune.config.model import NUMBER_FORMATS
-from flaretune.engine.checks import Counts, check_few_shots, check_settings, counts_of
+from flaretune.config.options import check_values
 from flaretune.errors import shown
+from flaretune.methods.artifact_parts import check_model
 from flaretune.methods.base import Method
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.message import (
     MOST,
     Message,
+    check_few_shots,
     message,
     read_array,
     read_arrays,
+    read_counts,
     read_fields,
     read_flag,
     read_natural,
@@ -32,6 +35,7 @@ from flaretune.methods.message import (
 )
 from flaretune.tasks.calibration import LogProbSums
 from flaretune.tasks.evaluation import HUGE, Counters, Evaluation
+from flaretune.tasks.saved import read_task
 
 TASKS = INITIALIZE, FIT, EVALUATE = "initialize", "fit", "evaluate"
 MOST_MEMORY_MB = 2**24  # of a process, in MiB: 16 TiB
@@ -129,10 +133,9 @@ def read_initialize_reply(received: Message, method: Method) -> InitializeResult
     settings = said.get("settings")
     if not isinstance(settings, dict):
         raise ValueError("'settings' is missing")
-    check_settings(settings, method)
-    counts = counts_of(settings)
-    zero_shot = counts.read(arrays, "zero_shot") if "zero_shot" in arrays else None
-    evaluation = _read_evaluation(arrays, counts)
+    _check_settings(settings, method)
+    zero_shot = read_counts(arrays, "zero_shot", settings["task"]) if "zero_shot" in arrays else None
+    evaluation = _read_evaluation(arrays, settings["task"])
     log_probs = _read_log_probs(said, arrays, len(settings["task"]["label_values"]))
     n_train = read_natural(said, "n_train")
     check_few_shots(settings, n_train=n_train, validation_loss=evaluation.n_validation)
@@ -141,6 +144,26 @@ def read_initialize_reply(received: Message, method: Method) -> InitializeResult
         raise ValueError(f"'dtype' is {shown(dtype)}, expected one of {', '.join(NUMBER_FORMATS)}")
     initial = read_initial(settings, {n: a for n, a in arrays.items() if n not in _INITIALIZE})
     return InitializeResult(settings, n_train, zero_shot, evaluation, _read_counters(said), log_probs, dtype, initial)
+
+
+def _check_settings(settings: Mapping[str, Any], method: Method) -> None:
+    """Check that a client's settings are such as a client of this method has, before anything is done by them.
+
+    Raises:
+        ValueError: something is missing or out of its range.
+        KeyError, TypeError, AttributeError: something is of another type.
+    """
+    config = method.client_config
+    if settings["method"] != method.title:
+        raise ValueError(f"it is a client of {shown(settings['method'])}, and the job is one of {method.title}")
+    options = settings["options"]
+    wanted = set(config.model_fields) - set(config.client_options)
+    if set(options) != wanted:
+        raise ValueError(f"its options differ from those of {method.title} in {sorted(set(options) ^ wanted)[:5]}")
+    check_values(config, options)
+    read_task(settings["task"], "initialize reply")
+    check_model(settings["model"])
+    method.check_settings(settings)
 
 
 def _read_log_probs(said: Mapping[str, Any], arrays: Mapping[str, Any], n_classes: int) -> LogProbSums | None:
@@ -186,16 +209,16 @@ def fit_reply(result: FitResult) -> Message:
 
 
 @reader
-def read_fit_reply(received: Message, counts: Counts | None) -> FitResult:
+def read_fit_reply(received: Message, task: Mapping[str, Any] | None) -> FitResult:
     """Read a client's round, whose arrays and numbers `Strategy.check` looks at.
 
     Args:
         received: the message.
-        counts: of the evaluation, where one was asked for; None where it was not.
+        task: of the settings, where an evaluation was asked for; None where it was not.
     """
     said, arrays = read_fields(received), received.arrays
     own = {name: values for name, values in arrays.items() if name not in _EVALUATION}
-    evaluation = None if counts is None else _read_evaluation(arrays, counts)
+    evaluation = None if task is None else _read_evaluation(arrays, task)
     return FitResult(own, _read_numbers(said), _read_counters(said), evaluation)
 
 
@@ -217,8 +240,8 @@ def evaluate_reply(result: EvaluateResult) -> Message:
 
 
 @reader
-def read_evaluate_reply(received: Message, counts: Counts) -> EvaluateResult:
-    return EvaluateResult(_read_evaluation(received.arrays, counts), _read_counters(read_fields(received)))
+def read_evaluate_reply(received: Message, task: Mapping[str, Any]) -> EvaluateResult:
+    return EvaluateResult(_read_evaluation(received.arrays, task), _read_counters(read_fields(received)))
 
 
 # ---- fields ----
@@ -232,14 +255,14 @@ def _evaluation_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
     return arrays if evaluation.test is None else {**arrays, "test": evaluation.test}
 
 
-def _read_evaluation(arrays: Mapping[str, Any], counts: Counts) -> Evaluation:
+def _read_evaluation(arrays: Mapping[str, Any], task: Mapping[str, Any]) -> Evaluation:
     loss_sum, size = (float(value) for value in read_array(arrays, "validation_loss", (2,)))
     if not (0 <= loss_sum <= HUGE and 0 <= size <= MOST):
         raise ValueError(
             f"'validation_loss' is [{loss_sum:g}, {size:g}], expected numbers of at least 0, and none so large"
         )
-    validation = counts.read(arrays, "validation", int(size))
-    test = counts.read(arrays, "test") if "test" in arrays else None
+    validation = read_counts(arrays, "validation", task, int(size))
+    test = read_counts(arrays, "test", task) if "test" in arrays else None
     return Evaluation(validation, loss_sum, int(size), test)
 
 

@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 from flaretune.config.server import ServerConfig
 from flaretune.engine import codec
-from flaretune.engine.checks import check_few_shots
 from flaretune.engine.errors import JobFailed
 from flaretune.engine.progress import Progress
 from flaretune.engine.transport import Transport
 from flaretune.methods.exchanged import InitializeResult
-from flaretune.methods.message import Message
+from flaretune.methods.message import Message, check_few_shots
 
 log = logging.getLogger("flaretune.server")
 Result = TypeVar("Result")

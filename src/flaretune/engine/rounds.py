@@ -20,7 +20,6 @@ from flaretune.aggregation.limits import FACTOR
 from flaretune.config.options import as_dict
 from flaretune.config.server import ServerConfig
 from flaretune.engine import codec
-from flaretune.engine.checks import counts_of
 from flaretune.engine.cohort import Cohort
 from flaretune.engine.errors import JobFailed
 from flaretune.engine.progress import Progress
@@ -36,6 +35,7 @@ from flaretune.privacy.accountant import account, sentence
 from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import Counters, Evaluation, add_counters, limit_evaluations, peak_memory_mb
 from flaretune.tasks.metrics.base import Estimate
+from flaretune.tasks.metrics.registry import find_metric
 from flaretune.versions import untested
 
 log = logging.getLogger("flaretune.server")
@@ -131,7 +131,7 @@ class Job:
         started = time.monotonic()
         self._let_in(self._rounds)
         message = codec.evaluate_message(self._common(), self._rounds, strategy.evaluated_arrays())
-        read = partial(codec.read_evaluate_reply, counts=self._counts)
+        read = partial(codec.read_evaluate_reply, task=self._task)
         last = self._cohort.send(codec.EVALUATE, self._rounds, message, read)
         record.seconds = round(record.seconds + time.monotonic() - started, 2)
         spent = self._spent(_counters(last))
@@ -165,7 +165,7 @@ class Job:
     def _first_record(self, initialized: Mapping[str, InitializeResult]) -> tuple[RoundRecord, bool]:
         """The record of the round that the job starts after, and whether its result has been evaluated."""
         settings = next(iter(initialized.values())).settings
-        self._counts = counts_of(settings)
+        self._task, self._metric = settings["task"], find_metric(settings["task"]["metric"])
         self._zero_shot = [result.zero_shot for result in initialized.values()]
         server, zero_shot = as_dict(self._config), self._estimate(self._zero_shot)
         self._folder = RunFolder(self._path, self._method, settings, server, self._cohort.clients, zero_shot)
@@ -229,12 +229,12 @@ class Job:
     def _fit(self, round_number: int, step: str, evaluate: bool) -> dict[str, FitResult]:
         arrays, numbers = self._strategy.configure(round_number, step)
         message = codec.fit_message(self._common(), FitRequest(round_number, arrays, numbers, evaluate, step))
-        counts = self._counts if evaluate else None
+        task = self._task if evaluate else None
         return self._cohort.send(
             codec.FIT,
             round_number,
             message,
-            lambda reply: self._strategy.check(codec.read_fit_reply(reply, counts), step),
+            lambda reply: self._strategy.check(codec.read_fit_reply(reply, task), step),
         )
 
     def _record(self, round_number: int, work: Work, counters: Mapping[str, Counters], started: float) -> RoundRecord:
@@ -297,17 +297,17 @@ class Job:
         if method.last:
             save(method.last, self._folder.result_of(record))
         self._tell(record)
-        title, n_clients = self._counts.metric.title, len(self._cohort.shares)
+        title, n_clients = self._metric.title, len(self._cohort.shares)
         log.info(round_line(record, method, title, last_round=self._rounds, n_clients=n_clients, is_best=is_best))
 
     def _tell(self, record: RoundRecord) -> None:
-        self.progress.finished(record, self._counts.metric.title, self._folder.best_round)
+        self.progress.finished(record, self._metric.title, self._folder.best_round)
         self._show(record)
 
     def _estimate(self, counts: Sequence[np.ndarray | None]) -> Estimate:
         """The task's metric of counts added up, those of clients without test data left out; None without examples."""
         counts = [c for c in counts if c is not None]
-        return self._counts.metric.estimate(np.sum(counts, axis=0)) if counts else Estimate(None, None)
+        return self._metric.estimate(np.sum(counts, axis=0)) if counts else Estimate(None, None)
 
 
 def _counters(results: Mapping[str, Any]) -> dict[str, Counters]:

@@ -8,15 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from flaretune.config.client import ClientConfig
-from flaretune.config.options import as_dict, build
 from flaretune.engine import codec
 from flaretune.errors import UserError
 from flaretune.methods.base import Client, ClientContext, Method
 from flaretune.methods.exchanged import EvaluateResult, FitResult, InitializeResult
 from flaretune.methods.message import Message, readable
-from flaretune.privacy.counters import private_counters, private_evaluation
-from flaretune.privacy.release import PrivacySettings, Releases
+from flaretune.privacy.release import Releases
+from flaretune.tasks.evaluation import Counters, Evaluation
 
 Read = TypeVar("Read")
 
@@ -107,8 +108,7 @@ class Worker:
     def _noises(self, message: Message) -> Releases | None:
         """What noises and counts this client's results; None where they are not noised."""
         if self._config.dp_noise and self._releases is None:
-            settings = build(PrivacySettings, as_dict(self._config))
-            self._releases = Releases(settings, self._state_folder(message))
+            self._releases = Releases(self._config, self._state_folder(message))
         return self._releases
 
     def _noised_initialize(self, result: InitializeResult, releases: Releases) -> InitializeResult:
@@ -129,3 +129,19 @@ def read(reader: Callable[[Message], Read], message: Message) -> Read:
     """What a reader of `codec` makes of the server's message, or one sentence if it makes nothing of it."""
     with readable():
         return reader(message)
+
+
+def private_counters(releases: int, queries: int = 0) -> Counters:
+    """Counters without what depends on the number and the length of texts, of which time and memory do too.
+
+    Args:
+        releases: noised results so far.
+        queries: candidates evaluated, where the options alone say how many.
+    """
+    return Counters(queries=queries, example_forwards=0, seconds=0.0, memory_mb=0.0, releases=releases)
+
+
+def private_evaluation(evaluation: Evaluation, public_test: bool) -> Evaluation:
+    """Without validation texts, which are the client's; counts on test texts stay where these are public."""
+    test = evaluation.test if public_test else None
+    return Evaluation(np.zeros_like(evaluation.validation), 0.0, 0, test)

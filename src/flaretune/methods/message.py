@@ -16,6 +16,7 @@ import numpy as np
 
 from flaretune.errors import UserError, shown
 from flaretune.tasks.evaluation import HUGE
+from flaretune.tasks.metrics.registry import find_metric
 
 SCHEMA = 4
 MOST = 2**53  # of anything that is counted: a float64 holds every whole number until then
@@ -106,11 +107,22 @@ def read_arrays(arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     return {name: read_array(arrays, name, shape) for name, shape in shapes.items()}
 
 
-def read_counts(arrays: Mapping[str, Any], name: str, n_counts: int) -> np.ndarray:
-    """Counts of a metric, int64, shape (n_counts,)."""
-    values = np.asarray(arrays.get(name))
+def read_counts(
+    arrays: Mapping[str, Any], name: str, task: Mapping[str, Any], n_examples: int | None = None
+) -> np.ndarray:
+    """Counts of a task's metric that can be, int64, shape (n_counts,).
+
+    Args:
+        arrays: of the message.
+        name: of the counts.
+        task: the job's, as its settings have it.
+        n_examples: how many examples they are of; None if that is not known.
+    """
+    metric, values = find_metric(task["metric"]), np.asarray(arrays.get(name))
+    n_counts = metric.n_counts(len(task["label_values"]))
     if values.dtype.kind not in "iu" or values.shape != (n_counts,) or np.any((values < 0) | (values > MOST)):
         raise ValueError(f"array {name!r} is not a vector of {n_counts} counts")
+    metric.check_possible(values.astype(np.int64), n_examples)
     return values.astype(np.int64)
 
 
@@ -138,3 +150,15 @@ def read_natural(fields: Mapping[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST:
         raise ValueError(f"{name!r} is {shown(value)}, expected a whole number of at least 0")
     return value
+
+
+def check_few_shots(settings: Mapping[str, Any], **sizes: int) -> None:
+    """Check that a client has not more labelled texts of a kind than k for each class.
+
+    Raises:
+        ValueError: it says that it has; names the field.
+    """
+    most = settings["options"]["k_shot"] * len(settings["task"]["label_values"])
+    for name, size in sizes.items():
+        if size > most:
+            raise ValueError(f"{name!r} tells of {size} texts, and --k_shot gives a client {most} at the most")

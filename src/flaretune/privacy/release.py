@@ -5,31 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from flaretune.config.client import ClientConfig
 from flaretune.errors import UserError
 from flaretune.files import atomic_write
 from flaretune.privacy.accountant import DELTA, epsilon
 
 FILE = "privacy.json"
-
-
-@dataclass(frozen=True)
-class PrivacySettings:
-    """How results are noised; the options of the same names in `config.ClientConfig`.
-
-    Attributes:
-        dp_noise: standard deviation of the noise as a multiple of the sensitivity, which is twice `dp_clip`.
-        dp_clip: the longest (L2) that a change may be; longer ones are shortened to it.
-        dp_epsilon: the client gives no result beyond this ε; 0: no limit.
-    """
-
-    dp_noise: float
-    dp_clip: float
-    dp_epsilon: float
 
 
 class Releases:
@@ -38,9 +23,9 @@ class Releases:
     The count is kept in a file, so that a process that is started anew goes on with it.
 
     Args:
-        settings: how.
+        options: how.
         folder: where the count is kept; made if it is not there.
-        draw: gives the generator of an result's noise. By default a new one for every result, seeded by the operating
+        draw: gives the generator of a result's noise. By default a new one for every result, seeded by the operating
             system: the job's seed is known to the server, and noise that it can draw too protects nothing.
 
     Raises:
@@ -49,11 +34,11 @@ class Releases:
 
     def __init__(
         self,
-        settings: PrivacySettings,
+        options: ClientConfig,
         folder: Path,
         draw: Callable[[], np.random.Generator] = np.random.default_rng,
     ):
-        self._settings = settings
+        self._options = options
         self._file = folder / FILE
         self._draw = draw
         self.count = self._read()
@@ -64,11 +49,11 @@ class Releases:
         Raises:
             UserError: their ε is above the client's limit.
         """
-        s = self._settings
-        spent = epsilon(s.dp_noise, DELTA, self.count + more)
-        if 0 < s.dp_epsilon < spent:
+        o = self._options
+        spent = epsilon(o.dp_noise, DELTA, self.count + more)
+        if 0 < o.dp_epsilon < spent:
             raise UserError(
-                f"--dp_epsilon {s.dp_epsilon:g}: after {self.count + more} results with --dp_noise {s.dp_noise:g} ε is "
+                f"--dp_epsilon {o.dp_epsilon:g}: after {self.count + more} results with --dp_noise {o.dp_noise:g} ε is "
                 f"{spent:.3g} at δ = {DELTA:g}, which is more than this client allows; ask for fewer rounds or more "
                 "noise"
             )
@@ -92,13 +77,13 @@ class Releases:
             FloatingPointError: a change is not finite.
         """
         self.check(1)
-        s = self._settings
+        o = self._options
         changes = {name: np.asarray(values, dtype=np.float64) - base[name] for name, values in found.items()}
         length = float(np.sqrt(sum(np.sum(change**2) for change in changes.values())))
         if not np.isfinite(length):
             raise FloatingPointError("what this client has found is not finite, so that it has nothing to send")
-        scale = min(1.0, s.dp_clip / length) if length else 1.0
-        rng, deviation = self._draw(), s.dp_noise * 2 * s.dp_clip
+        scale = min(1.0, o.dp_clip / length) if length else 1.0
+        rng, deviation = self._draw(), o.dp_noise * 2 * o.dp_clip
         self._write(self.count + 1)  # before anything is sent
         return {
             name: base[name] + scale * change + rng.normal(scale=deviation, size=change.shape)

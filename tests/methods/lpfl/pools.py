@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
+from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.methods.lpfl.soft_labels import SoftLabelPool
 
 PLAIN = {
     "soft_portion": 0.25,
@@ -16,7 +17,7 @@ PLAIN = {
 
 
 def make_pool(n_texts: int, n_classes: int = 2, **changes: Any) -> SoftLabelPool:
-    return SoftLabelPool(n_texts, n_classes, SoftLabelSettings(**{**PLAIN, **changes}))
+    return SoftLabelPool(n_texts, n_classes, LPFLConfig(**{**PLAIN, **changes}))
 
 
 def model(n_texts: int, n_classes: int = 2, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from flaretune.engine import codec
-from flaretune.engine.checks import counts_of
 from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
 from flaretune.methods.base import ClientContext
@@ -215,12 +214,12 @@ def test_tasks_are_handled_and_only_what_is_trained_is_sent(folders, family, cha
     assert (trained.numbers["labelled"], trained.numbers["soft_labelled"]) == (start.n_train, 0)
     assert np.isfinite(trained.numbers["loss"])
 
-    counts = counts_of(start.settings)
-    again = process.fit(trained.arrays, 2, counts)
+    task = start.settings["task"]
+    again = process.fit(trained.arrays, 2, task)
     assert again.evaluation.n_validation == start.evaluation.n_validation
     assert again.numbers["soft_labelled"] > 0
 
-    evaluated = process.evaluate(trained.arrays, counts).evaluation
+    evaluated = process.evaluate(trained.arrays, task).evaluation
     np.testing.assert_array_equal(evaluated.test, again.evaluation.test)
     np.testing.assert_array_equal(evaluated.validation, again.evaluation.validation)
     assert evaluated.validation_loss_sum == again.evaluation.validation_loss_sum

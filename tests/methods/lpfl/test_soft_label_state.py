@@ -100,21 +100,6 @@ def test_answers_to_something_else_are_refused(indices, shape, message):
     assert len(pool.indices) == 0
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"soft_portion": 0.0},
-        {"soft_portion": 1.1},
-        {"soft_portion": math.nan},
-        {"soft_select": "random"},
-    ],
-)
-def test_settings_out_of_range_are_named(change):
-    (name,) = change
-    with pytest.raises(ValueError, match=f"^{name} .*: must be "):
-        make_pool(4, **change)
-
-
 def test_pools_that_cannot_be():
     for n_texts, n_classes in ((-1, 2), (4, 1)):
         with pytest.raises(ValueError, match=f"{n_texts} texts for {n_classes} classes"):

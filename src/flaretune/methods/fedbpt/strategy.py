@@ -21,7 +21,7 @@ from flaretune.methods.fedbpt.cma_es import RoundResults, ServerSearch, limit_re
 from flaretune.methods.fedbpt.config import FedBPTConfig, norm_limits
 from flaretune.methods.fedbpt.distribution import Distribution
 from flaretune.methods.fedbpt.objective import FITNESS_RANGE
-from flaretune.methods.message import read_arrays, read_natural
+from flaretune.methods.message import check_few_shots, read_arrays, read_natural
 from flaretune.methods.verbalizer.head import HEAD_STEPS, LOSSES, SUMS, head_arrays
 from flaretune.methods.verbalizer.head_fit import HeadFit, start_head_fit
 from flaretune.methods.verbalizer.settings import NEUTRAL_TEXTS
@@ -101,12 +101,6 @@ class FedBPTStrategy(Strategy):
             raise ValueError(f"'mean' has a number of size {farthest:g}, beyond --bound {o.bound:g}")
         return replace(result, arrays=arrays)
 
-    def _check_n_train(self, result: FitResult) -> int:
-        n_train, most = read_natural(result.numbers, "n_train"), self._most
-        if n_train > most:
-            raise ValueError(f"'n_train' tells of {n_train} texts, and --k_shot gives a client {most} at the most")
-        return n_train
-
     @property
     def _most(self) -> int:
         """Texts that a client can have, of a kind."""
@@ -114,7 +108,7 @@ class FedBPTStrategy(Strategy):
 
     def _check_head_work(self, result: FitResult) -> None:
         """Check that a client claims no more than a pass over its and neutral texts for each template and prompt."""
-        self._check_n_train(result)
+        check_few_shots(self.settings, n_train=read_natural(result.numbers, "n_train"))
         passes = len(self.settings["verbalizer"]["templates"]) + 1
         for name, most in (("queries", passes), ("example_forwards", self._forwards_of(passes))):
             if (said := getattr(result.counters, name)) > most:
@@ -129,7 +123,8 @@ class FedBPTStrategy(Strategy):
 
         With a learned verbalizer, one that was started anew has asked behind the task's templates again.
         """
-        o, n_train = self._options, self._check_n_train(result)
+        o, n_train = self._options, read_natural(result.numbers, "n_train")
+        check_few_shots(self.settings, n_train=n_train)
         queries = o.local_iter * o.popsize + 1
         forwards = queries * n_train * (2 if o.perturb else 1)
         again = self._forwards_of(len(self.settings["verbalizer"]["templates"])) if self._head else 0

@@ -20,9 +20,9 @@ from flaretune.methods.client_data import Labelled, load_data, settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
-from flaretune.methods.lpfl.local_train import TrainingSet, TrainSettings, local_train
+from flaretune.methods.lpfl.local_train import TrainingSet, local_train
 from flaretune.methods.lpfl.lower_rank import LowerRank
-from flaretune.methods.lpfl.soft_labels import SoftLabelPool, SoftLabelSettings
+from flaretune.methods.lpfl.soft_labels import SoftLabelPool
 from flaretune.methods.message import read_arrays, readable
 from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
 from flaretune.seeding import derive_seed
@@ -73,8 +73,7 @@ class LPFLClient(Client):
         self._states = KeptStates(context.state_folder)
         self._start: Arrays = {}  # with noise, what a round's training began with
         n_pool = len(texts.pool) if config.soft_labels != "off" else 0
-        soft_settings = build(SoftLabelSettings, as_dict(config))
-        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, soft_settings)
+        self._pool = SoftLabelPool(n_pool, self._spec.n_classes, config)
         self._pool_digest = _digest(texts.pool)
         if context.takes_over:
             self._take_over()
@@ -129,8 +128,7 @@ class LPFLClient(Client):
         self._label_texts(request.round)
         data = self._training_set()
         seed = derive_seed(self._config.seed, "train", request.round, self._context.name)
-        settings = build(TrainSettings, as_dict(self._config))
-        loss, steps = local_train(self._model, self._parameters.trained(), data, settings, seed)
+        loss, steps = local_train(self._model, self._parameters.trained(), data, self._config, seed)
         counters = Counters(steps, self._model.example_forwards - forwards, time.monotonic() - started)
         n_soft, truth = len(self._pool.indices), self._texts.truth
         numbers = {"labelled": len(self._texts.train.labels), "soft_labelled": n_soft, "loss": loss}

@@ -10,22 +10,11 @@ import numpy as np
 import torch
 
 from flaretune.data.encode import Encoded
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.models.label_model import LabelModel
 
 # Few texts need few steps: those of LoRA are large, while every parameter of a model moves with care.
 DEFAULT_LEARNING_RATE = {"lora": 1e-3, "full": 2e-5}
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How a client trains; the options of these names in `config.LPFLConfig`."""
-
-    tuning: str
-    local_epochs: int
-    local_steps: int
-    learning_rate: float
-    train_batch_size: int
-    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +33,7 @@ class TrainingSet:
 
 
 def local_train(
-    model: LabelModel, parameters: list[torch.nn.Parameter], data: TrainingSet, settings: TrainSettings, seed: int
+    model: LabelModel, parameters: list[torch.nn.Parameter], data: TrainingSet, options: LPFLConfig, seed: int
 ) -> tuple[float, int]:
     """Train on the cross entropy of q(· | x) against the texts' label distributions (arXiv 2307.13896).
 
@@ -54,7 +43,7 @@ def local_train(
         model: answers with label-word logits.
         parameters: what is trained.
         data: at least one text.
-        settings: how.
+        options: how.
         seed: of the order of the texts and of dropout.
 
     Returns:
@@ -65,25 +54,25 @@ def local_train(
     """
     optimiser = torch.optim.AdamW(
         parameters,
-        lr=settings.learning_rate or DEFAULT_LEARNING_RATE[settings.tuning],
+        lr=options.learning_rate or DEFAULT_LEARNING_RATE[options.tuning],
         weight_decay=0.0,
         fused=True,  # with every parameter trained, a third of the time of a step on a CPU
     )
     rng, steps, loss = np.random.default_rng(seed), 0, 0.0
-    steps_an_epoch = math.ceil(len(data.examples) / settings.train_batch_size)
-    epochs = max(settings.local_epochs, math.ceil(settings.local_steps / steps_an_epoch))
+    steps_an_epoch = math.ceil(len(data.examples) / options.train_batch_size)
+    epochs = max(options.local_epochs, math.ceil(options.local_steps / steps_an_epoch))
     device = parameters[0].device
     # on a CPU shorter padding is worth more passes; where every parameter is trained, each adds up all their gradients
-    some = 4 if device.type == "cpu" and settings.tuning == "lora" else settings.train_batch_size
-    at_a_time = settings.batch_size or some
+    some = 4 if device.type == "cpu" and options.tuning == "lora" else options.train_batch_size
+    at_a_time = options.batch_size or some
     devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})  # whose random state returns
     model.train()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         for epoch in range(epochs):
             order, loss = rng.permutation(len(data.examples)), 0.0
-            for start in range(0, len(order), settings.train_batch_size):
-                batch = order[start : start + settings.train_batch_size]
+            for start in range(0, len(order), options.train_batch_size):
+                batch = order[start : start + options.train_batch_size]
                 optimiser.zero_grad(set_to_none=True)
                 step_loss = _backward(model, data, batch, at_a_time)
                 if not np.isfinite(step_loss):

@@ -9,30 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
+from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.softmax import softmax
-
-
-@dataclass(frozen=True)
-class SoftLabelSettings:
-    """How texts are labelled; the options of the same names in `config.LPFLConfig`.
-
-    Attributes:
-        soft_portion: share of the whole pool that moves in a round, in (0, 1]; rounded, at least one text.
-        soft_select: which texts move first: by "order", most "confident", or "balanced" over the classes.
-    """
-
-    soft_portion: float
-    soft_select: str
-
-    def __post_init__(self):
-        if not 0 < self.soft_portion <= 1:
-            raise ValueError(f"soft_portion {self.soft_portion}: must be above 0 and at most 1")
-        if self.soft_select not in ("order", "confident", "balanced"):
-            raise ValueError(f"soft_select {self.soft_select!r}: must be order, confident or balanced")
 
 
 class SoftLabelPool:
@@ -41,13 +22,13 @@ class SoftLabelPool:
     Args:
         n_texts: size of U_k; may be 0.
         n_classes: of the task, at least 2.
-        settings: how many texts move in a round, and which.
+        options: say which texts move in a round, and how large a share of the whole pool, rounded, at least one text.
     """
 
-    def __init__(self, n_texts: int, n_classes: int, settings: SoftLabelSettings):
+    def __init__(self, n_texts: int, n_classes: int, options: LPFLConfig):
         if n_texts < 0 or n_classes < 2:
             raise ValueError(f"a pool of {n_texts} texts for {n_classes} classes is not possible")
-        self._n_texts, self._n_classes, self._settings = n_texts, n_classes, settings
+        self._n_texts, self._n_classes, self._options = n_texts, n_classes, options
         self._moved = np.empty(0, dtype=np.int64)
         self._labels = np.empty((0, n_classes))
         self._last_round = -1
@@ -146,12 +127,12 @@ class SoftLabelPool:
 
     def _choose(self, scores: np.ndarray) -> np.ndarray:
         """Which rows of ``scores`` (of the texts that have not moved, largest 0) move now, in their order."""
-        portion = max(1, math.floor(self._settings.soft_portion * self._n_texts + 0.5))
+        portion = max(1, math.floor(self._options.soft_portion * self._n_texts + 0.5))
         count = min(portion, len(scores))
-        if self._settings.soft_select == "order":
+        if self._options.soft_select == "order":
             return np.arange(count)
         odds = _log_odds(scores)
-        if self._settings.soft_select == "confident":
+        if self._options.soft_select == "confident":
             return np.argsort(-odds.max(axis=1), kind="stable")[:count]
         return _balanced(odds, count, first_slot=len(self._moved))
 

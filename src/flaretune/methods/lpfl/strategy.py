@@ -17,7 +17,7 @@ from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Num
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
 from flaretune.methods.lpfl.lower_rank import IN_A, check_factors, check_product, product_average, shapes_at
 from flaretune.methods.lpfl.start import adapter_to_go_on_from, most_common
-from flaretune.methods.message import read_arrays, read_natural, read_number
+from flaretune.methods.message import check_few_shots, read_arrays, read_natural, read_number
 
 NUMBERS = {"labelled", "soft_labelled", "soft_labels_correct", "loss"}
 
@@ -86,9 +86,7 @@ class LPFLStrategy(Strategy):
             raise ValueError("it trained on no examples")
         if "soft_labels_correct" in numbers and (n := read_natural(numbers, "soft_labels_correct")) > soft_labelled:
             raise ValueError(f"'soft_labels_correct' is {n} of {soft_labelled} soft-labelled texts, which cannot be")
-        most = self.settings["options"]["k_shot"] * len(self.settings["task"]["label_values"])
-        if labelled > most:
-            raise ValueError(f"'labelled' tells of {labelled} texts, and --k_shot gives a client {most} at the most")
+        check_few_shots(self.settings, labelled=labelled)
         arrays = read_arrays(result.arrays, self._shapes_of(result.arrays))
         arrays = {name: _as_float32(name, values) for name, values in arrays.items()}
         if self._ranks:

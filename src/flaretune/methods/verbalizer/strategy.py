@@ -10,7 +10,7 @@ from flaretune.config.options import build
 from flaretune.methods.artifact_parts import told_parts
 from flaretune.methods.base import Resumed, Strategy
 from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
-from flaretune.methods.message import read_natural
+from flaretune.methods.message import check_few_shots, read_natural
 from flaretune.methods.verbalizer.artifact import VerbalizerArtifact, save_verbalizer
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.methods.verbalizer.head import HEAD_STEPS
@@ -42,10 +42,10 @@ class VerbalizerStrategy(Strategy):
         return self._fit.configure(step)
 
     def check(self, result: FitResult, step: str) -> FitResult:
-        counters, n_train = result.counters, read_natural(result.numbers, "n_train")
+        counters = result.counters
+        check_few_shots(self.settings, n_train=read_natural(result.numbers, "n_train"))
         most_forwards = PASSES * 2 * self._most * self._n_templates
         for name, value, most in (
-            ("n_train", n_train, self._most),
             ("queries", counters.queries, self._n_templates),
             ("example_forwards", counters.example_forwards, most_forwards),
         ):
