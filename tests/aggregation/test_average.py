@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from nvflare.app_common.aggregators.weighted_aggregation_helper import WeightedAggregationHelper
 
-from flaretune.aggregation.average import federated_average
-from flaretune.aggregation.base import weighted_mean
+from flaretune.aggregation.base import federated_average, weighted_mean
 from flaretune.aggregation.registry import find_rule
 
 MEAN = find_rule("mean")

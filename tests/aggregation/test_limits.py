@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flaretune.aggregation.limits import clip_factors
+from flaretune.aggregation.base import clip_factors
 
 
 @pytest.mark.parametrize(

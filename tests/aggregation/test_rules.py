@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flaretune.aggregation.average import federated_average
+from flaretune.aggregation.base import federated_average
 from flaretune.aggregation.registry import RULES, find_rule
 from flaretune.errors import UserError
 

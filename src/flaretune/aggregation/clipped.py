@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flaretune.aggregation.base import AggregationRule, Arrays, Limited
-from flaretune.aggregation.limits import clip_factors
+from flaretune.aggregation.base import AggregationRule, Arrays, Limited, clip_factors
 from flaretune.aggregation.pieces import coordinate_median, distances, shortened
 
 
 class Clipped(AggregationRule):
-    """Shortens updates longer than `limits.FACTOR` times the lower median of all to that median.
+    """Shortens updates longer than `FACTOR` times the lower median of all to that median.
 
     An update is the difference to the start of the round, its length the Euclidean one over all arrays. Those within
     the limit stay as they are, to the bit: without liars, nothing changes.

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flaretune.aggregation.base import AggregationRule, Arrays, Limited
-from flaretune.aggregation.limits import clip_factors
+from flaretune.aggregation.base import AggregationRule, Arrays, Limited, clip_factors
 from flaretune.aggregation.pieces import coordinate_median, distances
 
 

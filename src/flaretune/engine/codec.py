@@ -35,7 +35,7 @@ from flaretune.methods.message import (
 )
 from flaretune.tasks.calibration import LogProbSums
 from flaretune.tasks.evaluation import HUGE, Counters, Evaluation
-from flaretune.tasks.saved import read_task
+from flaretune.tasks.spec import read_task
 
 TASKS = INITIALIZE, FIT, EVALUATE = "initialize", "fit", "evaluate"
 MOST_MEMORY_MB = 2**24  # of a process, in MiB: 16 TiB

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.aggregation.limits import FACTOR
+from flaretune.aggregation.base import FACTOR
 from flaretune.config.options import as_dict
 from flaretune.config.server import ServerConfig
 from flaretune.engine import codec

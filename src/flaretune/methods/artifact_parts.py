@@ -16,8 +16,7 @@ from safetensors.numpy import save
 from flaretune.config.options import build
 from flaretune.errors import UserError, shown
 from flaretune.files import atomic_write
-from flaretune.tasks.saved import read_task
-from flaretune.tasks.spec import Kind, TaskSpec
+from flaretune.tasks.spec import Kind, TaskSpec, read_task
 
 Settings = TypeVar("Settings")
 Made = TypeVar("Made")

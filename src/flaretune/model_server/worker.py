@@ -21,7 +21,7 @@ from flaretune.models.load import Pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, prompt_model
 from flaretune.models.shared_weights import share_weights
-from flaretune.tasks.saved import read_task
+from flaretune.tasks.spec import read_task
 
 Kept = TypeVar("Kept")
 OK, BAD_REQUEST, NOT_FOUND, FAILED = 200, 400, 404, 500

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.aggregation.base import AggregationRule
-from flaretune.aggregation.limits import FACTOR
+from flaretune.aggregation.base import FACTOR, AggregationRule
 from flaretune.softmax import check_finite, log_softmax
 from flaretune.tasks.metrics.registry import find_metric
 from flaretune.tasks.spec import TaskSpec

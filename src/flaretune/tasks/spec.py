@@ -234,6 +234,25 @@ def task_table(spec: TaskSpec) -> dict[str, Any]:
     return table
 
 
+def read_task(task: Mapping[str, Any], kind: str) -> TaskSpec:
+    """The task of a saved result, with a source that stands for none.
+
+    Args:
+        task: as `tasks.spec.task_table` gives it, with its name and without its data source.
+        kind: what messages call the result, such as "prompt file".
+
+    Raises:
+        UserError: its parts do not fit together.
+        KeyError, TypeError: it has no name.
+    """
+    if not isinstance(task["name"], str):
+        raise TypeError(f"the task's name is {task['name']!r}")
+    values = {key: value for key, value in task.items() if key != "name"}
+    # a client's paths and data set stay at the client; a task must name some
+    source = {"hub": f"none (a {kind} names no data)", "train": "train", "test": "test"}
+    return parse_task({**values, "source": source}, task["name"], place=f"the task in the {kind}")
+
+
 def task_file(name_or_file: str | Path) -> Path:
     """Where a task's file is, by the task's name or the file's.
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flaretune.aggregation.base import AggregationRule, Arrays
-from flaretune.aggregation.limits import FACTOR
+from flaretune.aggregation.base import FACTOR, AggregationRule, Arrays
 from flaretune.errors import UserError
 
 if TYPE_CHECKING:  # the server needs neither

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flaretune.aggregation.average import federated_average
+from flaretune.aggregation.base import federated_average
 from flaretune.aggregation.pieces import coordinate_median
 from flaretune.errors import UserError, shown
-from flaretune.methods.artifact_parts import told_parts
+from flaretune.methods.artifact_parts import saved_prior, told_parts
 from flaretune.methods.base import Resumed, Strategy
 from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
 from flaretune.methods.lpfl.lower_rank import IN_A, check_factors, check_product, product_average, shapes_at
-from flaretune.methods.lpfl.start import adapter_to_go_on_from, most_common
 from flaretune.methods.message import check_few_shots, read_arrays, read_natural, read_number
 
 NUMBERS = {"labelled", "soft_labelled", "soft_labels_correct", "loss"}
@@ -40,13 +40,13 @@ class LPFLStrategy(Strategy):
         self._whole = dict(initial[0]) if self.config.aggregation == "mean" else coordinate_median(initial)
         frozen = sorted(set(self._whole) - set(self._shapes))
         if self.config.init_adapter:
-            self._whole, self.prior = adapter_to_go_on_from(self.config.init_adapter, self.settings, self._whole)
+            self._whole, self.prior = _adapter_to_go_on_from(self.config.init_adapter, self.settings, self._whole)
             self.starts_as_initialized = False
         elif frozen and resumed and resumed.artifact:
             arrays = load_adapter(resumed.artifact).arrays
             self._whole |= {name: arrays[name] for name in frozen}
         elif frozen:
-            self._whole |= most_common([{name: arrays[name] for name in frozen} for arrays in initial])
+            self._whole |= _most_common([{name: arrays[name] for name in frozen} for arrays in initial])
         objections = {client: self.objection(client, result) for client, result in results.items()}
         objections = {client: sentence for client, sentence in objections.items() if sentence}
         if 2 * len(objections) >= len(results):
@@ -182,3 +182,65 @@ def _as_float32(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype != np.float32 and np.abs(values.astype(np.float64)).max(initial=0.0) > limit:
         raise ValueError(f"array {name!r} holds values that are not finite in float32")
     return values.astype(np.float32, copy=False)
+
+
+# ---- what a job starts from ----
+
+
+def _most_common(drawn: Sequence[Arrays]) -> Arrays:
+    """Of arrays that M clients have drawn from the job's seed, those that most have, to the bit."""
+    bits = [tuple(arrays[name].tobytes() for name in sorted(arrays)) for arrays in drawn]
+    return drawn[bits.index(Counter(bits).most_common(1)[0][0])]
+
+
+def _adapter_to_go_on_from(
+    folder: str, settings: Mapping[str, Any], initial: Arrays
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The arrays of an earlier run's adapter, and the prior of the classes that it was trained with, or None.
+
+    Args:
+        folder: the adapter's.
+        settings: what the clients of this job agree on.
+        initial: the new adapter that they would start from; empty where every parameter is trained.
+
+    Raises:
+        UserError: it is not there, or does not fit.
+    """
+    try:
+        earlier = load_adapter(folder)
+        arrays = _fitting_arrays(earlier, folder, settings, initial)
+        prior = saved_prior(earlier.result, earlier.spec.n_classes)
+        if prior is not None and _asked(earlier.task) != _asked(settings["task"]):
+            raise UserError(f"{folder} is calibrated for the label words of another task; give one of this task")
+    except UserError as error:
+        raise UserError(f"--init_adapter: {error}") from error
+    if prior is None and settings["options"]["calibrate"] == "batch":
+        raise UserError(f"--init_adapter: {folder} was trained with --calibrate none; go on with that")
+    return arrays, prior
+
+
+def _asked(task: Mapping[str, Any]) -> list[Any]:
+    """What of a task decides which words a model prefers."""
+    return [task.get(key) for key in ("label_values", "masked", "causal")]
+
+
+def _fitting_arrays(
+    earlier: AdapterArtifact, folder: str, settings: Mapping[str, Any], initial: Arrays
+) -> dict[str, np.ndarray]:
+    """Its arrays; raises UserError if it is of another model, shape or scale."""
+    ours = {name: values.shape for name, values in initial.items()}
+    ours = ours or {name: tuple(shape) for name, shape in settings["parameters"].items()}
+    theirs = {name: values.shape for name, values in earlier.arrays.items()}
+    if ours != theirs:
+        name = next(name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name))
+        raise UserError(
+            f"{folder} does not fit this job: {name} has the shape {theirs.get(name)} there and {ours.get(name)} at "
+            "the clients; start from an adapter of the same model, rank and target modules"
+        )
+    told, before = (config.get("lora_alpha") for config in (settings["adapter"], earlier.adapter_config or {}))
+    if told != before:
+        raise UserError(
+            f"{folder} does not fit this job: it was trained with --lora_alpha {before} and the clients were told "
+            f"{told}, by which it would be scaled otherwise; give them the same"
+        )
+    return earlier.arrays

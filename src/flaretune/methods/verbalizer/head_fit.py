@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.aggregation.base import AggregationRule
-from flaretune.aggregation.limits import FACTOR
+from flaretune.aggregation.base import FACTOR, AggregationRule
 from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.message import MOST, read_arrays
 from flaretune.methods.verbalizer.artifact import LearnedHead
