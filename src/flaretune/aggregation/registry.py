@@ -8,14 +8,7 @@ from flaretune.aggregation.mean import Mean
 from flaretune.aggregation.median import Median
 from flaretune.errors import UserError, shown
 
-RULES: dict[str, AggregationRule] = {
-    rule.name: rule
-    for rule in (
-        Mean(),
-        Clipped(),
-        Median(),
-    )
-}
+RULES: dict[str, AggregationRule] = {rule.name: rule for rule in (Mean(), Clipped(), Median())}
 FORMER_NAMES = {"plain": "mean"}  # which jobs and checkpoints of version 0.1 have
 
 

@@ -23,6 +23,7 @@ log = logging.getLogger("flaretune.server")
 
 FORMAT = "flaretune-checkpoint-2"
 STATE, ARRAYS, ARTIFACT = "state.json", "arrays.safetensors", "artifact"
+SAID = ("run", "round", "settings", "state")  # fields of a `Checkpoint` that are plain JSON values
 KEPT = 2  # so that one is left if the newest is damaged
 
 
@@ -58,13 +59,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         if checkpoint.artifact is not None:
             copy = shutil.copytree if checkpoint.artifact.is_dir() else shutil.copyfile
             copy(checkpoint.artifact, partial / ARTIFACT)
-        said = {
-            "format": FORMAT,
-            "run": checkpoint.run,
-            "round": checkpoint.round,
-            "settings": checkpoint.settings,
-            "state": checkpoint.state,
-        }
+        said = {"format": FORMAT, **{name: getattr(checkpoint, name) for name in SAID}}
         text = json.dumps({**said, "sha256": _digest(partial, said)}, indent=1)
         (partial / STATE).write_text(text + "\n", encoding="utf-8")
     for old in _found(folder)[KEPT:]:
@@ -106,14 +101,8 @@ def _read(path: Path) -> Checkpoint:
     _check_types(path, said)
     arrays = load((path / ARRAYS).read_bytes())
     artifact = path / ARTIFACT
-    return Checkpoint(
-        run=said["run"],
-        round=said["round"],
-        settings=said["settings"],
-        state=said["state"],
-        arrays=arrays,
-        artifact=artifact if artifact.exists() else None,
-    )
+    kept = {name: said[name] for name in SAID}
+    return Checkpoint(**kept, arrays=arrays, artifact=artifact if artifact.exists() else None)
 
 
 def _check_types(path: Path, said: Mapping[str, Any]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -110,17 +111,28 @@ class ResultFile:
             raise UserError(
                 f"{path} was damaged or edited: its contents do not have the sha256 noted in it; copy it anew"
             )
-        try:
+        with reading(path):
             parts = {name: json.loads(text) for name, text in texts.items()}
             if wrong := [part for part in PARTS if not isinstance(parts[part], dict)]:
                 raise TypeError(f"{wrong[0]} is no table")
             made = make(arrays, parts)
             check_model(parts["model"])
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise UserError(f"{path} was written by another version of flaretune ({error!r}); use that one") from error
         return made
+
+
+@contextmanager
+def reading(place: str | Path) -> Iterator[None]:
+    """While what a result says is read, which has its right sha256.
+
+    Raises:
+        UserError: something is wrong with it, or missing; names the place.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{place} was written by another version of flaretune ({error!r}); use that one") from error
 
 
 def told_parts(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,20 +168,16 @@ def saved_prior(result: Mapping[str, Any], n_classes: int) -> np.ndarray | None:
 
 def prior_of(result: Mapping[str, Any], n_classes: int, place: str | Path) -> np.ndarray:
     """The same, ones where there is none; what is wrong is said of the place."""
-    try:
+    with reading(place):
         saved = saved_prior(result, n_classes)
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
     return np.ones(n_classes) if saved is None else saved
 
 
 def build_settings(config: type, settings: type[Settings], options: Mapping[str, Any], place: str | Path) -> Settings:
     """Those of a result's options that its model is opened with, after all have been checked."""
-    try:
+    with reading(place):
         build(config, options)
         return build(settings, options)
-    except TypeError as error:
-        raise UserError(f"{place} was written by another version of flaretune ({error}); use that one") from error
 
 
 def check_opened(name: str, kind: Kind, hidden_size: int, wanted: Mapping[str, Any], what: str) -> None:

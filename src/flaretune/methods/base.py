@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -214,7 +215,16 @@ class Strategy(ABC):
 # ---- the method ----
 
 
-class Method(ABC):
+class Parts(NamedTuple):
+    """Where the parts of a method stand, each as "module:name"."""
+
+    strategy: str
+    client: str
+    read: str
+    open: str
+
+
+class Method:
     """A method, as everything else sees it; what it needs is imported when it is used.
 
     Attributes:
@@ -227,6 +237,7 @@ class Method(ABC):
         kind: what the result is called.
         shares_model: whether its clients can use a model server.
         kept_options: of the server, those that must be the same where a run is resumed.
+        parts: what the methods of these names call.
     """
 
     name: ClassVar[str]
@@ -239,34 +250,35 @@ class Method(ABC):
     kind: ClassVar[str]
     shares_model: ClassVar[bool] = False
     kept_options: ClassVar[tuple[str, ...]] = ("aggregation",)
+    parts: ClassVar[Parts]
 
-    @abstractmethod
     def strategy(self, config: ServerConfig) -> Strategy:
         """The server's side."""
+        return resolve_name(self.parts.strategy)(config)
 
-    @abstractmethod
     def client(self, config: ClientConfig, context: ClientContext) -> Client:
-        """The client's side: loads data and model.
+        """The client's side: loads data and model, or finds the server that has it.
 
         Raises:
             UserError: whatever the user can correct.
         """
+        return resolve_name(self.parts.client)(config, context)
 
-    @abstractmethod
     def read(self, path: Path) -> Artifact:
         """A result without its model.
 
         Raises:
             UserError: it is damaged, or of another version.
         """
+        return resolve_name(self.parts.read)(path)
 
-    @abstractmethod
     def open(self, artifact: Artifact, path: Path, model_name: str, dtype: str, device: str) -> Classifier:
         """A result that was read from `path` with its model, ready to predict.
 
         Raises:
             UserError: the model cannot be loaded, or is not the one it was found with.
         """
+        return resolve_name(self.parts.open)(artifact, path, model_name, dtype, device)
 
     def on_this_machine(self, config: ServerConfig) -> ServerConfig:
         """The server's options with paths that are there made absolute, since a job runs in another folder."""
@@ -276,7 +288,7 @@ class Method(ABC):
         """Noised results that a client sends in a job of so many rounds, which goes on after a round."""
         return num_rounds - after_round
 
-    def check_settings(self, settings: Mapping[str, Any]) -> None:  # noqa: B027
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Check what a client says that its settings are, beyond what all methods have.
 
         Raises:

@@ -7,16 +7,12 @@ clients' search distributions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flaretune.methods.base import Client, ClientContext, Method, Strategy
+from flaretune.methods.base import Method, Parts
 from flaretune.methods.exchanged import Numbers
 from flaretune.methods.fedbpt.config import FedBPTConfig, FedBPTServerConfig
-
-if TYPE_CHECKING:
-    from flaretune.methods.classifier import Classifier
-    from flaretune.methods.fedbpt.artifact import PromptArtifact
+from flaretune.methods.verbalizer.settings import check_settings
 
 ASK_ONCE = "verbalizer_accuracy"  # in summary.json
 
@@ -29,31 +25,15 @@ class FedBPT(Method):
     format, best, kind = "flaretune-fedbpt-prompt-1", "best_prompt.safetensors", "prompt"
     shares_model = True
     kept_options = ("aggregation", "covariance")
-
-    def strategy(self, config: FedBPTServerConfig) -> Strategy:
-        from flaretune.methods.fedbpt.strategy import FedBPTStrategy
-
-        return FedBPTStrategy(config)
-
-    def client(self, config: FedBPTConfig, context: ClientContext) -> Client:
-        from flaretune.methods.fedbpt.open import open_client
-
-        return open_client(config, context)
-
-    def read(self, path: Path) -> PromptArtifact:
-        from flaretune.methods.fedbpt.artifact import load_prompt
-
-        return load_prompt(path)
-
-    def open(self, artifact: PromptArtifact, path: Path, model_name: str, dtype: str, device: str) -> Classifier:
-        from flaretune.methods.fedbpt.classifier import open_saved
-
-        return open_saved(artifact, path, model_name, dtype, device)
+    parts = Parts(
+        strategy="flaretune.methods.fedbpt.strategy:FedBPTStrategy",
+        client="flaretune.methods.fedbpt.open:open_client",
+        read="flaretune.methods.fedbpt.artifact:load_prompt",
+        open="flaretune.methods.fedbpt.classifier:open_saved",
+    )
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         if settings["options"]["verbalizer"] == "learned":
-            from flaretune.methods.verbalizer.settings import check_settings
-
             check_settings(settings)
 
     def start_entries(self, options: Mapping[str, Any], accuracy: float | None) -> dict[str, Any]:

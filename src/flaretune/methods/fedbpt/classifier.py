@@ -60,7 +60,7 @@ class LearnedPromptClassifier(Classifier):
 def open_saved(
     artifact: PromptArtifact, path: Path, model_name: str, dtype: str, device: str
 ) -> PromptClassifier | LearnedPromptClassifier:
-    """Load the model of a prompt; see `methods.registry.Saved.open`."""
+    """Load the model of a prompt; see `Method.open`."""
     settings = build_settings(FedBPTConfig, PromptSettings, artifact.options, path)
     spec, learned, place = artifact.spec, artifact.learned, {"dtype": dtype, "device": device}
     if learned:

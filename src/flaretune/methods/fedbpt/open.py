@@ -7,7 +7,7 @@ this process.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flaretune.config.options import as_dict, build
 from flaretune.config.served_model import LOCAL
@@ -28,11 +28,7 @@ if TYPE_CHECKING:
 
 
 def open_client(config: FedBPTConfig, context: ClientContext) -> FedBPTClient:
-    """Load data, and the model or find the model server that has it.
-
-    Raises:
-        UserError: whatever the user can correct.
-    """
+    """See `Method.client`."""
     spec, data = load_data(config, context)
     if config.verbalizer == "learned":
         return _open_learned(config, context.name, spec, data)
@@ -60,29 +56,16 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
         server = vllm_server(config)
         return open_vllm_model(server, *open_outline(server, config.model_name, config.dtype), spec, settings)
     if config.model_server != LOCAL:
-        return open_remote_model(
-            config.model_server,
-            token_of(config),
-            spec,
-            config.model_name,
-            config.dtype,
-            settings,
-            quantize=config.quantize,
-            **patience_of(config),
-        )
-    # torch and transformers take seconds to import: only now that NVFlare knows this process
+        about, more = (spec, config.model_name, config.dtype, settings), {"quantize": config.quantize}
+        return open_remote_model(config.model_server, token_of(config), *about, **more, **patience_of(config))
     from flaretune.models.prompted import open_prompted_model
 
-    return open_prompted_model(
-        spec,
-        config.model_name,
-        settings,
-        dtype=config.dtype,
-        device=config.device,
-        batch_size=config.batch_size,
-        cache_mb=config.cache_mb,
-        quantize=config.quantize,
-    )
+    return open_prompted_model(spec, config.model_name, settings, **_place(config))
+
+
+def _place(config: FedBPTConfig) -> dict[str, Any]:
+    """How a model is run in this process."""
+    return {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
 
 
 def _open_learned(config: FedBPTConfig, name: str, spec: TaskSpec, data: ClientData) -> LearnedFedBPTClient:
@@ -93,8 +76,7 @@ def _open_learned(config: FedBPTConfig, name: str, spec: TaskSpec, data: ClientD
     if config.uses_vllm:
         model = open_learned_vllm(vllm_server(config), spec, config.model_name, config.dtype, settings)
     else:
-        where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
-        model = open_learned_model(spec, config.model_name, settings, **where)
+        model = open_learned_model(spec, config.model_name, settings, **_place(config))
     vocabulary = model.words.vocabulary()
     asked, features = model.features(vocabulary.candidates)
     return LearnedFedBPTClient(

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flaretune.config.options import changed
-from flaretune.methods.base import Client, ClientContext, Method, Strategy
+from flaretune.methods.base import Method, Parts
 from flaretune.methods.exchanged import Numbers
 from flaretune.methods.lpfl.config import LPFLConfig, LPFLServerConfig
-
-if TYPE_CHECKING:
-    from flaretune.methods.classifier import Classifier
-    from flaretune.methods.lpfl.artifact import AdapterArtifact
 
 
 class LPFL(Method):
@@ -26,26 +22,12 @@ class LPFL(Method):
     name, title = "lpfl", "LP-FL"
     client_config, server_config = LPFLConfig, LPFLServerConfig
     format, best, last, kind = "flaretune-lpfl-adapter-1", "best_adapter", "last_adapter", "adapter"
-
-    def strategy(self, config: LPFLServerConfig) -> Strategy:
-        from flaretune.methods.lpfl.strategy import LPFLStrategy
-
-        return LPFLStrategy(config)
-
-    def client(self, config: LPFLConfig, context: ClientContext) -> Client:
-        from flaretune.methods.lpfl.client import open_client
-
-        return open_client(config, context)
-
-    def read(self, path: Path) -> AdapterArtifact:
-        from flaretune.methods.lpfl.artifact import load_adapter
-
-        return load_adapter(path)
-
-    def open(self, artifact: AdapterArtifact, path: Path, model_name: str, dtype: str, device: str) -> Classifier:
-        from flaretune.methods.lpfl.classifier import open_saved
-
-        return open_saved(artifact, path, model_name, dtype, device)
+    parts = Parts(
+        strategy="flaretune.methods.lpfl.strategy:LPFLStrategy",
+        client="flaretune.methods.lpfl.client:open_client",
+        read="flaretune.methods.lpfl.artifact:load_adapter",
+        open="flaretune.methods.lpfl.classifier:open_saved",
+    )
 
     def on_this_machine(self, config: LPFLServerConfig) -> LPFLServerConfig:
         if config.init_adapter and Path(config.init_adapter).exists():  # as in the simulator

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from flaretune.errors import UserError, shown
 from flaretune.files import atomic_folder
-from flaretune.methods.artifact_parts import PARTS, SavedParts, check_model, checksum
+from flaretune.methods.artifact_parts import PARTS, SavedParts, check_model, checksum, reading
 
 FORMAT = "flaretune-lpfl-adapter-1"
 DESCRIPTION = "flaretune.json"
@@ -85,13 +85,9 @@ def load_adapter(folder: str | Path) -> AdapterArtifact:
             f"{folder} was damaged or edited: its contents do not have the sha256 noted in {DESCRIPTION}; copy it anew"
         )
     artifact = AdapterArtifact(_read_arrays(file), config, **{part: described[part] for part in PARTS})
-    try:
+    with reading(folder):
         artifact.spec  # noqa: B018  read now, so that what is wrong with it is said here
         check_model(artifact.model)
-    except UserError as error:
-        raise UserError(f"{folder}: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"{folder} was written by another version of flaretune ({error!r}); use that one") from error
     return artifact
 
 

@@ -47,7 +47,7 @@ class TunedClassifier(Classifier):
 
 
 def open_saved(artifact: AdapterArtifact, folder: Path, model_name: str, dtype: str, device: str) -> TunedClassifier:
-    """Load the model of an adapter; see `methods.registry.Saved.open`."""
+    """Load the model of an adapter; see `Method.open`."""
     # how a client saves memory and where it has unlabelled texts is not in the folder, and of no use here; before there
     # was a first layer, adapters were in all
     options = {"first_layer": "0", **artifact.options, "gradient_checkpointing": 0, "soft_labels": "off"}

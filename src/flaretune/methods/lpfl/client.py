@@ -240,11 +240,7 @@ def _digest(texts: Sequence[Encoded]) -> np.ndarray:
 
 
 def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
-    """Load data and model.
-
-    Raises:
-        UserError: whatever the user can correct.
-    """
+    """See `Method.client`."""
     # drawn even where soft labels are off, so that the test data of a client's own file is the same; and of a common
     # data set even where this client has a file of its own, so that it tests on no text that others train on
     wanted = 0 if config.unlabelled_path and config.data_path else config.unlabelled

@@ -9,16 +9,12 @@ shrinkage. In numpy, without torch on the server. Related: DecT (arXiv 2212.0840
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flaretune.methods.base import Client, ClientContext, Method, Strategy
+from flaretune.methods.base import Method, Parts
 from flaretune.methods.exchanged import Numbers
 from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
-
-if TYPE_CHECKING:
-    from flaretune.methods.classifier import Classifier
-    from flaretune.methods.verbalizer.artifact import VerbalizerArtifact
+from flaretune.methods.verbalizer.settings import check_settings
 
 
 class Verbalizer(Method):
@@ -27,30 +23,14 @@ class Verbalizer(Method):
     name, title = "verbalizer", "Verbalizer"
     client_config, server_config = VerbalizerConfig, VerbalizerServerConfig
     format, best, kind = "flaretune-verbalizer-1", "best_verbalizer.safetensors", "verbalizer"
-
-    def strategy(self, config: VerbalizerServerConfig) -> Strategy:
-        from flaretune.methods.verbalizer.strategy import VerbalizerStrategy
-
-        return VerbalizerStrategy(config)
-
-    def client(self, config: VerbalizerConfig, context: ClientContext) -> Client:
-        from flaretune.methods.verbalizer.client import open_client
-
-        return open_client(config, context)
-
-    def read(self, path: Path) -> VerbalizerArtifact:
-        from flaretune.methods.verbalizer.artifact import load_verbalizer
-
-        return load_verbalizer(path)
-
-    def open(self, artifact: VerbalizerArtifact, path: Path, model_name: str, dtype: str, device: str) -> Classifier:
-        from flaretune.methods.verbalizer.classifier import open_saved
-
-        return open_saved(artifact, path, model_name, dtype, device)
+    parts = Parts(
+        strategy="flaretune.methods.verbalizer.strategy:VerbalizerStrategy",
+        client="flaretune.methods.verbalizer.client:open_client",
+        read="flaretune.methods.verbalizer.artifact:load_verbalizer",
+        open="flaretune.methods.verbalizer.classifier:open_saved",
+    )
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        from flaretune.methods.verbalizer.settings import check_settings
-
         check_settings(settings)
 
     def round_texts(self, metrics: Numbers, private: bool) -> list[str]:

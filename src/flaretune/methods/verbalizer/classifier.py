@@ -54,11 +54,7 @@ def _logits(words: OpenedWords, head: Head, texts: Sequence[Mapping[str, str]], 
 def open_saved(
     artifact: VerbalizerArtifact, path: Path, model_name: str, dtype: str, device: str
 ) -> VerbalizerClassifier:
-    """Load the model of a learned verbalizer; see `methods.registry.Saved.open`.
-
-    Raises:
-        UserError: the model cannot be loaded or is not the one that it was found with.
-    """
+    """Load the model of a learned verbalizer; see `Method.open`."""
     words = open_words(artifact.spec, model_name, dtype, device, quantize=artifact.quantize)
     check_opened(model_name, words.kind, words.hidden_size, artifact.model, "verbalizer")
     check_head(artifact.learned, words, path)

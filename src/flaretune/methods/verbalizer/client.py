@@ -138,11 +138,7 @@ class VerbalizerClient(Client):
 
 
 def open_client(config: VerbalizerConfig, context: ClientContext) -> VerbalizerClient:
-    """Load data and model, or find the server that has it.
-
-    Raises:
-        UserError: whatever the user can correct.
-    """
+    """See `Method.client`."""
     spec, data = load_data(config, context)
     # torch and transformers take seconds to import: only now that NVFlare knows this process
     from flaretune.methods.verbalizer.open import open_vllm_words, open_words

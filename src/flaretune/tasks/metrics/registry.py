@@ -8,14 +8,7 @@ from flaretune.tasks.metrics.base import Metric
 from flaretune.tasks.metrics.f1 import F1
 from flaretune.tasks.metrics.macro_f1 import MacroF1
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Accuracy(),
-        F1(),
-        MacroF1(),
-    )
-}
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (Accuracy(), F1(), MacroF1())}
 
 
 def find_metric(name: str) -> Metric:
