@@ -185,7 +185,7 @@ class Cohort:
 
 def natural_order(name: str) -> list:
     """Sort key that puts site-2 before site-10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def disagreement(first: str, reference: InitializeResult, client: str, result: InitializeResult) -> str:

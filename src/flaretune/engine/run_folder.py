@@ -38,11 +38,8 @@ class RunFolder:
         clients: Sequence[str],
         zero_shot: Estimate,
     ):
-        self.path = folder
-        self.settings = settings
-        self._method = method
-        self._clients = list(clients)
-        self.zero_shot = zero_shot
+        self.path, self.settings, self.zero_shot = folder, settings, zero_shot
+        self._method, self._clients = method, list(clients)
         self._started = time.monotonic()
         self._rounds: list[RoundRecord] = []
         self._best: RoundRecord | None = None

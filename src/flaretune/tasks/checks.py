@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,16 +81,12 @@ def needs_label_words(who: str, whose: str = "") -> str:
     )
 
 
-def is_word_list(value: Any) -> bool:
-    """Whether something is a list of strings and of lists of strings."""
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
-    def is_text(item: Any) -> bool:
-        return isinstance(item, str)
 
-    def is_list(item: Any) -> bool:
-        return isinstance(item, list | tuple)
-
-    return is_list(value) and all(is_text(item) or (is_list(item) and all(map(is_text, item))) for item in value)
+def is_list_of(value: Any, is_right: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and all(map(is_right, value))
 
 
 def task_problems(entries: Mapping[str, Any]) -> Iterator[Problem]:

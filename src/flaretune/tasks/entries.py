@@ -9,7 +9,7 @@ from typing import Any
 
 from flaretune.cache import CACHE, in_cache
 from flaretune.errors import shown
-from flaretune.tasks.checks import AUTO, KINDS, OUT_OF_SCOPE, Problem, is_word_list, task_problems
+from flaretune.tasks.checks import AUTO, KINDS, OUT_OF_SCOPE, Problem, is_list_of, is_text, task_problems
 
 REQUIRED: Any = object()  # as a default: the key must be there
 NO_WORDING = (
@@ -111,7 +111,7 @@ class Table:
 
     def text(self, key: str, default: Any = REQUIRED) -> Any:
         """A string; ``default`` (a string or None) if the key is absent."""
-        return self._read(key, default, "a string", lambda v: isinstance(v, str))
+        return self._read(key, default, "a string", is_text)
 
     def integer(self, key: str, default: Any = REQUIRED) -> Any:
         """A whole number; ``default`` (an int or None) if the key is absent."""
@@ -123,7 +123,7 @@ class Table:
 
     def texts(self, key: str, default: Any = REQUIRED) -> Any:
         """A list of strings as a tuple."""
-        return _tuple(self._read(key, default, "a list of strings", _is_list_of(lambda v: isinstance(v, str))))
+        return _tuple(self._read(key, default, "a list of strings", lambda v: is_list_of(v, is_text)))
 
     def labels(self, key: str, default: Any = REQUIRED) -> Any:
         """A list of whole numbers and strings as a tuple; true is taken as "true", and 1.0 as 1."""
@@ -131,7 +131,7 @@ class Table:
         values = self._values.get(key)
         if isinstance(values, list) and any(isinstance(value, float) for value in values):
             wanted += f" ({OUT_OF_SCOPE})"
-        labels = self._read(key, default, wanted, _is_list_of(_is_label))
+        labels = self._read(key, default, wanted, lambda v: is_list_of(v, _is_label))
         return labels if labels is None else tuple(map(_plain_label, labels))
 
     def words(self, key: str) -> Any:
@@ -141,7 +141,7 @@ class Table:
         wanted = f"a list of strings, one for each class, or lists of strings for several words of a class, or {AUTO!r}"
         if key not in self._values:
             wanted += f"; without it a task is no classification, and {OUT_OF_SCOPE}"
-        words = self._read(key, REQUIRED, wanted, is_word_list)
+        words = self._read(key, REQUIRED, wanted, _is_word_list)
         return words and tuple(word if isinstance(word, str) else tuple(word) for word in words)
 
     def table(self, key: str, keys: tuple[str, ...], default: Any = REQUIRED) -> Table | None:
@@ -179,8 +179,8 @@ def _plain_label(value: Any) -> int | str:
     return int(value) if isinstance(value, float) else value
 
 
-def _is_list_of(is_item):
-    return lambda value: isinstance(value, list | tuple) and all(is_item(item) for item in value)
+def _is_word_list(value: Any) -> bool:
+    return is_list_of(value, lambda of_class: is_text(of_class) or is_list_of(of_class, is_text))
 
 
 def _tuple(values: Any) -> Any:

@@ -55,7 +55,7 @@ def test_unknown_form_is_refused():
         ("mean", None, "'mean' is missing"),
         ("mean", np.zeros((2, 2)), r"shape \(2, 2\)"),
         ("mean", np.array([1.0, np.nan, 0.0]), "not finite"),
-        ("mean", np.array(["a", "b", "c"]), "not finite numbers"),
+        ("mean", np.array(["a", "b", "c"]), "expected numbers"),
         ("sigma", np.array([0.0]), "positive"),
         ("sigma", np.array([1.0, 1.0]), "one positive number"),
         ("covariance", np.ones(4), r"shape \(4,\), expected \(3,\) for a diagonal or \(6,\)"),

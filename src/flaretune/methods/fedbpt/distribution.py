@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from flaretune.errors import UserError
+from flaretune.methods.message import read_array
 
 CovarianceForm = Literal["full", "diagonal", "identity"]
 COVARIANCE_FORMS: tuple[CovarianceForm, ...] = ("full", "diagonal", "identity")
@@ -69,8 +70,8 @@ def unpack(arrays: Mapping[str, np.ndarray]) -> Distribution:
         ValueError: an array is missing, has another shape than the others imply, or holds a number that
             is not finite (or a step size or variance that is not positive).
     """
-    mean = _finite(arrays, "mean").astype(np.float64)
-    sigma = _finite(arrays, "sigma")
+    mean = _read(arrays, "mean")
+    sigma = _read(arrays, "sigma")
     if mean.ndim != 1 or mean.size == 0:
         raise ValueError(f"'mean' has shape {mean.shape}, expected (d,)")
     if sigma.shape != (1,) or sigma[0] <= 0:
@@ -78,7 +79,7 @@ def unpack(arrays: Mapping[str, np.ndarray]) -> Distribution:
     d = mean.size
     if "covariance" not in arrays:
         return Distribution(mean, float(sigma[0]))
-    values = _finite(arrays, "covariance").astype(np.float64)
+    values = _read(arrays, "covariance")
     if values.shape == (d,):
         variances = covariance = values
     elif values.shape == (d * (d + 1) // 2,):
@@ -95,10 +96,5 @@ def unpack(arrays: Mapping[str, np.ndarray]) -> Distribution:
     return Distribution(mean, float(sigma[0]), covariance)
 
 
-def _finite(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in arrays:
-        raise ValueError(f"array {name!r} is missing")
-    values = np.asarray(arrays[name])
-    if values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)):
-        raise ValueError(f"array {name!r} holds values that are not finite numbers")
-    return values
+def _read(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    return read_array(arrays, name, np.shape(arrays.get(name, ()))).astype(np.float64)

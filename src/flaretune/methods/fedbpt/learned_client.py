@@ -76,7 +76,7 @@ class LearnedFeatures:
     def _prompted(self, points: np.ndarray, data: PromptedTexts, token_ids: np.ndarray) -> np.ndarray:
         if not np.array_equal(token_ids, self._in_use):
             self._use_words(token_ids)
-            self._in_use, data.last = token_ids, None
+            self._in_use = token_ids
         key = np.asarray(points, dtype=np.float64).tobytes() + token_ids.tobytes()
         if data.last is None or data.last[0] != key:
             logits = self._black_box.label_logits(points, data.registered).astype(np.float64)  # (λ, N, V)
@@ -119,7 +119,6 @@ class LearnedFedBPTClient(FedBPTClient):
         self._templates, self._vocabulary, self._asked, self._features = templates, vocabulary, asked, features
         self._head: Head = label_word_head(vocabulary.label_ids, spec.n_classes)
         self._point = np.zeros(config.intrinsic_dim)
-        self._forwards_told = 0  # of the passes behind the templates
         self._steps = HeadSteps(self._at_point, train, validation, spec.n_classes, len(templates))
 
     def initialize(self) -> InitializeResult:
@@ -145,14 +144,14 @@ class LearnedFedBPTClient(FedBPTClient):
         """A step of making a head, or a search."""
         if request.step not in HEAD_STEPS:
             self._take_head(request.arrays)
-            result, again = super().fit(request), self._new_forwards()  # where this process was started anew
+            result, again = super().fit(request), self._asked.new_forwards()  # where this process was started anew
             forwards = result.counters.example_forwards + again
             return replace(result, counters=replace(result.counters, example_forwards=forwards))
         started, before = time.monotonic(), self._black_box.example_forwards
         with readable():
             self._point = read_array(request.arrays, "mean", (self._config.intrinsic_dim,)).astype(np.float64)
         arrays = self._steps.reply(request.step, request.arrays, request.numbers)
-        forwards = self._black_box.example_forwards - before + self._new_forwards()
+        forwards = self._black_box.example_forwards - before + self._asked.new_forwards()
         counters = Counters(len(self._templates) + 1, forwards, time.monotonic() - started)
         return FitResult(arrays, {"n_train": len(self._train.labels)}, counters)
 
@@ -170,10 +169,6 @@ class LearnedFedBPTClient(FedBPTClient):
     def _take_head(self, arrays: Arrays) -> None:
         with readable():
             self._head = sent_head(arrays)
-
-    def _new_forwards(self) -> int:
-        new, self._forwards_told = self._asked.forwards - self._forwards_told, self._asked.forwards
-        return new
 
 
 def _no_texts(*_: Any) -> Any:

@@ -75,8 +75,8 @@ class LPFLClient(Client):
         n_pool = len(texts.pool) if config.soft_labels != "off" else 0
         self._pool = SoftLabelPool(n_pool, self._spec.n_classes, config)
         self._pool_digest = _digest(texts.pool)
-        if context.takes_over:
-            self._take_over()
+        if context.takes_over and (state := self._states.load()) is not None:  # of another process of this client
+            self._take(state)
 
     def calibrate(self, prior: np.ndarray | None) -> None:
         self._model.calibrate(prior)
@@ -160,12 +160,6 @@ class LPFLClient(Client):
         arrays = releases.release(self._start, result.arrays)
         noised = {name: values.astype(np.float32) for name, values in arrays.items()}
         return noised, {"labelled": 1, "soft_labelled": 0, "loss": 0.0}, 0
-
-    def _take_over(self) -> None:
-        """Go on where another process of this client stopped."""
-        state = self._states.load()
-        if state is not None:
-            self._take(state)
 
     def _restore(self, after_round: int) -> None:
         """Go on after a round of an earlier job; the first that labels texts is the second."""

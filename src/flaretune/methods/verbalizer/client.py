@@ -79,7 +79,6 @@ class VerbalizerClient(Client):
             len(templates),
             private=bool(config.dp_noise),
         )
-        self._forwards_told = 0  # of the passes over labelled texts but the test data
 
     def calibrate(self, prior: np.ndarray | None) -> None:
         """Nothing to do: `--calibrate` is refused, since a head has its own bias."""
@@ -105,7 +104,7 @@ class VerbalizerClient(Client):
         started = time.monotonic()
         evaluation = self._evaluation(self._start) if request.evaluate else None
         arrays = self._steps.reply(request.step, request.arrays, request.numbers)
-        counters = Counters(len(self._templates), self._new_forwards(), time.monotonic() - started)
+        counters = Counters(len(self._templates), self._features.new_forwards(), time.monotonic() - started)
         return FitResult(arrays, {"n_train": len(self._train.labels)}, counters, evaluation)
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:
@@ -125,10 +124,6 @@ class VerbalizerClient(Client):
             return {name: np.zeros_like(values) for name, values in result.arrays.items()}, {"n_train": 0}, 0
         most = self._config.k_shot * self._spec.n_classes
         return release_sums(releases, result.arrays, most), {"n_train": 0}, 0
-
-    def _new_forwards(self) -> int:
-        new, self._forwards_told = self._features.forwards - self._forwards_told, self._features.forwards
-        return new
 
     def _evaluation(self, head: Head) -> Evaluation:
         def logits(data: Labelled) -> np.ndarray:

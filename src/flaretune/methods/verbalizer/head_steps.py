@@ -61,7 +61,12 @@ class WordFeatures:
 
     def __init__(self, model: AsksForWords, candidates: np.ndarray, n_templates: int):
         self._model, self._candidates, self._n_templates = model, candidates, n_templates
-        self.forwards = model.example_forwards
+        self.forwards, self._told = model.example_forwards, 0
+
+    def new_forwards(self) -> int:
+        """Those since the last call."""
+        new, self._told = self.forwards - self._told, self.forwards
+        return new
 
     def log_probs(self, data: Labelled, words: np.ndarray) -> np.ndarray:
         """Log-probabilities of words, int64 (F, 2) as in `Head.words`, float32 (N, F).
