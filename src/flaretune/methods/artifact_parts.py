@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from flaretune.config.options import build
 from flaretune.errors import UserError, shown
 from flaretune.files import atomic_write
+from flaretune.methods.base import Method
 from flaretune.tasks.spec import Kind, TaskSpec, read_task
 
 Settings = TypeVar("Settings")
@@ -65,22 +66,18 @@ class ResultFile:
     """A kind of result that is one safetensors file: arrays and, as readable metadata, all they belong to.
 
     Attributes:
-        what: it is called.
-        format: what its metadata say of that.
-        best: the name under which a job leaves it.
+        method: whose; says what it is called and how its format is.
         digest: begins the checksum with its arrays, by name.
     """
 
-    what: str
-    format: str
-    best: str
+    method: type[Method]
     digest: Callable[[Mapping[str, np.ndarray]], Any]
 
     def write(self, path: Path, arrays: Mapping[str, np.ndarray], parts: Mapping[str, Any]) -> None:
         """Write the file, whole or not at all; parts are JSON values by name, in the order of the checksum."""
         arrays = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
         texts = {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in parts.items()}
-        metadata = {"format": self.format, "sha256": checksum(self.digest(arrays), texts), **texts}
+        metadata = {"format": self.method.format, "sha256": checksum(self.digest(arrays), texts), **texts}
         atomic_write(path, save(arrays, metadata))
 
     def read(self, path: str | Path, make: Callable[[dict[str, np.ndarray], dict[str, Any]], Made]) -> Made:
@@ -94,7 +91,7 @@ class ResultFile:
             UserError: it is not there, is no such file, or was damaged or edited.
         """
         if not Path(path).is_file():
-            raise UserError(f"{self.what} file {path} does not exist; a job leaves it as {self.best}")
+            raise UserError(f"{self.method.kind} file {path} does not exist; a job leaves it as {self.method.best}")
         try:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
@@ -102,10 +99,11 @@ class ResultFile:
         except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             # not only SafetensorError: number formats that numpy lacks end in errors of several kinds
             raise UserError(
-                f"{path} is damaged or no {self.what} file ({error}); give one that a job has left"
+                f"{path} is damaged or no {self.method.kind} file ({error}); give one that a job has left"
             ) from error
-        if metadata.get("format") != self.format:
-            raise UserError(f"{path} is no {self.what}: its format is {metadata.get('format')!r}, not {self.format!r}")
+        if metadata.get("format") != self.method.format:
+            wanted = f"no {self.method.kind}: its format is {metadata.get('format')!r}, not {self.method.format!r}"
+            raise UserError(f"{path} is {wanted}")
         texts = {name: metadata.get(name, "") for name in (*LEARNED_PARTS, *PARTS) if name in metadata or name in PARTS}
         if metadata.get("sha256") != checksum(self.digest(arrays), texts):
             raise UserError(

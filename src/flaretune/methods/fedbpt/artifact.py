@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from flaretune.methods.artifact_parts import PARTS, ResultFile, SavedParts, array_digest
+from flaretune.methods.fedbpt import FedBPT
 from flaretune.methods.verbalizer.artifact import LearnedHead, read_head
-
-FORMAT = "flaretune-fedbpt-prompt-1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,4 +70,4 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> Any:
     return array_digest({n: a for n, a in arrays.items() if n != "point"}, hashlib.sha256(point.tobytes()))
 
 
-FILE = ResultFile("prompt", FORMAT, "best_prompt.safetensors", _digest)
+FILE = ResultFile(FedBPT, _digest)

@@ -77,19 +77,4 @@ def _open_learned(config: FedBPTConfig, name: str, spec: TaskSpec, data: ClientD
         model = open_learned_vllm(vllm_server(config), spec, config.model_name, config.dtype, settings)
     else:
         model = open_learned_model(spec, config.model_name, settings, **_place(config))
-    vocabulary = model.words.vocabulary()
-    asked, features = model.features(vocabulary.candidates)
-    return LearnedFedBPTClient(
-        config,
-        name,
-        spec,
-        model.prompted.facts,
-        list(model.words.templates),
-        vocabulary,
-        asked,
-        features,
-        model.prompted.black_box,
-        model.texts(data.train.texts, data.train.labels),
-        model.texts(data.validation.texts, data.validation.labels),
-        None if data.test is None else model.texts(data.test.texts, data.test.labels, counts=False),
-    )
+    return LearnedFedBPTClient(config, name, model, data)

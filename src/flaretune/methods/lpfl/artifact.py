@@ -16,8 +16,8 @@ from safetensors.numpy import save
 from flaretune.errors import UserError, shown
 from flaretune.files import atomic_folder
 from flaretune.methods.artifact_parts import PARTS, SavedParts, check_model, checksum, reading
+from flaretune.methods.lpfl import LPFL
 
-FORMAT = "flaretune-lpfl-adapter-1"
 DESCRIPTION = "flaretune.json"
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's
 ARRAY_FILES = {"lora": "adapter_model.safetensors", "full": "parameters.safetensors"}  # by the option --tuning
@@ -95,7 +95,7 @@ def _write(artifact: AdapterArtifact, arrays: Mapping[str, np.ndarray], folder: 
     described = {part: getattr(artifact, part) for part in PARTS}
     raw = save(dict(arrays), {"format": "pt"})  # as PEFT marks its files
     sha256 = checksum(hashlib.sha256(raw), _texts(described, artifact.adapter_config))
-    contents = {DESCRIPTION: {"format": FORMAT, "sha256": sha256, **described}}
+    contents = {DESCRIPTION: {"format": LPFL.format, "sha256": sha256, **described}}
     if artifact.adapter_config is not None:
         contents[ADAPTER_CONFIG] = {**artifact.adapter_config, _MODEL_NAME: artifact.model["name"]}
     for name, values in contents.items():
@@ -113,8 +113,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"{folder} has no {DESCRIPTION}, so it is no adapter of LP-FL; give one that a job has left")
     described = _read_json(folder / DESCRIPTION)
-    if (found := described.get("format")) != FORMAT:
-        raise UserError(f"{folder} is not an adapter of LP-FL: its format is {shown(found)}, not {FORMAT!r}")
+    if (found := described.get("format")) != LPFL.format:
+        raise UserError(f"{folder} is not an adapter of LP-FL: its format is {shown(found)}, not {LPFL.format!r}")
     for part in (*PARTS, "sha256"):
         if not isinstance(described.get(part), str if part == "sha256" else dict):
             raise UserError(f"{folder} was damaged or edited: {DESCRIPTION} has no {part!r}; copy it anew")

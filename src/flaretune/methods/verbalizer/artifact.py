@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from flaretune.methods.artifact_parts import LEARNED_PARTS, PARTS, ResultFile, SavedParts, array_digest
+from flaretune.methods.verbalizer import Verbalizer
 from flaretune.methods.verbalizer.head import Head, head_of
-
-FORMAT = "flaretune-verbalizer-1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,4 +91,4 @@ def read_head(
     return learned
 
 
-FILE = ResultFile("verbalizer", FORMAT, "best_verbalizer.safetensors", array_digest)
+FILE = ResultFile(Verbalizer, array_digest)
