@@ -14,7 +14,7 @@ from flaretune.cli.main import main
 from flaretune.data.demo import model as demo_model
 from flaretune.data.load import Examples
 from flaretune.errors import UserError
-from flaretune.methods.verbalizer.head_steps import Labelled, WordFeatures
+from flaretune.methods.verbalizer.head_steps import AskedTexts, WordFeatures
 from flaretune.models.word_log_probs import WordLogProbs
 from flaretune.tasks.spec import load_task
 from tests.learnable import BAD, GOOD, NEUTRAL
@@ -63,7 +63,7 @@ def of_texts(log_probs: np.ndarray, labels: np.ndarray, n_words: int = 64) -> He
             raise AssertionError("asked again")
 
     ids = np.arange(log_probs.shape[1])
-    data = Labelled([{"sentence": str(i)} for i in range(len(labels))], labels, ids=ids, log_probs=log_probs[:, None])
+    data = AskedTexts([{"sentence": str(i)} for i in range(len(labels))], labels, ids=ids, log_probs=log_probs[:, None])
     return HeadsOfTexts(SPEC, data, WordFeatures(Model(), ids, 1), n_words)
 
 

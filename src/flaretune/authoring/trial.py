@@ -21,7 +21,7 @@ from flaretune.methods.exchanged import FitResult
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.methods.verbalizer.head import HEAD_STEPS, Head
 from flaretune.methods.verbalizer.head_fit import HeadFit
-from flaretune.methods.verbalizer.head_steps import HeadSteps, Labelled, WordFeatures
+from flaretune.methods.verbalizer.head_steps import AskedTexts, HeadSteps, WordFeatures
 from flaretune.models.progress import Progress, in_silence
 from flaretune.seeding import derive_seed
 from flaretune.softmax import softmax
@@ -111,7 +111,7 @@ class HeadsOfTexts:
         n_words: of a head, for each template.
     """
 
-    def __init__(self, spec: TaskSpec, data: Labelled, features: WordFeatures, n_words: int):
+    def __init__(self, spec: TaskSpec, data: AskedTexts, features: WordFeatures, n_words: int):
         self.spec, self.data = spec, data
         self._features, self._n_words = features, n_words
 
@@ -123,7 +123,7 @@ class HeadsOfTexts:
         """
         train, n_classes = self._take(rows), self.spec.n_classes
         n_templates, n_candidates = train.log_probs.shape[1:]
-        nothing = Labelled((), np.zeros(0, dtype=np.int64))
+        nothing = AskedTexts((), np.zeros(0, dtype=np.int64))
         steps = HeadSteps(self._features.log_probs, train, nothing, n_classes, n_templates)
         fit = HeadFit(
             Mean(),
@@ -144,9 +144,9 @@ class HeadsOfTexts:
         """Of the classes, float64 (N, C), for texts at `rows`."""
         return softmax(head.logits(self._features.log_probs(self._take(rows), head.words)))
 
-    def _take(self, rows: np.ndarray) -> Labelled:
+    def _take(self, rows: np.ndarray) -> AskedTexts:
         d = self.data
-        return Labelled([d.texts[row] for row in rows], d.labels[rows], ids=d.ids, log_probs=d.log_probs[rows])
+        return AskedTexts([d.texts[row] for row in rows], d.labels[rows], ids=d.ids, log_probs=d.log_probs[rows])
 
 
 def try_data(
@@ -183,7 +183,7 @@ def try_data(
     words = open_words(spec, model_name, config.dtype, config.device, config.batch_size, config.quantize)
     ids = np.sort(words.vocabulary().candidates)
     said = words.log_probs(examples.texts, ids, progress)  # (N, T, V)
-    labelled = Labelled(examples.texts, examples.labels, ids=ids, log_probs=said)
+    labelled = AskedTexts(examples.texts, examples.labels, ids=ids, log_probs=said)
     features = WordFeatures(words.log_probs, ids, len(words.templates))
     heads = HeadsOfTexts(spec, labelled, features, config.n_words)
 

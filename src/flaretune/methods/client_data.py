@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("flaretune.client")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Labelled:
     """Texts as a method's model takes them, and their class ids, int64, shape (N,)."""
 

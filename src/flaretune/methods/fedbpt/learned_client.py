@@ -18,7 +18,7 @@ from flaretune.methods.fedbpt.client import FedBPTClient
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.message import read_array, readable
 from flaretune.methods.verbalizer.head import HEAD_STEPS, Head, label_word_head, sent_head
-from flaretune.methods.verbalizer.head_steps import HeadSteps, Labelled
+from flaretune.methods.verbalizer.head_steps import AskedTexts, HeadSteps
 from flaretune.methods.verbalizer.settings import NEUTRAL
 from flaretune.tasks.evaluation import Counters
 
@@ -84,7 +84,7 @@ class LearnedFedBPTClient(FedBPTClient):
     def _logits(self, points: np.ndarray, data: PromptedTexts) -> np.ndarray:
         return self._head.logits(self._features(points, data, self._head.words))
 
-    def _at_point(self, data: Labelled, words: np.ndarray) -> np.ndarray:
+    def _at_point(self, data: AskedTexts, words: np.ndarray) -> np.ndarray:
         """Features of the search point that a head is made for, float64 (N, F)."""
         return self._features(self._point[None], data, words)[0]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flaretune.methods.fedbpt.client import AsksModel
-from flaretune.methods.verbalizer.head_steps import Labelled, WordFeatures
+from flaretune.methods.verbalizer.head_steps import AskedTexts, WordFeatures
 from flaretune.methods.verbalizer.open import OpenedWords, open_vllm_words, open_words
 from flaretune.model_server.vllm import VllmServer
 from flaretune.model_server.vllm_prompted import open_vllm_model
@@ -23,7 +23,7 @@ ANY_WORD = np.zeros(1, dtype=np.int64)  # until words are chosen
 
 
 @dataclass(eq=False)
-class PromptedTexts(Labelled):
+class PromptedTexts(AskedTexts):
     """Labelled texts that are registered with a black box too.
 
     Attributes:

@@ -17,7 +17,7 @@ from flaretune.methods.message import readable
 from flaretune.methods.served_model import vllm_server
 from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.methods.verbalizer.head import SUMS, Head, head_of, label_word_head
-from flaretune.methods.verbalizer.head_steps import AsksForWords, HeadSteps, Labelled, WordFeatures
+from flaretune.methods.verbalizer.head_steps import AskedTexts, AsksForWords, HeadSteps, WordFeatures
 from flaretune.methods.verbalizer.settings import NEUTRAL, Vocabulary
 from flaretune.methods.verbalizer.statistics import release_sums
 from flaretune.tasks.evaluation import Counters, Evaluation, evaluate
@@ -67,8 +67,8 @@ class VerbalizerClient(Client):
     ):
         self._config, self._spec, self._facts, self._templates = config, spec, facts, list(templates)
         self._vocabulary, self._model = vocabulary, model
-        self._train, self._validation = (Labelled(data.texts, data.labels) for data in (train, validation))
-        self._test = None if test is None else Labelled(test.texts, test.labels, counts=False)
+        self._train, self._validation = (AskedTexts(data.texts, data.labels) for data in (train, validation))
+        self._test = None if test is None else AskedTexts(test.texts, test.labels, counts=False)
         self._start = label_word_head(vocabulary.label_ids, spec.n_classes)
         self._features = WordFeatures(model, vocabulary.candidates, len(templates))
         self._steps = HeadSteps(
@@ -126,7 +126,7 @@ class VerbalizerClient(Client):
         return release_sums(releases, result.arrays, most), {"n_train": 0}, 0
 
     def _evaluation(self, head: Head) -> Evaluation:
-        def logits(data: Labelled) -> np.ndarray:
+        def logits(data: AskedTexts) -> np.ndarray:
             return head.logits(self._features.log_probs(data, head.words))
 
         return evaluate(self._spec, logits, self._validation, self._test)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from flaretune.methods.client_data import Labelled
 from flaretune.methods.exchanged import Arrays
 from flaretune.methods.message import readable
 from flaretune.methods.verbalizer.head import LOSSES, SUMS, WORDS
@@ -31,8 +32,8 @@ class AsksForWords(Protocol):
 
 
 @dataclass(eq=False)
-class Labelled:
-    """Texts, class ids, int64 (N,), and what the model has said of them.
+class AskedTexts(Labelled):
+    """Texts, by column, and what the model has said of them.
 
     Attributes:
         counts: whether a pass over them is counted as the method's; those over test data are not.
@@ -40,8 +41,6 @@ class Labelled:
         log_probs: float32 (N, T, V); None before the pass.
     """
 
-    texts: Sequence[Mapping[str, str]]
-    labels: np.ndarray
     counts: bool = True
     ids: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     log_probs: np.ndarray | None = None
@@ -68,7 +67,7 @@ class WordFeatures:
         new, self._told = self.forwards - self._told, self.forwards
         return new
 
-    def log_probs(self, data: Labelled, words: np.ndarray) -> np.ndarray:
+    def log_probs(self, data: AskedTexts, words: np.ndarray) -> np.ndarray:
         """Log-probabilities of words, int64 (F, 2) as in `Head.words`, float32 (N, F).
 
         The model is asked for all candidates at once; again only for words that no candidate of this client was, which
@@ -101,9 +100,9 @@ class HeadSteps:
 
     def __init__(
         self,
-        log_probs: Callable[[Labelled, np.ndarray], np.ndarray],
-        train: Labelled,
-        validation: Labelled,
+        log_probs: Callable[[AskedTexts, np.ndarray], np.ndarray],
+        train: AskedTexts,
+        validation: AskedTexts,
         n_classes: int,
         n_templates: int,
         private: bool = False,
@@ -146,7 +145,7 @@ class HeadSteps:
             scores = features @ weights + biases[:, None]  # (L, N, C)
         return {"losses": losses(scores, data.labels), "n": np.array([float(len(data.labels))])}
 
-    def _features(self, data: Labelled, arrays: Arrays) -> np.ndarray:
+    def _features(self, data: AskedTexts, arrays: Arrays) -> np.ndarray:
         """Log-probabilities of the server's words, centred and scaled as it says, float64 (N, F)."""
         values = self._log_probs(data, arrays["words"].astype(np.int64)).astype(np.float64)
         return (values - arrays["center"]) / arrays["scale"]
