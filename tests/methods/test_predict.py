@@ -145,7 +145,7 @@ def test_another_model_is_refused(tmp_path, llama, roberta, data):
     ("changes", "message"),
     [
         ({"alpha": None}, r"another version of flaretune \(.*alpha"),
-        ({"n_prompt_tokens": "3"}, "--n_prompt_tokens '3': must be a whole number"),
+        ({"n_prompt_tokens": "3"}, r"\.safetensors: --n_prompt_tokens '3': must be a whole number"),
         ({"n_prompt_tokens": 0}, "--n_prompt_tokens 0: must be at least 1"),
     ],
 )

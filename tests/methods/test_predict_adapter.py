@@ -155,7 +155,7 @@ def test_an_adapter_with_other_arrays_than_its_options_give_is_refused(tmp_path,
     ("changes", "message"),
     [
         ({"lora_rank": None}, r"best_adapter was written by another version of flaretune \(.*lora_rank"),
-        ({"lora_rank": "8"}, "--lora_rank '8': must be a whole number"),
+        ({"lora_rank": "8"}, "best_adapter: --lora_rank '8': must be a whole number"),
         ({"lora_alpha": 0.0}, "--lora_alpha 0.0: must be above 0"),
     ],
 )

@@ -101,9 +101,8 @@ class ResultFile:
             raise UserError(
                 f"{path} is damaged or no {self.method.kind} file ({error}); give one that a job has left"
             ) from error
-        if metadata.get("format") != self.method.format:
-            wanted = f"no {self.method.kind}: its format is {metadata.get('format')!r}, not {self.method.format!r}"
-            raise UserError(f"{path} is {wanted}")
+        if (found := metadata.get("format")) != self.method.format:
+            raise UserError(f"{path} is no {self.method.kind}: its format is {found!r}, not {self.method.format!r}")
         texts = {name: metadata.get(name, "") for name in (*LEARNED_PARTS, *PARTS) if name in metadata or name in PARTS}
         if metadata.get("sha256") != checksum(self.digest(arrays), texts):
             raise UserError(

@@ -15,9 +15,8 @@ from flaretune.softmax import check_finite, log_softmax
 from flaretune.tasks.metrics.registry import find_metric
 from flaretune.tasks.spec import TaskSpec
 
-HUGE = (
-    1e100  # no number that a client reports is as large, not a loss by float32 logits either; sums of such are finite
-)
+# No number that a client reports is as large, not a loss by float32 logits either; sums of such are finite.
+HUGE = 1e100
 
 
 def peak_memory_mb() -> float:

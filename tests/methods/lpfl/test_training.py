@@ -14,7 +14,7 @@ from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.lpfl.client import ClientTexts, LPFLClient, open_client
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
-from flaretune.methods.lpfl.local_train import TrainingSet, local_train
+from flaretune.methods.lpfl.local_train import local_train
 from flaretune.models.tuned import TuneSettings, open_tuned_model
 from flaretune.tasks.spec import load_task
 from tests.learnable import reviews
@@ -164,10 +164,10 @@ def test_accumulated_gradients_are_those_of_the_whole_step(opened):
 
 def test_a_loss_that_is_not_finite_is_one_sentence(opened):
     _, tuned, texts = opened()
-    data = TrainingSet(texts.train.texts[:2], np.array([[math.nan, 1.0], [0.5, 0.5]]), np.ones(2))
+    data = texts.train.texts[:2], np.array([[math.nan, 1.0], [0.5, 0.5]])
     with pytest.raises(FloatingPointError, match=r"the training loss became nan in epoch 1 .* --learning_rate"):
         local_train(
-            tuned.label_model, tuned.parameters.trained(), data, LPFLConfig(local_epochs=1, local_steps=1), seed=1
+            tuned.label_model, tuned.parameters.trained(), *data, LPFLConfig(local_epochs=1, local_steps=1), seed=1
         )
 
 

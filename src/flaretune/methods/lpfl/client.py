@@ -20,7 +20,7 @@ from flaretune.methods.client_data import Labelled, load_data, settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
-from flaretune.methods.lpfl.local_train import TrainingSet, local_train
+from flaretune.methods.lpfl.local_train import local_train
 from flaretune.methods.lpfl.lower_rank import LowerRank
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool
 from flaretune.methods.message import read_arrays, readable
@@ -126,14 +126,15 @@ class LPFLClient(Client):
         evaluation = self._evaluation() if request.evaluate else None
         forwards = self._model.example_forwards
         self._label_texts(request.round)
-        data = self._training_set()
+        train, soft = self._texts.train, self._pool.indices
+        examples = [*train.texts, *(self._texts.pool[i] for i in soft)]
+        targets = np.concatenate([np.eye(self._spec.n_classes)[train.labels], self._pool.labels])  # (N, C)
         seed = derive_seed(self._config.seed, "train", request.round, self._context.name)
-        loss, steps = local_train(self._model, self._parameters.trained(), data, self._config, seed)
+        loss, steps = local_train(self._model, self._parameters.trained(), examples, targets, self._config, seed)
         counters = Counters(steps, self._model.example_forwards - forwards, time.monotonic() - started)
-        n_soft, truth = len(self._pool.indices), self._texts.truth
-        numbers = {"labelled": len(self._texts.train.labels), "soft_labelled": n_soft, "loss": loss}
-        if n_soft and truth is not None:
-            numbers["soft_labels_correct"] = self._pool.agreement(truth)[0]
+        numbers = {"labelled": len(train.labels), "soft_labelled": len(soft), "loss": loss}
+        if len(soft) and self._texts.truth is not None:
+            numbers["soft_labels_correct"] = self._pool.agreement(self._texts.truth)
         return FitResult(self._parameters.arrays(), numbers, counters, evaluation)
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:
@@ -198,14 +199,6 @@ class LPFLClient(Client):
         except ValueError as error:
             raise FloatingPointError(str(error)) from error
         self._states.save(round_number, {**self._pool.state(), "texts": self._pool_digest})
-
-    def _training_set(self) -> TrainingSet:
-        train, soft = self._texts.train, self._pool.indices
-        return TrainingSet(
-            [*train.texts, *(self._texts.pool[i] for i in soft)],
-            np.concatenate([np.eye(self._spec.n_classes)[train.labels], self._pool.labels]),
-            np.ones(len(train.labels) + len(soft)),
-        )
 
     def _log_probs(self) -> calibration.LogProbSums:
         """Of the classes over this client's texts but the test data."""

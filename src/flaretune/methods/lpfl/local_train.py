@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,23 +16,13 @@ from flaretune.models.label_model import LabelModel
 DEFAULT_LEARNING_RATE = {"lora": 1e-3, "full": 2e-5}
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """N texts with label distributions.
-
-    Attributes:
-        examples: encoded texts.
-        targets: a distribution over the classes for each, float64, shape (N, C); a hard label is all on one class.
-        weights: of each in the loss, float64, shape (N,).
-    """
-
-    examples: Sequence[Encoded]
-    targets: np.ndarray
-    weights: np.ndarray
-
-
 def local_train(
-    model: LabelModel, parameters: list[torch.nn.Parameter], data: TrainingSet, options: LPFLConfig, seed: int
+    model: LabelModel,
+    parameters: list[torch.nn.Parameter],
+    examples: Sequence[Encoded],
+    targets: np.ndarray,
+    options: LPFLConfig,
+    seed: int,
 ) -> tuple[float, int]:
     """Train on the cross entropy of q(· | x) against the texts' label distributions (arXiv 2307.13896).
 
@@ -42,7 +31,8 @@ def local_train(
     Args:
         model: answers with label-word logits.
         parameters: what is trained.
-        data: at least one text.
+        examples: N encoded texts, at least one.
+        targets: a distribution over the classes for each, float64, shape (N, C); a hard label is all on one class.
         options: how.
         seed: of the order of the texts and of dropout.
 
@@ -59,7 +49,7 @@ def local_train(
         fused=True,  # with every parameter trained, a third of the time of a step on a CPU
     )
     rng, steps, loss = np.random.default_rng(seed), 0, 0.0
-    steps_an_epoch = math.ceil(len(data.examples) / options.train_batch_size)
+    steps_an_epoch = math.ceil(len(examples) / options.train_batch_size)
     epochs = max(options.local_epochs, math.ceil(options.local_steps / steps_an_epoch))
     device = parameters[0].device
     # on a CPU shorter padding is worth more passes; where every parameter is trained, each adds up all their gradients
@@ -70,33 +60,30 @@ def local_train(
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         for epoch in range(epochs):
-            order, loss = rng.permutation(len(data.examples)), 0.0
+            order, loss = rng.permutation(len(examples)), 0.0
             for start in range(0, len(order), options.train_batch_size):
                 batch = order[start : start + options.train_batch_size]
                 optimiser.zero_grad(set_to_none=True)
-                step_loss = _backward(model, data, batch, at_a_time)
+                step_loss = _backward(model, [examples[i] for i in batch], targets[batch], at_a_time)
                 if not np.isfinite(step_loss):
                     raise FloatingPointError(
                         f"the training loss became {step_loss} in epoch {epoch + 1} of this round, so that this client "
                         "has nothing to send; a lower --learning_rate may help"
                     )
                 optimiser.step()
-                loss += step_loss * data.weights[batch].sum()
+                loss += step_loss * len(batch)
                 steps += 1
     optimiser.zero_grad(set_to_none=True)
     model.train(False)
-    return float(loss / data.weights.sum()), steps
+    return float(loss / len(examples)), steps
 
 
-def _backward(model: LabelModel, data: TrainingSet, batch: np.ndarray, at_a_time: int) -> float:
+def _backward(model: LabelModel, examples: list[Encoded], targets: np.ndarray, at_a_time: int) -> float:
     """Add up the gradients of a batch's mean loss, in passes of some texts of like length; returns that loss."""
-    total, weight = 0.0, data.weights[batch].sum()
-    batch = batch[np.argsort([len(data.examples[i].ids) for i in batch], kind="stable")]
-    for part in np.array_split(batch, math.ceil(len(batch) / at_a_time)):
-        log_q = torch.log_softmax(model.logits([data.examples[i] for i in part]), dim=-1)  # (B, C)
-        targets = torch.from_numpy(data.targets[part]).to(log_q)
-        weights = torch.from_numpy(data.weights[part]).to(log_q)
-        loss = -(weights * (targets * log_q).sum(dim=-1)).sum() / float(weight)
+    total, order = 0.0, np.argsort([len(example.ids) for example in examples], kind="stable")
+    for part in np.array_split(order, math.ceil(len(order) / at_a_time)):
+        log_q = torch.log_softmax(model.logits([examples[i] for i in part]), dim=-1)  # (B, C)
+        loss = -(torch.from_numpy(targets[part]).to(log_q) * log_q).sum(dim=-1).sum() / len(examples)
         loss.backward()
         total += loss.item()
     return total

@@ -79,20 +79,16 @@ class SoftLabelPool:
         self._moved = np.concatenate([self._moved, indices[rows]])
         self._labels = np.concatenate([self._labels, softmax(scores[rows])])
 
-    def agreement(self, truth: np.ndarray) -> tuple[int, int]:
+    def agreement(self, truth: np.ndarray) -> int:
         """Count labels whose most probable class is the hidden one; for reports.
 
         Args:
             truth: hidden class ids of the whole pool, int, shape (n_texts,).
-
-        Returns:
-            How many agree, and how many labels there are.
         """
         truth = np.asarray(truth)
         if truth.shape != (self._n_texts,):
             raise ValueError(f"hidden labels of shape {truth.shape} do not fit a pool of {self._n_texts} texts")
-        agree = self._labels.argmax(axis=1) == truth[self._moved]
-        return int(agree.sum()), len(agree)
+        return int(np.sum(self._labels.argmax(axis=1) == truth[self._moved]))
 
     def state(self) -> dict[str, np.ndarray]:
         """What `restore` needs in a process that is started anew with the same settings."""
