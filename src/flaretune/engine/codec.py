@@ -66,14 +66,10 @@ def task(clients: Sequence[str], run: str, after_round: int, prior: np.ndarray |
 def read_clients(received: Message) -> list[str]:
     """The clients that a task names."""
     clients = read_fields(received)["clients"]
-    if not (isinstance(clients, list | tuple) and clients and all(map(_is_name, clients))):
+    names = isinstance(clients, list | tuple) and all(isinstance(c, str) and c.isprintable() for c in clients)
+    if not (names and clients):  # they stand in sentences
         raise ValueError(f"the clients are {shown(clients)}, expected a list of names")
     return list(clients)
-
-
-def _is_name(name: Any) -> bool:
-    """Whether it can stand in a sentence."""
-    return isinstance(name, str) and name.isprintable()
 
 
 @reader
@@ -142,7 +138,9 @@ def read_initialize_reply(received: Message, method: Method) -> InitializeResult
     dtype = said.get("dtype")
     if dtype not in (None, *NUMBER_FORMATS):
         raise ValueError(f"'dtype' is {shown(dtype)}, expected one of {', '.join(NUMBER_FORMATS)}")
-    initial = read_initial(settings, {n: a for n, a in arrays.items() if n not in _INITIALIZE})
+    shapes = {name: tuple(shape) for name, shape in settings.get("initial", {}).items()}
+    initial = read_arrays({name: values for name, values in arrays.items() if name not in _INITIALIZE}, shapes)
+    initial = {name: values.astype(np.float32) for name, values in initial.items()}
     return InitializeResult(settings, n_train, zero_shot, evaluation, _read_counters(said), log_probs, dtype, initial)
 
 
@@ -175,12 +173,6 @@ def _read_log_probs(said: Mapping[str, Any], arrays: Mapping[str, Any], n_classe
     if not told.is_plausible():
         raise ValueError(f"array 'log_prob_sums' holds no log-probabilities of {told.n_texts} texts")
     return told
-
-
-def read_initial(settings: Mapping[str, Any], arrays: Arrays) -> dict[str, np.ndarray]:
-    """What a method starts from, of the shapes that the settings tell, float32."""
-    shapes = {name: tuple(shape) for name, shape in settings.get("initial", {}).items()}
-    return {name: values.astype(np.float32) for name, values in read_arrays(arrays, shapes).items()}
 
 
 # ---- fit ----

@@ -110,7 +110,10 @@ def task_problems(entries: Mapping[str, Any]) -> Iterator[Problem]:
         if wording.get("template") is not None and columns is not None:
             yield from template_problems(kind, wording["template"], columns)
         if wording.get("templates") is not None and columns is not None:
-            yield from further_template_problems(kind, wording["template"], wording["templates"], columns)
+            every = [wording["template"] or "", *wording["templates"]]
+            yield from _twins((kind, "templates"), f"{kind} template and templates", every)
+            for further in wording["templates"]:
+                yield from template_problems(kind, further, columns, key="templates")
         if wording.get("label_words") not in (None, AUTO) and values is not None:
             yield from word_problems(kind, wording["label_words"], values)
 
@@ -173,15 +176,6 @@ def source_problems(
     if train == "" or test == "":
         key = "train" if train == "" else "test"
         yield Problem(("source", key), "[source] must name its splits in train and test")
-
-
-def further_template_problems(
-    kind: str, template: str | None, templates: Sequence[str], text_columns: Sequence[str]
-) -> Iterator[Problem]:
-    """Each fits as the first one does, and none is there twice."""
-    yield from _twins((kind, "templates"), f"{kind} template and templates", [template or "", *templates])
-    for further in templates:
-        yield from template_problems(kind, further, text_columns, key="templates")
 
 
 def template_problems(

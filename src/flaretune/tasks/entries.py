@@ -115,7 +115,7 @@ class Table:
 
     def integer(self, key: str, default: Any = REQUIRED) -> Any:
         """A whole number; ``default`` (an int or None) if the key is absent."""
-        return self._read(key, default, "a whole number", _is_integer)
+        return self._read(key, default, "a whole number", lambda v: isinstance(v, int) and not isinstance(v, bool))
 
     def flag(self, key: str, default: Any = REQUIRED) -> Any:
         """True or false; ``default`` if the key is absent."""
@@ -123,7 +123,8 @@ class Table:
 
     def texts(self, key: str, default: Any = REQUIRED) -> Any:
         """A list of strings as a tuple."""
-        return _tuple(self._read(key, default, "a list of strings", lambda v: is_list_of(v, is_text)))
+        texts = self._read(key, default, "a list of strings", lambda v: is_list_of(v, is_text))
+        return None if texts is None else tuple(texts)
 
     def labels(self, key: str, default: Any = REQUIRED) -> Any:
         """A list of whole numbers and strings as a tuple; true is taken as "true", and 1.0 as 1."""
@@ -165,10 +166,6 @@ class Table:
         self._problems.append(Problem(path, f"[{self._name}]: {sentence}" if self._name else sentence))
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_label(value: Any) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and value.is_integer())
 
@@ -181,7 +178,3 @@ def _plain_label(value: Any) -> int | str:
 
 def _is_word_list(value: Any) -> bool:
     return is_list_of(value, lambda of_class: is_text(of_class) or is_list_of(of_class, is_text))
-
-
-def _tuple(values: Any) -> Any:
-    return None if values is None else tuple(values)

@@ -15,6 +15,7 @@ import numpy as np
 from flaretune.aggregation.base import FACTOR, AggregationRule
 from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.message import MOST, read_arrays
+from flaretune.methods.verbalizer import ridge
 from flaretune.methods.verbalizer.artifact import LearnedHead
 from flaretune.methods.verbalizer.head import (
     LOSSES,
@@ -25,16 +26,6 @@ from flaretune.methods.verbalizer.head import (
     label_word_head,
     label_word_weights,
     sent_head,
-)
-from flaretune.methods.verbalizer.ridge import (
-    LEAST_VARIANCE,
-    TEMPERATURES,
-    TOWARD_SCORE,
-    Ridge,
-    choose_head,
-    choose_words,
-    solve,
-    solve_noised,
 )
 from flaretune.methods.verbalizer.settings import NEUTRAL
 from flaretune.methods.verbalizer.statistics import (
@@ -85,7 +76,7 @@ class HeadFit:
     head: Head | None = field(default=None, init=False)
     shrinkage: float | None = field(default=None, init=False)
     words: dict[str, np.ndarray] = field(default_factory=dict, init=False)
-    _ridge: Ridge | None = field(default=None, init=False)
+    _ridge: ridge.Ridge | None = field(default=None, init=False)
 
     @property
     def n_templates(self) -> int:
@@ -98,12 +89,12 @@ class HeadFit:
             return {"candidates": self.candidates}, {}
         if step == SUMS:
             return self.words, {}
-        ridge, leave_one_out = self._ridge, self.leave_one_out
-        arrays = {**self.words, "weights": ridge.weights, "biases": ridge.biases}
+        solved, leave_one_out = self._ridge, self.leave_one_out
+        arrays = {**self.words, "weights": solved.weights, "biases": solved.biases}
         if leave_one_out:
-            solved = {"mean": ridge.center, "basis": ridge.basis}
-            arrays |= {**solved, "spectrum": ridge.spectrum, "shrinkages": ridge.shrinkages}
-        return arrays, {"leave_one_out": int(leave_one_out), "n_train": ridge.n}
+            center = {"mean": solved.center, "basis": solved.basis}
+            arrays |= {**center, "spectrum": solved.spectrum, "shrinkages": solved.shrinkages}
+        return arrays, {"leave_one_out": int(leave_one_out), "n_train": solved.n}
 
     def check(self, step: str, arrays: Arrays) -> dict[str, np.ndarray]:
         """A client's arrays, once they are known to be such as it can send.
@@ -117,7 +108,7 @@ class HeadFit:
             return read_gram_sums(
                 arrays, len(self.words["words"]), self.n_classes, self.most, bool(self.noise)
             ).arrays()
-        shapes = {"losses": (len(self._ridge.weights), len(TEMPERATURES)), "n": (1,)}
+        shapes = {"losses": (len(self._ridge.weights), len(ridge.TEMPERATURES)), "n": (1,)}
         read = {name: values.astype(np.float64) for name, values in read_arrays(arrays, shapes).items()}
         if np.any(read["losses"] < 0) or np.any(read["losses"] > MOST) or not 0 <= read["n"][0] <= self.most:
             raise ValueError("array 'losses' or 'n' holds what no texts can have")
@@ -195,12 +186,12 @@ class HeadFit:
             groups = np.repeat(np.arange(self.n_templates), n_candidates)
             of_label = [token for tokens in self.label_ids for token in tokens]
             always = np.flatnonzero(np.tile(np.isin(self.candidates, of_label), self.n_templates))
-            chosen = choose_words(statistics, groups, self.n_words, always.tolist())
+            chosen = ridge.choose_words(statistics, groups, self.n_words, always.tolist())
             n = statistics.counts.sum()
             center = statistics.sums.sum(axis=0)[chosen] / n
             variance = statistics.squares[chosen] / n - np.square(center)
         words = np.stack([chosen // n_candidates, self.candidates[chosen % n_candidates]], axis=-1)
-        self.words = {"words": words, "center": center, "scale": np.sqrt(np.maximum(variance, LEAST_VARIANCE))}
+        self.words = {"words": words, "center": center, "scale": np.sqrt(np.maximum(variance, ridge.LEAST_VARIANCE))}
         if (
             self.prompt
         ):  # of the same words behind the first template: only how strongly they are shrunk depends on these
@@ -216,9 +207,10 @@ class HeadFit:
             toward = toward * self._units()
         if noise:
             spread = 2 * noise * np.sqrt(len(sums.gram))  # the largest eigenvalue of symmetric Gaussian noise, about
-            self._ridge = solve_noised(sums, float(spread), None if toward is None else TOWARD_SCORE * toward)
+            score = None if toward is None else ridge.TOWARD_SCORE * toward
+            self._ridge = ridge.solve_noised(sums, float(spread), score)
         else:
-            self._ridge = solve(sums, toward)
+            self._ridge = ridge.solve(sums, toward)
 
     def _units(self) -> np.ndarray:
         """How many nats a feature of the sums is counted in, float64 (F, 1)."""
@@ -227,8 +219,8 @@ class HeadFit:
 
     def _choose_head(self, n: float, summed: np.ndarray) -> None:
         if n:
-            shrinkage, temperature = choose_head(summed, self.n_classes)
-            tau = float(TEMPERATURES[temperature])
+            shrinkage, temperature = ridge.choose_head(summed, self.n_classes)
+            tau = float(ridge.TEMPERATURES[temperature])
         else:  # nothing to choose by; with noise, there is one λ alone
             shrinkage, tau = len(self._ridge.weights) // 2, NOISED_TEMPERATURE
         weights = self._ridge.weights[shrinkage] / self._units()
