@@ -9,7 +9,8 @@ import numpy as np
 from flaretune.config.options import as_dict, build
 from flaretune.methods.lpfl.artifact import AdapterArtifact
 from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.models.tuned import TuneSettings, open_tuned_model
+from flaretune.models.lora import TuneSettings
+from flaretune.models.tuned import open_tuned_model
 from flaretune.tasks.spec import TaskSpec, task_table
 
 LOCAL = ("dataset", "data_path", "unlabelled_path", "task_name", "task_file", "model_name", "device", "dtype")

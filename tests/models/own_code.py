@@ -13,9 +13,10 @@ from transformers import AutoConfig, AutoTokenizer
 from flaretune.data.encode import Encoded, Encoder
 from flaretune.data.load import Examples
 from flaretune.models.load import load_pretrained
+from flaretune.models.lora import TuneSettings
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, open_prompted_model
-from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
+from flaretune.models.tuned import TunedModel, open_tuned_model
 from flaretune.models.verbalizer import label_word_ids
 from flaretune.models.word_log_probs import WordLogProbs
 from tests.model_types_for_tests import LANGUAGE_MODEL

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from flaretune.models.lora import TuneSettings
 from flaretune.models.prompt_settings import PromptSettings
-from flaretune.models.tuned import TuneSettings
 
 PROMPT = {
     "n_prompt_tokens": 3,

@@ -11,7 +11,8 @@ import torch
 from flaretune.errors import UserError
 from flaretune.models import tuned as tuned_module
 from flaretune.models.load import load_pretrained
-from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
+from flaretune.models.lora import TuneSettings
+from flaretune.models.tuned import TunedModel, open_tuned_model
 from tests.model_types_for_tests import save_model_type
 from tests.models.asking import TEXTS
 from tests.tasks_for_tests import review_task

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from flaretune.errors import UserError
+from flaretune.models.lanes import share_weights
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompted import prompt_model
-from flaretune.models.shared_weights import share_weights
 from tests.model_types_for_tests import save_model_type
 from tests.models.own_code import (
     EXAMPLES,

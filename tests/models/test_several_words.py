@@ -11,9 +11,10 @@ from flaretune.config.options import as_dict, build
 from flaretune.errors import UserError
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.models.label_head import at_answers
+from flaretune.models.lora import TuneSettings
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
-from flaretune.models.tuned import TuneSettings, open_tuned_model
+from flaretune.models.tuned import open_tuned_model
 from flaretune.models.verbalizer import label_word_ids, word_classes
 from tests.tasks_for_tests import review_task
 from tests.tokenizers_for_tests import bert_like, gpt2_like, roberta_like

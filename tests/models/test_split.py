@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from flaretune.errors import UserError
+from flaretune.models.lanes import share_weights
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.prompted import embed, embedding_std, prompt_model
-from flaretune.models.shared_weights import share_weights
 from flaretune.models.split import is_split
 from flaretune.models.tuned import open_tuned_model
 from flaretune.models.word_log_probs import WordLogProbs

@@ -8,7 +8,8 @@ import torch
 
 from flaretune.config.options import as_dict, build
 from flaretune.methods.lpfl.config import LPFLConfig
-from flaretune.models.tuned import TuneSettings, open_tuned_model
+from flaretune.models.lora import TuneSettings
+from flaretune.models.tuned import open_tuned_model
 from tests.tasks_for_tests import review_task
 
 TEXTS = [{"sentence": text} for text in ("a moving and funny film", "nothing happens", "a bright cast")]

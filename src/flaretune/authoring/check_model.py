@@ -11,7 +11,7 @@ import numpy as np
 from flaretune.authoring.checking import Checking, Rows
 from flaretune.authoring.report import LabelWord, Lengths, ModelReport, Report
 from flaretune.config.options import as_dict, build
-from flaretune.data.encode import Encoder
+from flaretune.data.encode import PLAIN, Encoder
 from flaretune.data.load import Examples
 from flaretune.data.tokens import start_and_end_ids
 from flaretune.errors import UserError
@@ -53,7 +53,7 @@ def hold_against_model(
     if has_prompt and not (entries and entries["label_words"] == AUTO):
         mode, n_prompt = (config.cat_or_add if kind == "masked" else config.prompt_position), config.n_prompt_tokens
     else:
-        mode, n_prompt = ("cat" if kind == "masked" else "prefix"), 0
+        mode, n_prompt = PLAIN[kind], 0
     words: tuple[LabelWord, ...] = ()
     if entries is None:
         sentence = f"there is no table [{kind}], and {model_name} is a {kind} model; write one"
@@ -66,7 +66,7 @@ def hold_against_model(
     if spec is None:
         return report
     try:
-        encoder = Encoder(model.tokenizer, spec, kind, mode, n_prompt, model.max_length)
+        encoder = model.encoder(spec, mode, n_prompt)
     except UserError as error:
         checking.note((kind, "template"), str(error))
         return report

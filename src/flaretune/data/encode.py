@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 MODES = {"masked": ("add", "cat"), "causal": ("prefix", "suffix")}
+PLAIN = {"masked": "cat", "causal": "prefix"}  # that of an example without a prompt
 FIRST_PLACEHOLDER = 1000  # as in Black-Box Tuning: ids 1000 … 1000 + n − 1
 
 

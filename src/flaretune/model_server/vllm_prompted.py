@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from flaretune.data.encode import Encoded, Encoder
+from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
 from flaretune.model_server.vllm import VllmServer
 from flaretune.model_server.vllm_check import VllmCheck, as_prompt
@@ -16,7 +16,6 @@ from flaretune.models.label_head import at_answers
 from flaretune.models.load import Pretrained, load_outline
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.models.prompted import PromptedModel, embed, make_soft_prompt
-from flaretune.models.self_check import PLAIN
 from flaretune.models.soft_prompt import SoftPrompt
 from flaretune.models.verbalizer import label_word_ids, word_classes
 from flaretune.models.word_embeddings import read_word_embeddings
@@ -139,8 +138,7 @@ def open_vllm_model(
     tokenizer, model, mode = outline.tokenizer, outline.model, settings.prompt_position
     asked = label_word_ids(tokenizer, spec, outline.kind) if words is None else words
     classes = word_classes(spec.wording(outline.kind)) if words is None else None
-    encoder = Encoder(tokenizer, spec, outline.kind, mode, settings.n_prompt_tokens, outline.max_length)
-    plain_encoder = Encoder(tokenizer, spec, outline.kind, PLAIN[outline.kind], 0, outline.max_length)
+    encoder, plain_encoder = outline.encoder(spec, mode, settings.n_prompt_tokens), outline.encoder(spec)
     embeddings = read_word_embeddings(outline)
     check.check_embeddings(embeddings)
     hidden_size = embeddings.weight.shape[1]

@@ -16,11 +16,10 @@ from flaretune.data.load import Examples
 from flaretune.errors import UserError
 from flaretune.model_server.protocol import Query, logits_message
 from flaretune.models.black_box import BlackBox, TextSet
-from flaretune.models.lanes import open_lanes
+from flaretune.models.lanes import open_lanes, share_weights
 from flaretune.models.load import Pretrained
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, prompt_model
-from flaretune.models.shared_weights import share_weights
 from flaretune.tasks.spec import read_task
 
 Kept = TypeVar("Kept")

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from flaretune.data.encode import Encoded
 from flaretune.models.label_head import at_answers
 from flaretune.models.last_layer import last_feed_forward, only_at
-from flaretune.models.padding import pad_left, pad_right
+from flaretune.models.padding import pad
 from flaretune.models.text_cache import TextCache, cache_for_rows
 
 
@@ -57,7 +57,7 @@ class CausalLM:
     def cache_text(self, examples: Sequence[Encoded]) -> TextCache:
         """Compute keys and values of the text in front of the prompt, for reuse by every candidate."""
         device = self._model.get_input_embeddings().weight.device
-        ids, attention = pad_left([e.ids[: e.insert] for e in examples], self._pad_id, device)
+        ids, attention = pad([e.ids[: e.insert] for e in examples], self._pad_id, device, "left")
         cache = DynamicCache()  # no configuration: windows are kept by the masks, not by dropping keys
         with torch.inference_mode():
             self._model.base_model(
@@ -93,7 +93,7 @@ class CausalLM:
         rows = [e.ids[e.insert - start :] for e, start in zip(examples, starts, strict=True)]
         in_place = np.full(n_prompt, self._pad_id) if prompt_ids is None else prompt_ids.cpu().numpy()
         rows = [np.insert(row, start, in_place) for row, start in zip(rows, starts, strict=True)]
-        ids, attention = pad_right(rows, self._pad_id, device)  # (B, columns)
+        ids, attention = pad(rows, self._pad_id, device)  # (B, columns)
         answers = [e.answer - e.insert + start + n_prompt for e, start in zip(examples, starts, strict=True)]
 
         def by_row(of_examples: torch.Tensor) -> torch.Tensor:  # (B, …) → (λB, …): an example with every prompt

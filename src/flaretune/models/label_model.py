@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 
-from flaretune.data.encode import Encoded, Encoder
+from flaretune.data.encode import Encoded
 from flaretune.models.label_head import at_answers
 from flaretune.models.last_layer import last_feed_forward, only_at
 from flaretune.models.load import Pretrained
 from flaretune.models.lower_layers import LowerLayers
-from flaretune.models.padding import pad_right
+from flaretune.models.padding import pad
 from flaretune.models.progress import Progress, in_silence
 from flaretune.models.verbalizer import word_classes
 from flaretune.tasks import calibration
@@ -51,10 +51,8 @@ class LabelModel:
         self.lower: LowerLayers | None = None
         self.feed_forward = last_feed_forward(pretrained.model)
         self._is_training = False
-        tokenizer = pretrained.tokenizer
-        self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        mode = "cat" if pretrained.kind == "masked" else "prefix"
-        self._encoder = Encoder(tokenizer, spec, pretrained.kind, mode, 0, pretrained.max_length)
+        self._pad_id = pretrained.pad_id
+        self._encoder = pretrained.encoder(spec)
         self.calibrate(None)
 
     def calibrate(self, prior: np.ndarray | None) -> None:
@@ -75,7 +73,7 @@ class LabelModel:
 
     def logits(self, examples: Sequence[Encoded]) -> torch.Tensor:
         """Label word logits of a batch, with gradients, float32, shape (B, C)."""
-        ids, attention = pad_right([e.ids for e in examples], self._pad_id, self._device)
+        ids, attention = pad([e.ids for e in examples], self._pad_id, self._device)
         positions = torch.tensor([e.answer for e in examples], device=self._device)
         self.example_forwards += len(examples)
         extra = {"use_cache": False} if self._kind == "causal" else {}

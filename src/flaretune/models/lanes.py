@@ -1,4 +1,4 @@
-"""Batches of several clients' queries through one model side by side, on a CPU.
+"""Batches of several clients' queries through one model side by side, on a CPU; and copies that share weights.
 
 With all cores in one matrix product, each of a pass's hundreds of operations waits for its slowest thread, and a
 thread waits for its core while another process has it. Passes side by side with a core each wait for nobody.
@@ -6,16 +6,17 @@ thread waits for its core while another process has it. Passes side by side with
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
-from flaretune.models.shared_weights import with_same_weights
+from flaretune.models.load import Pretrained
 
 MOST = 4  # what Python does between the operations is done by one thread at a time
 FEWEST_TEXTS = 4  # in a batch that is divided: below, reading the weights costs more than computing with them
@@ -94,3 +95,17 @@ def side_by_side(models: Sequence[Model], module: nn.Module, lanes: Lanes) -> li
     for _ in range(lanes.count - 1):
         free.put(with_same_weights(models, module))
     return [SideBySide(free, which, lanes) for which in range(len(models))]
+
+
+def share_weights(pretrained: Pretrained) -> Pretrained:
+    """Another model of the same weights, in the same memory, whose head can be replaced without touching this one's."""
+    return replace(pretrained, model=with_same_weights(pretrained.model, pretrained.model))
+
+
+def with_same_weights(thing: Model, model: nn.Module) -> Model:
+    """A copy of a model, or of what holds it, whose weights are the same tensors."""
+    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    for module in model.modules():  # weights that wait in memory or on disk
+        waiting = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+        shared[id(waiting)] = waiting
+    return copy.deepcopy(thing, shared)

@@ -19,13 +19,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM,
 from transformers import logging as transformers_logging
 
 from flaretune.config.model import AUTO_MAP
+from flaretune.data.encode import PLAIN, Encoder
 from flaretune.data.tokens import plain_ids, text_ids
 from flaretune.errors import UserError
 from flaretune.models.architecture import IN_MULTIMODAL, is_multimodal, language_model_of
 from flaretune.models.device import DTYPES, devices_of, resolve_device, resolve_dtype
-from flaretune.models.quantized import advice_for, check_quantized, compute_as_asked, quantization_config, refuse_twice
-from flaretune.models.split import hold_embeddings, split_over_devices
-from flaretune.tasks.spec import Kind
+from flaretune.models.quantized import advice_for, check_quantized, compute_as_asked, quantization_config
+from flaretune.models.split import hold_embeddings
+from flaretune.tasks.spec import Kind, TaskSpec
 
 # A model that brings its own code is refused: without this, transformers asks at the terminal whether to run it.
 _OWN_CODE = {"trust_remote_code": False}
@@ -68,6 +69,15 @@ class Pretrained:
             limits.append(positions - offset)
         return int(min(limit for limit in limits if limit is not None))
 
+    @property
+    def pad_id(self) -> int:
+        """A token for padding, which attention never sees."""
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+
+    def encoder(self, spec: TaskSpec, mode: str = "", n_prompt_tokens: int = 0) -> Encoder:
+        """What makes token ids of a task's texts, without a prompt where no mode is given; errors as of `Encoder`."""
+        return Encoder(self.tokenizer, spec, self.kind, mode or PLAIN[self.kind], n_prompt_tokens, self.max_length)
+
 
 def load_pretrained(
     name: str,
@@ -97,12 +107,18 @@ def load_pretrained(
     placing: dict[str, Any] = {}
     if device == AUTO_MAP:
         folder = tempfile.TemporaryDirectory(prefix="flaretune-", ignore_cleanup_errors=True)
-        placing = split_over_devices(max_memory, folder.name)
+        limits = None if max_memory is None else dict(max_memory)
+        # the folder is for what fits nowhere else and cannot be read from the checkpoint when its turn comes
+        placing = {"device_map": "auto", "max_memory": limits, "offload_folder": folder.name}
     with _quiet_transformers():
         config = _read_config(name, source)
         language_model, kind = language_model_of(config, name)
         comes = getattr(config, "quantization_config", None)
-        refuse_twice(name, quantize, comes)
+        if comes and quantize != "none":
+            raise UserError(
+                f"--model_name {name} --quantize {quantize}: the checkpoint comes quantised "
+                f"({comes.get('quant_method')}); leave --quantize out, or use the model as it was before"
+            )
         if comes or quantize != "none":  # weights are packed, or not, for the device that they will be on
             placing = {"device_map": {"": where}, **placing}
         if quantize != "none":

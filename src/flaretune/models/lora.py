@@ -22,17 +22,21 @@ from flaretune.seeding import derive_seed
 
 
 @dataclass(frozen=True)
-class LoraSettings:
-    """The options of these names in `config.LPFLConfig`."""
+class TuneSettings:
+    """What, with a model and a task, is trained: the options of these names in `config.LPFLConfig`."""
 
     lora_rank: int
     lora_alpha: float
     target_modules: str
     first_layer: str
     seed: int
+    tuning: str
+    freeze_a: int
+    gradient_checkpointing: int
+    client_rank: int = 0  # of a client that trains; a saved adapter has the job's
 
 
-def add_lora(model: torch.nn.Module, kind: str, settings: LoraSettings) -> PeftModel:
+def add_lora(model: torch.nn.Module, kind: str, settings: TuneSettings) -> PeftModel:
     """Wrap a model in LoRA adapters whose product B·A is zero, A drawn from the job's seed, in float32.
 
     Args:

@@ -13,7 +13,7 @@ from flaretune.data.encode import Encoded
 from flaretune.errors import UserError
 from flaretune.models.label_head import at_answers
 from flaretune.models.last_layer import last_feed_forward, only_at
-from flaretune.models.padding import pad_right
+from flaretune.models.padding import pad
 
 
 class MaskedLM:
@@ -79,7 +79,7 @@ class MaskedLM:
             float32, shape (λ, B, C).
         """
         n_candidates, n_prompt, _ = prompts.shape
-        ids, attention = pad_right([e.ids for e in examples], self._pad_id, prompts.device)
+        ids, attention = pad([e.ids for e in examples], self._pad_id, prompts.device)
         answers = torch.tensor([e.answer for e in examples], device=prompts.device)
         # rows are the first prompt with every example, then the second, …
         ids, attention = ids.repeat(n_candidates, 1), attention.repeat(n_candidates, 1)  # (λB, L)

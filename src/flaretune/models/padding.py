@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 
-def pad_right(rows: Sequence[np.ndarray], pad_id: int, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, both int64 of shape (B, longest), padded behind the text."""
-    return _pad(rows, pad_id, device, "right")
-
-
-def pad_left(rows: Sequence[np.ndarray], pad_id: int, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, both int64 of shape (B, longest), padded in front of the text."""
-    return _pad(rows, pad_id, device, "left")
-
-
-def _pad(rows: Sequence[np.ndarray], pad_id: int, device, side: str) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(
+    rows: Sequence[np.ndarray], pad_id: int, device, side: Literal["left", "right"] = "right"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both int64 of shape (B, longest), padded on this side of the text."""
     ids = [torch.tensor(row, dtype=torch.int64) for row in rows]
     attention = [torch.ones_like(row) for row in ids]
     return tuple(

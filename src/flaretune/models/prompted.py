@@ -20,7 +20,7 @@ from flaretune.models.lanes import Lanes, side_by_side
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.masked import MaskedLM
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
-from flaretune.models.self_check import PLAIN, check_prompted
+from flaretune.models.self_check import check_prompted
 from flaretune.models.soft_prompt import SoftPrompt
 from flaretune.models.verbalizer import label_word_ids, word_classes
 from flaretune.seeding import derive_seed
@@ -134,21 +134,18 @@ def prompt_model(
         label_word_ids(tokenizer, spec, pretrained.kind) if words is None else words,
         zero_bias=pretrained.kind == "masked" and bool(settings.zero_lm_bias),
     )
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     classes = word_classes(spec.wording(pretrained.kind)) if words is None else None
     masked = pretrained.kind == "masked"
     mode = settings.cat_or_add if masked else settings.prompt_position
 
     def make(of: torch.nn.Module, in_mode: str, at_answers_only: bool) -> MaskedLM | CausalLM:
         if masked:
-            return MaskedLM(of, in_mode, pad_id, classes, at_answers_only)
-        return CausalLM(of, pad_id, classes, at_answers_only)
+            return MaskedLM(of, in_mode, pretrained.pad_id, classes, at_answers_only)
+        return CausalLM(of, pretrained.pad_id, classes, at_answers_only)
 
     cached = mode == "suffix" and cache_mb > 0
     together = batch_size != 1
     lm, plain_lm, cached = check_prompted(pretrained, make, mode, classes, cached=cached, together=together)
-    limit = pretrained.max_length
-    encoder = Encoder(tokenizer, spec, pretrained.kind, mode, settings.n_prompt_tokens, limit)
     hidden_size = lm.hidden_size
     prompt = make_soft_prompt(model, tokenizer, settings, mode, hidden_size, pretrained.device)
     no_prompt = SoftPrompt(0, hidden_size, 1, 1.0, 1.0, 1.0, settings.seed, device=pretrained.device)
@@ -158,9 +155,9 @@ def prompt_model(
         pretrained,
         spec,
         mode,
-        encoder,
+        pretrained.encoder(spec, mode, settings.n_prompt_tokens),
         BlackBox(lm, prompt, batch_size, cache_mb if cached else 0, beside, divide),
-        Encoder(tokenizer, spec, pretrained.kind, PLAIN[pretrained.kind], 0, limit),
+        pretrained.encoder(spec),
         BlackBox(plain_lm, no_prompt, batch_size, 0, plain_beside, divide),
     )
 

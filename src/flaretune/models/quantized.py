@@ -157,19 +157,6 @@ def is_quantized(weight: torch.Tensor | None) -> bool:
     return ("bitsandbytes", "Params4bit") in kinds or ("torchao", "TorchAOBaseTensor") in kinds
 
 
-def refuse_twice(name: str, quantize: str, comes: Mapping[str, Any] | None) -> None:
-    """Refuse `--quantize` for a checkpoint that comes quantised.
-
-    Raises:
-        UserError: it does.
-    """
-    if comes and quantize != "none":
-        raise UserError(
-            f"--model_name {name} --quantize {quantize}: the checkpoint comes quantised ({comes.get('quant_method')}); "
-            "leave --quantize out, or use the model as it was before"
-        )
-
-
 def advice_for(comes: Mapping[str, Any] | None) -> str:
     """What to do where a checkpoint that comes quantised cannot be read, else ""."""
     if not comes:

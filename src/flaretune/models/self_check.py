@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
-from flaretune.data.encode import MODES
+from flaretune.data.encode import MODES, PLAIN
 from flaretune.errors import UserError
 from flaretune.models.causal import CausalLM
 from flaretune.models.in_float32 import in_float32
@@ -37,24 +36,15 @@ from flaretune.models.text_cache import TextCache
 
 log = logging.getLogger(__name__)
 
-PLAIN = {"masked": "cat", "causal": "prefix"}
 FLAGS = {"masked": "--cat_or_add", "causal": "--prompt_position"}
 
 Make = Callable[[torch.nn.Module, str, bool], MaskedLM | CausalLM]  # model, mode, `last_layer_at_answers`
 _remembered = WeakIdKeyDictionary()  # by the word embeddings, which copies of a model share
 
 
-class Checked(NamedTuple):
-    """What is right: a model with a prompt, the same without one, and whether cached texts may be used."""
-
-    lm: MaskedLM | CausalLM
-    plain_lm: MaskedLM | CausalLM
-    cached: bool
-
-
 def check_prompted(
     pretrained: Pretrained, make: Make, mode: str, classes: np.ndarray | None, *, cached: bool, together: bool
-) -> Checked:
+) -> tuple[MaskedLM | CausalLM, MaskedLM | CausalLM, bool]:
     """Find a way to compute label-word logits with a prompt that is right for this model.
 
     Args:
@@ -65,6 +55,9 @@ def check_prompted(
         cached: whether cached texts are wanted.
         together: whether texts of different length will share a forward pass.
 
+    Returns:
+        A model with a prompt, the same without one, and whether cached texts may be used.
+
     Raises:
         UserError: there is none; says what is wrong, and what works in its place.
     """
@@ -74,7 +67,7 @@ def check_prompted(
     if key not in known:
         known[key] = _find_out(pretrained, make, mode, classes, cached, together)
     at_answers_only, may_cache = known[key]
-    return Checked(make(model, mode, at_answers_only), make(model, PLAIN[pretrained.kind], at_answers_only), may_cache)
+    return make(model, mode, at_answers_only), make(model, PLAIN[pretrained.kind], at_answers_only), may_cache
 
 
 def _find_out(

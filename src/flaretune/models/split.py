@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_module
 from accelerate.utils import align_module_device
-
-
-def split_over_devices(max_memory: Mapping[int | str, int | str] | None, folder: str) -> dict[str, Any]:
-    """What `from_pretrained` is told.
-
-    Args:
-        max_memory: see `load.load_pretrained`.
-        folder: for what fits nowhere else and cannot be read from the checkpoint when its turn comes.
-    """
-    limits = None if max_memory is None else dict(max_memory)
-    return {"device_map": "auto", "max_memory": limits, "offload_folder": folder}
 
 
 def is_split(model: torch.nn.Module) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,39 +15,13 @@ from flaretune.models.device import resolve_device, resolve_dtype
 from flaretune.models.label_head import narrow_to_label_words, share_label_words
 from flaretune.models.label_model import LabelModel
 from flaretune.models.load import Pretrained, load_pretrained, reason
-from flaretune.models.lora import LoraParameters, LoraSettings, adapter_config, add_lora
+from flaretune.models.lora import LoraParameters, TuneSettings, adapter_config, add_lora
 from flaretune.models.lora_targets import first_layer
 from flaretune.models.lower_layers import LowerLayers, layers_of
 from flaretune.models.self_check_plain import check_lower_layers, check_tuned
 from flaretune.models.split import waits
 from flaretune.models.verbalizer import label_word_ids
 from flaretune.tasks.spec import TaskSpec
-
-
-class Parameters(Protocol):
-    """What is trained, as arrays by name."""
-
-    def trained(self) -> list[torch.nn.Parameter]:
-        """The parameters that an optimiser gets."""
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of those that are trained."""
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Those that are trained, float32 copies."""
-
-    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Set parameters by name; those not given keep their values."""
-
-
-@dataclass(frozen=True)
-class TuneSettings(LoraSettings):
-    """What, with a model and a task, is trained: the options of these names in `config.LPFLConfig`."""
-
-    tuning: str
-    freeze_a: int
-    gradient_checkpointing: int
-    client_rank: int = 0  # of a client that trains; a saved adapter has the job's
 
 
 @dataclass(frozen=True)
@@ -67,7 +41,7 @@ class TunedModel:
     pretrained: Pretrained
     dtype: str
     label_model: LabelModel
-    parameters: Parameters
+    parameters: LoraParameters | AllParameters
     initial: dict[str, np.ndarray]
     adapter_config: dict[str, Any] | None
 
@@ -78,7 +52,7 @@ class TunedModel:
 
 
 class AllParameters:
-    """Every parameter of a model, by its own names."""
+    """Every parameter of a model, by its own names; the methods are those of `LoraParameters`."""
 
     def __init__(self, model: torch.nn.Module):
         self._by_name = dict(model.named_parameters())
@@ -155,7 +129,7 @@ def tune_model(
         narrow_to_label_words(model, label_ids, zero_bias=False)
         tuned = add_lora(model, kind, settings)
         place = place_in_whole(model, pretrained.checkpoint)
-        parameters: Parameters = LoraParameters(tuned, bool(settings.freeze_a), place)
+        parameters: LoraParameters | AllParameters = LoraParameters(tuned, bool(settings.freeze_a), place)
         initial, config = parameters.whole(), adapter_config(tuned, place)
         if settings.client_rank not in (0, settings.lora_rank):  # what is above is still the job's
             scale = settings.lora_alpha / settings.lora_rank

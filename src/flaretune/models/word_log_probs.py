@@ -16,7 +16,7 @@ from flaretune.errors import UserError
 from flaretune.models.label_head import is_linear
 from flaretune.models.last_layer import last_feed_forward, only_at
 from flaretune.models.load import Pretrained
-from flaretune.models.padding import pad_right
+from flaretune.models.padding import pad
 from flaretune.models.progress import Progress, in_silence
 from flaretune.models.self_check_plain import check_words
 from flaretune.tasks.spec import TaskSpec
@@ -51,8 +51,7 @@ class WordLogProbs:
         self._model, self._kind, self._device = pretrained.model, pretrained.kind, pretrained.device
         self.dtype = pretrained.dtype
         self._batch_size = batch_size
-        tokenizer = pretrained.tokenizer
-        self._pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        self._pad_id = pretrained.pad_id
         self._encoders = template_encoders(pretrained, spec, templates)
         self._head = self._model.get_output_embeddings()
         if self._head is None or not hasattr(self._head, "weight"):
@@ -104,7 +103,7 @@ class WordLogProbs:
 
     def _log_probs(self, examples: Sequence[Encoded]) -> torch.Tensor:
         """Of the whole vocabulary, float32, shape (B, vocabulary)."""
-        ids, attention = pad_right([e.ids for e in examples], self._pad_id, self._device)
+        ids, attention = pad([e.ids for e in examples], self._pad_id, self._device)
         answers = torch.tensor([e.answer for e in examples], device=self._device)
         extra = {"use_cache": False} if self._kind == "causal" else {}
         self.example_forwards += len(examples)
@@ -125,10 +124,7 @@ def template_encoders(pretrained: Pretrained, spec: TaskSpec, templates: Sequenc
     Raises:
         UserError: a template does not fit the task or the model.
     """
-    kind, limit = pretrained.kind, pretrained.max_length
-    mode = "cat" if kind == "masked" else "prefix"
-    specs = [with_template(spec, kind, template) for template in templates]
-    return [Encoder(pretrained.tokenizer, one, kind, mode, 0, limit) for one in specs]
+    return [pretrained.encoder(with_template(spec, pretrained.kind, template)) for template in templates]
 
 
 def with_template(spec: TaskSpec, kind: str, template: str) -> TaskSpec:

@@ -15,7 +15,8 @@ from flaretune.methods.lpfl.client import ClientTexts, LPFLClient, open_client
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import local_train
-from flaretune.models.tuned import TuneSettings, open_tuned_model
+from flaretune.models.lora import TuneSettings
+from flaretune.models.tuned import open_tuned_model
 from flaretune.tasks.spec import load_task
 from tests.learnable import reviews
 

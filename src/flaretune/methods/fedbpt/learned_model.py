@@ -14,9 +14,9 @@ from flaretune.methods.verbalizer.head_steps import AskedTexts, WordFeatures
 from flaretune.methods.verbalizer.open import OpenedWords, open_vllm_words, open_words
 from flaretune.model_server.vllm import VllmServer
 from flaretune.model_server.vllm_prompted import open_vllm_model
+from flaretune.models.lanes import share_weights
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, prompt_model
-from flaretune.models.shared_weights import share_weights
 from flaretune.tasks.spec import TaskSpec
 
 ANY_WORD = np.zeros(1, dtype=np.int64)  # until words are chosen

@@ -14,8 +14,9 @@ from flaretune.methods.artifact_parts import build_settings, check_opened, prior
 from flaretune.methods.classifier import Classifier
 from flaretune.methods.lpfl.artifact import AdapterArtifact
 from flaretune.methods.lpfl.config import LPFLConfig
+from flaretune.models.lora import TuneSettings
 from flaretune.models.progress import Progress
-from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
+from flaretune.models.tuned import TunedModel, open_tuned_model
 
 
 @dataclass(frozen=True)

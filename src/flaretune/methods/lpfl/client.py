@@ -24,7 +24,8 @@ from flaretune.methods.lpfl.local_train import local_train
 from flaretune.methods.lpfl.lower_rank import LowerRank
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool
 from flaretune.methods.message import read_arrays, readable
-from flaretune.models.tuned import TunedModel, TuneSettings, open_tuned_model
+from flaretune.models.lora import TuneSettings
+from flaretune.models.tuned import TunedModel, open_tuned_model
 from flaretune.seeding import derive_seed
 from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import Counters, Evaluation, evaluate

@@ -128,7 +128,7 @@ def check_product(arrays: Arrays) -> None:
 
 
 class LowerRank:
-    """`tuned.Parameters` of an adapter of a lower rank than the job's: loads the job's, cut down, and gives its own.
+    """`LoraParameters` of an adapter of a lower rank than the job's: loads the job's, cut down, and gives its own.
 
     Args:
         parameters: the adapter that is trained here.
