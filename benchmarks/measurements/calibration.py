@@ -9,8 +9,8 @@ import numpy as np
 from markdown_table import markdown_table
 
 from flaretune.cache import cache_dir
-from flaretune.data.fewshot import few_shot
 from flaretune.data.load import Examples, load_split
+from flaretune.data.shares import few_shot
 from flaretune.errors import UserError
 from flaretune.models.prompted import open_prompted_model
 from flaretune.seeding import derive_seed

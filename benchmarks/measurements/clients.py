@@ -22,7 +22,7 @@ from flaretune.cli.jobs import read_preset
 from flaretune.config.model_server import ServiceConfig
 from flaretune.data.load import Examples, load_split
 from flaretune.errors import UserError
-from flaretune.flare.environment import variable
+from flaretune.host import variable
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.registry import find_method
 from flaretune.model_server.launch import running_model_server

@@ -13,8 +13,8 @@ from nvflare.app_common.utils.fl_model_utils import FLModelUtils
 from nvflare.fuel.utils import fobs
 
 from flaretune.engine import codec
-from flaretune.flare.environment import variable
 from flaretune.flare.transport import to_model
+from flaretune.host import variable
 from flaretune.methods.exchanged import FitRequest, FitResult
 from flaretune.methods.fedbpt.distribution import CovarianceForm, Distribution, pack
 from flaretune.seeding import derive_seed

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from flaretune.cache import cache_dir
-from flaretune.data.fewshot import few_shot
 from flaretune.data.load import Examples, load_split
+from flaretune.data.shares import few_shot
 from flaretune.methods.fedbpt.objective import loss
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model

@@ -1,9 +1,11 @@
-"""This machine: a free port for a process that is about to be started, and an output that takes or needs less."""
+"""This machine: a port and an environment for processes that are to be started, and an output that takes less."""
 
 import os
 import random
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FIRST_PORT = 10_000  # below are those of well-known services
@@ -37,6 +39,20 @@ def _first_given() -> int:
     except (OSError, ValueError, IndexError):  # no Linux
         first = 0
     return first if first > 2 * FIRST_PORT else 2**15
+
+
+@contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    """While this lasts, a variable of the environment has this value, here and in processes that are started."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def replace_unprintable() -> None:

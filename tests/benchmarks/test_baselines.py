@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from flaretune.config.options import build
-from flaretune.data.fewshot import few_shot
 from flaretune.data.load import load_split
+from flaretune.data.shares import few_shot
 from flaretune.errors import UserError
 from flaretune.methods.base import ClientContext
 from flaretune.methods.client_data import load_data

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flaretune.data.fewshot import few_shot
+from flaretune.data.shares import few_shot
 from flaretune.errors import UserError
 
 

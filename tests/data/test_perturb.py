@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from flaretune.data.encode import Encoder
-from flaretune.data.perturb import perturb, replaceable_ids
+from flaretune.data.perturb import perturb
+from flaretune.data.tokens import text_ids
 from flaretune.errors import UserError
 from tests.tasks_for_tests import review_task
 from tests.tokenizers_for_tests import SENTENCES, bert_like, gpt2_like, llama_like, roberta_like
@@ -27,7 +28,7 @@ def test_at_rate_one_only_special_tokens_and_placeholders_remain(family, kind, m
     tokenizer, encoded = encode(family, kind, mode)
     before = encoded.ids.copy()
     # One id that occurs nowhere, so that every replacement shows.
-    unused = next(i for i in replaceable_ids(tokenizer) if i not in before)
+    unused = next(i for i in text_ids(tokenizer) if i not in before)
     changed = perturb(encoded, 1.0, np.array([unused]), np.random.default_rng(1))
     kept = np.isin(before, tokenizer.all_special_ids)
     if mode == "add":
@@ -40,7 +41,7 @@ def test_at_rate_one_only_special_tokens_and_placeholders_remain(family, kind, m
 
 def test_at_rate_zero_nothing_changes():
     tokenizer, encoded = encode(*CASES[0])
-    same = perturb(encoded, 0.0, replaceable_ids(tokenizer), np.random.default_rng(1))
+    same = perturb(encoded, 0.0, text_ids(tokenizer), np.random.default_rng(1))
     assert same.ids.tolist() == encoded.ids.tolist()
 
 
@@ -56,7 +57,7 @@ def test_the_rate_is_the_share_of_replaced_tokens_and_draws_are_uniform():
 
 def test_equal_generators_equal_replacements_and_a_generator_moves_on():
     tokenizer, encoded = encode(*CASES[2])
-    vocab = replaceable_ids(tokenizer)
+    vocab = text_ids(tokenizer)
     rng = np.random.default_rng(5)
     first, second = (perturb(encoded, 0.5, vocab, rng).ids.tolist() for _ in range(2))
     assert perturb(encoded, 0.5, vocab, np.random.default_rng(5)).ids.tolist() == first
@@ -66,11 +67,11 @@ def test_equal_generators_equal_replacements_and_a_generator_moves_on():
 @pytest.mark.parametrize("family", [roberta_like, bert_like, llama_like, gpt2_like])
 def test_no_special_token_is_drawn(family):
     tokenizer = family()
-    assert not set(replaceable_ids(tokenizer)) & set(tokenizer.all_special_ids)
+    assert not set(text_ids(tokenizer)) & set(tokenizer.all_special_ids)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
 def test_a_rate_is_a_probability(rate):
     tokenizer, encoded = encode(*CASES[0])
     with pytest.raises(UserError, match=f"rate {rate}"):
-        perturb(encoded, rate, replaceable_ids(tokenizer), np.random.default_rng(1))
+        perturb(encoded, rate, text_ids(tokenizer), np.random.default_rng(1))

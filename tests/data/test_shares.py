@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaretune.data.load import Examples
+from flaretune.data.load import Examples, Unlabelled
 from flaretune.data.partition import dirichlet_proportions
 from flaretune.data.shares import ClientData, Split, own_data, share_of_common_set
-from flaretune.data.unlabelled import Unlabelled
 from flaretune.errors import UserError
 from flaretune.seeding import derive_seed
 from tests.tasks_for_tests import review_task

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from flaretune.data.shorten import shorten
+from flaretune.data.encode import shorten
 
 
 def words(text: str, first: int = 0) -> list[tuple[int, int]]:

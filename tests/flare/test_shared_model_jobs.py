@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flaretune.methods.fedbpt.artifact import load_prompt
-from flaretune.model_server.token import TOKEN_VARIABLE
+from flaretune.model_server.connection import TOKEN_VARIABLE
 from flaretune.tasks.evaluation import peak_memory_mb
 from tests.flare.same_job import run_here
 from tests.jobs_for_tests import REPOSITORY, command_in, create_from_template, environment_in, read_summary

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from flaretune.errors import UserError
-from flaretune.flare.startup_kit import administrator_of
+from flaretune.flare.watch import administrator_of
 
 
 def certificate(*subject) -> bytes:

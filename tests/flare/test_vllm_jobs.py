@@ -18,7 +18,7 @@ from flaretune import host
 from flaretune.errors import UserError
 from flaretune.methods.fedbpt.artifact import load_prompt
 from flaretune.methods.verbalizer.artifact import load_verbalizer
-from flaretune.model_server.token import TOKEN_VARIABLE
+from flaretune.model_server.connection import TOKEN_VARIABLE
 from flaretune.model_server.vllm import VllmServer
 from flaretune.model_server.vllm_prompted import open_outline, open_vllm_model
 from flaretune.model_server.vllm_words import VllmWords

@@ -17,8 +17,8 @@ import requests
 from flaretune.errors import UserError
 from flaretune.model_server import connection
 from flaretune.model_server.client import QueryConnection, is_ready, open_remote_model
+from flaretune.model_server.connection import TOKEN_VARIABLE
 from flaretune.model_server.protocol import Query, named
-from flaretune.model_server.token import TOKEN_VARIABLE
 from tests.model_server.conftest import EXAMPLES, POINTS, SETTINGS
 from tests.tasks_for_tests import review_task
 

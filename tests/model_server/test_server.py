@@ -22,8 +22,8 @@ from flaretune.errors import UserError
 from flaretune.methods.fedbpt.config import FedBPTConfig
 from flaretune.methods.registry import find_method
 from flaretune.model_server.client import is_ready, open_remote_model
+from flaretune.model_server.connection import TOKEN_VARIABLE
 from flaretune.model_server.launch import running_model_server
-from flaretune.model_server.token import TOKEN_VARIABLE
 from flaretune.models.prompted import open_prompted_model
 from tests.engine.in_process import run_job
 from tests.learnable import write_reviews

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flaretune.model_server.token import token_of_environment
+from flaretune.model_server.connection import token_of_environment
 
 
 @pytest.mark.parametrize(

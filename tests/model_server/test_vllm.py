@@ -12,7 +12,7 @@ import torch
 
 from flaretune.errors import UserError
 from flaretune.model_server import connection, vllm, vllm_check
-from flaretune.model_server.token import TOKEN_VARIABLE
+from flaretune.model_server.connection import TOKEN_VARIABLE
 from flaretune.model_server.vllm import VllmServer
 from flaretune.model_server.vllm_check import as_prompt
 from flaretune.model_server.vllm_prompted import open_outline, open_vllm_model

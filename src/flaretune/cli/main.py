@@ -7,14 +7,13 @@ NVFlare.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from flaretune.cli.console import add_command, parse, run
-from flaretune.cli.evaluate import add_evaluate
-from flaretune.cli.fetch import add_fetch
-from flaretune.cli.options import add_options
-from flaretune.cli.predict import add_predict
+from flaretune.cli.results import add_evaluate, add_predict
 from flaretune.cli.runs import add_plot, add_report, add_watch
 from flaretune.cli.serve import add_serve
 from flaretune.cli.tasks import add_tasks
@@ -44,10 +43,28 @@ def make_parser() -> argparse.ArgumentParser:
     add_try(commands)
     add_watch(commands)
     add_serve(commands)
-    add_options(commands)
-    add_fetch(commands)
+    add_command(commands, "options", options, "print every option with its default and its meaning, as Markdown")
+    command = add_command(commands, "fetch", fetch, "fetch the model and the sentences of demo and tutorial, once")
+    command.add_argument("--json", action="store_true", help="print where they are as JSON")
     return parser
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def options(args: argparse.Namespace) -> None:
+    """Print the reference of all options."""
+    from flaretune.config.reference import options_markdown
+    from flaretune.methods.registry import METHODS
+
+    print(options_markdown([(method.client_config, method.server_config) for method in METHODS.values()]), end="")
+
+
+def fetch(args: argparse.Namespace) -> None:
+    """Fetch the assets of demo and tutorial, and say where they are."""
+    from flaretune.data.demo import fetch_all
+
+    silent = args.quiet or args.json  # with --json, pip's bars alone tell on a terminal
+    places = {name: str(place) for name, place in asdict(fetch_all(log=(lambda _: None) if silent else print)).items()}
+    if args.json:
+        print(json.dumps(places))
+        return
+    for name, place in places.items():
+        print(f"{name:<15}  {place}")

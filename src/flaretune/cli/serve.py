@@ -14,7 +14,6 @@ from flaretune.config.groups import GROUPS
 from flaretune.config.model_server import ServiceConfig
 from flaretune.config.old_names import renew
 from flaretune.config.options import build
-from flaretune.model_server.token import TOKEN_VARIABLE, token_of_environment
 
 
 def add_serve(commands: Any) -> None:
@@ -25,6 +24,7 @@ def add_serve(commands: Any) -> None:
 
 def serve(args: argparse.Namespace) -> None:
     """Run the model server until it is told to stop; ends the process."""
+    from flaretune.model_server.connection import TOKEN_VARIABLE, token_of_environment
     from flaretune.model_server.server import serve as run_server
 
     options, sentences = renew(vars(args), ServiceConfig)

@@ -40,31 +40,23 @@ def read_file(path: Path, wanted: Sequence[str]) -> Columns:
     Raises:
         UserError: no such file, an unknown format, contents that are not of the format, or a missing column.
     """
-    _check_file(path)
-    with _named_errors(path):
+    with _errors_of(path):
         return Columns(str(path), READERS[path.suffix](path, wanted))
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a data file, in order.
-
-    Raises:
-        UserError: as for `read_file`.
-    """
-    _check_file(path)
-    with _named_errors(path):
+    """The columns of a data file, in order; errors as of `read_file`."""
+    with _errors_of(path):
         return NAMERS[path.suffix](path)
 
 
-def _check_file(path: Path) -> None:
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Within it, what is wrong with a data file is told in one sentence."""
     if path.suffix not in READERS:
         raise UserError(f"data file {path} has no known format; its name must end in {', '.join(READERS)}")
     if not path.is_file():
         raise UserError(f"data file {path} does not exist or is not a file; check its path")
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
@@ -140,51 +132,13 @@ def _read_csv(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
     return {column: [row[found.header.index(column)] for row in found.lines[1:]] for column in wanted}
 
 
-def _json_lines(path: Path) -> list[Any]:
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    return [_parse_json(line, f"line {n} of {path}") for n, line in enumerate(lines, start=1) if line.strip()]
-
-
-def _json(path: Path) -> Any:
-    return _parse_json(path.read_text(encoding="utf-8-sig"), f"data file {path}")
-
-
-def _read_json_lines(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
-    return _columns_of_records(_json_lines(path), wanted, path)
-
-
-def _read_json(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
-    return _columns_of_records(_json(path), wanted, path)
-
-
-def _read_parquet(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
-    _check_present(wanted, _parquet_names(path), str(path))
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        return parquet.read_table(path, columns=list(wanted)).to_pydict()
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"data file {path} is not valid Parquet: {_first_line(error)}") from error
-
-
-def _parquet_names(path: Path) -> list[str]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        return parquet.read_schema(path).names
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"data file {path} is not valid Parquet: {_first_line(error)}") from error
-
-
-READERS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".json": _read_json, ".parquet": _read_parquet}
-NAMERS = {
-    ".csv": lambda path: read_csv_lines(path).header,
-    ".jsonl": lambda path: _names_of_records(_json_lines(path), path),
-    ".json": lambda path: _names_of_records(_json(path), path),
-    ".parquet": _parquet_names,
-}
+def _records(path: Path) -> Any:
+    """What a JSON file holds; of a file of one object a line, a list of them."""
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix == ".json":
+        return _parse_json(text, f"data file {path}")
+    lines = enumerate(text.split("\n"), start=1)
+    return [_parse_json(line, f"line {number} of {path}") for number, line in lines if line.strip()]
 
 
 def _parse_json(text: str, place: str) -> Any:
@@ -194,7 +148,8 @@ def _parse_json(text: str, place: str) -> Any:
         raise UserError(f"{place} is not valid JSON ({error}); a file of one object a line ends in .jsonl") from error
 
 
-def _columns_of_records(records: Any, wanted: Sequence[str], path: Path) -> dict[str, list[Any]]:
+def _read_json(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
+    records = _records(path)
     _check_present(wanted, _names_of_records(records, path, wanted[0]), str(path))
     for number, record in enumerate(records, start=1):
         for column in wanted:
@@ -206,6 +161,38 @@ def _names_of_records(records: Any, path: Path, such_as: str = "text") -> list[s
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise UserError(f"data file {path} must hold JSON objects such as {{{such_as!r}: …}}, one for each row")
     return list(dict.fromkeys(key for record in records for key in record))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """The module that reads it."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        yield parquet
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"data file {path} is not valid Parquet: {_first_line(error)}") from error
+
+
+def _read_parquet(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
+    _check_present(wanted, _parquet_names(path), str(path))
+    with _parquet(path) as parquet:
+        return parquet.read_table(path, columns=list(wanted)).to_pydict()
+
+
+def _parquet_names(path: Path) -> list[str]:
+    with _parquet(path) as parquet:
+        return parquet.read_schema(path).names
+
+
+READERS = {".csv": _read_csv, ".jsonl": _read_json, ".json": _read_json, ".parquet": _read_parquet}
+NAMERS = {
+    ".csv": lambda path: read_csv_lines(path).header,
+    ".jsonl": lambda path: _names_of_records(_records(path), path),
+    ".json": lambda path: _names_of_records(_records(path), path),
+    ".parquet": _parquet_names,
+}
 
 
 def _check_present(wanted: Sequence[str], found: Sequence[str], place: str) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from flaretune.data.columns import READERS, Columns, read_hub
 from flaretune.data.places import LocalSplit, find_split, is_one_set
-from flaretune.data.unlabelled import Unlabelled
 from flaretune.errors import UserError
 from flaretune.tasks.checks import OUT_OF_SCOPE, is_score, label_key
 from flaretune.tasks.spec import TaskSpec
@@ -40,6 +39,27 @@ class Examples:
         """The examples at ``indices``, in that order."""
         indices = np.asarray(indices, dtype=np.int64)
         return Examples(tuple(self.texts[i] for i in indices), self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Unlabelled:
+    """Texts that nobody labelled, as a client of LP-FL has many of, or whose labels an experiment hides.
+
+    Attributes:
+        texts: of each example, text column → text; length N.
+        truth: the hidden class ids, int64, shape (N,), where the pool was cut from a labelled set; for reports
+            only, never to train or to choose by. None for a real pool.
+    """
+
+    texts: tuple[dict[str, str], ...] = ()
+    truth: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.truth is not None and self.truth.shape != (len(self.texts),):
+            raise ValueError(f"{len(self.texts)} texts need hidden labels of shape ({len(self.texts)},)")
+
+    def __len__(self) -> int:
+        return len(self.texts)
 
 
 def load_split(spec: TaskSpec, split: Literal["train", "test"], dataset: str | None = None) -> Examples:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flaretune.data.encode import Encoded
-from flaretune.data.tokens import text_ids
 from flaretune.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 
 def perturb(encoded: Encoded, rate: float, vocab: np.ndarray, rng: np.random.Generator) -> Encoded:
@@ -25,7 +20,7 @@ def perturb(encoded: Encoded, rate: float, vocab: np.ndarray, rng: np.random.Gen
     Args:
         encoded: the example; it is left as it is.
         rate: probability of replacement r_p, in [0, 1].
-        vocab: ids to draw from, from ``replaceable_ids``.
+        vocab: ids to draw from, from ``text_ids``.
         rng: source of the randomness; two random arrays of the length of the example are drawn from it.
 
     Returns:
@@ -39,8 +34,3 @@ def perturb(encoded: Encoded, rate: float, vocab: np.ndarray, rng: np.random.Gen
     chosen = rng.random(encoded.ids.size) < rate
     drawn = vocab[rng.integers(len(vocab), size=encoded.ids.size)]
     return replace(encoded, ids=np.where(chosen & ~encoded.frozen, drawn, encoded.ids))
-
-
-def replaceable_ids(tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
-    """The ids a replacement is drawn from: the whole vocabulary without special tokens; int64, ascending."""
-    return text_ids(tokenizer)

@@ -30,11 +30,11 @@ from flaretune.engine.codec import TASKS
 from flaretune.engine.summary import write_json
 from flaretune.errors import UserError, near
 from flaretune.flare.controller import FlaretuneController
-from flaretune.flare.environment import variable
 from flaretune.flare.executor import OPTIONS, ClientExecutor, script_arguments, script_file
 from flaretune.flare.fixes.simulator_paths import plain_paths
 from flaretune.flare.outcome import telling_why
 from flaretune.flare.tracking import RunTracking
+from flaretune.host import variable
 from flaretune.methods.base import Method
 from flaretune.methods.client_data import task_of
 from flaretune.methods.registry import find_method

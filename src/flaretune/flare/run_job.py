@@ -33,10 +33,9 @@ with warnings.catch_warnings():
 from flaretune.flare.outcome import Failures, SimulationFailed, failures_in  # noqa: E402
 from flaretune.flare.poc_env import PatientPocEnv  # noqa: E402
 from flaretune.flare.recipe import LOG_CONFIG, FlaretuneRecipe  # noqa: E402
-from flaretune.flare.startup_kit import administrator_of  # noqa: E402
 from flaretune.flare.stopping import Stopped, ending_what_it_starts  # noqa: E402
 from flaretune.flare.tracking import check_tracker  # noqa: E402
-from flaretune.flare.watch import SUCCESS  # noqa: E402
+from flaretune.flare.watch import SUCCESS, administrator_of  # noqa: E402
 
 
 class Ended(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from flaretune.flare.environment import variable
+from flaretune.host import variable
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a service manager's, Ctrl-C, the end of the terminal
 MARK = "FLARETUNE_JOB"  # variable in the environment of all processes of a job; its value is the job's alone

@@ -18,13 +18,13 @@ from nvflare.apis.fl_exception import FLCommunicationError
 from nvflare.apis.job_def import JobMetaKey
 from nvflare.fuel.flare_api.api_spec import JobNotRunning, NoConnection
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
+from nvflare.lighter.utils import load_crt
 
 from flaretune.engine.errors import failures_below
 from flaretune.engine.progress import TOPIC
 from flaretune.engine.results import read_summary, results_in
 from flaretune.engine.summary import round_lines
 from flaretune.errors import UserError
-from flaretune.flare.startup_kit import administrator_of
 
 WAITING = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")  # what a job's status begins with until it has ended
 SUCCESS = "FINISHED:COMPLETED"
@@ -35,6 +35,7 @@ SILENT = {
     "no result": "its process starts or ends",
 }
 
+CERTIFICATE = Path("startup", "client.crt")  # in an administrator's startup kit
 MISSES = 10  # looks in a row that a server may leave unanswered
 
 
@@ -89,6 +90,27 @@ def watch(startup_kit: str, job_id: str, interval: float, as_json: bool, once: b
             time.sleep(interval)
     finally:
         session.close()
+
+
+def administrator_of(startup_kit: str | Path) -> str:
+    """Whose startup kit it is, by its certificate, which is what the server goes by.
+
+    Raises:
+        UserError: the folder is no administrator's startup kit.
+    """
+    try:
+        subject = load_crt(str(Path(startup_kit) / CERTIFICATE)).subject
+    except OSError as error:
+        raise UserError(
+            f"--startup_kit {startup_kit} is no administrator's startup kit: {CERTIFICATE} cannot be read "
+            f"({error.strerror})"
+        ) from error
+    except ValueError as error:
+        raise UserError(f"--startup_kit {startup_kit}: {CERTIFICATE} is damaged; provision the kit again") from error
+    for entry in subject:
+        if entry.rfc4514_attribute_name == "CN" and entry.value:
+            return str(entry.value)
+    raise UserError(f"--startup_kit {startup_kit}: {CERTIFICATE} names nobody; provision the kit again")
 
 
 def _connect(username: str, startup_kit: str) -> Session:

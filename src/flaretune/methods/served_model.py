@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flaretune.config.served_model import ServedModelConfig
 from flaretune.errors import UserError
-from flaretune.model_server.connection import PATIENCE
-from flaretune.model_server.token import token_of_environment
+from flaretune.model_server.connection import PATIENCE, token_of_environment
 
 if TYPE_CHECKING:
     from flaretune.model_server.vllm import VllmServer

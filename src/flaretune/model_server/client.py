@@ -13,6 +13,7 @@ from flaretune.errors import UserError
 from flaretune.model_server.connection import (
     CONNECT_SECONDS,
     PATIENCE,
+    TOKEN_VARIABLE,
     Connection,
     Token,
     body_of,
@@ -30,7 +31,6 @@ from flaretune.model_server.protocol import (
     read_logits,
     texts_content,
 )
-from flaretune.model_server.token import TOKEN_VARIABLE
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.tasks.spec import TaskSpec
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +14,8 @@ import requests
 
 from flaretune.errors import UserError
 
+TOKEN_VARIABLE = "FLARETUNE_MODEL_SERVER_TOKEN"  # the environment variable that holds it, on both sides
+OLD_TOKEN_VARIABLE = "FLARETUNE_LM_TOKEN"  # its name in version 0.1, taken for one release
 CONNECT_SECONDS = 5
 PATIENCE = 60.0  # seconds, see `Connection`
 PAUSE_SECONDS = 1.0
@@ -124,3 +128,12 @@ def what_it_says(body: Mapping[str, Any]) -> str:
     if isinstance(said, Mapping):
         said = said.get("message") or ""
     return str(said)
+
+
+def token_of_environment() -> str:
+    """The token in this process's environment; "" for none."""
+    token = os.environ.get(TOKEN_VARIABLE)
+    if not token and (token := os.environ.get(OLD_TOKEN_VARIABLE)):
+        sentence = f"the environment variable {OLD_TOKEN_VARIABLE} is now called {TOKEN_VARIABLE}; rename it"
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
+    return token or ""

@@ -17,9 +17,9 @@ from flaretune.config.flags import to_argv
 from flaretune.config.model_server import LOOPBACK, PARENT_VARIABLE, ServiceConfig
 from flaretune.config.options import changed
 from flaretune.errors import UserError
-from flaretune.host import free_port
+from flaretune.host import free_port, variable
 from flaretune.model_server.client import is_ready
-from flaretune.model_server.token import TOKEN_VARIABLE
+from flaretune.model_server.connection import TOKEN_VARIABLE
 
 START_SECONDS = 1800  # a large model from a slow disk
 STOP_SECONDS = 10
@@ -41,32 +41,27 @@ def running_model_server(config: ServiceConfig, log: Path) -> Iterator[str]:
     """
     config = changed(config, host=LOOPBACK, port=free_port())
     token, url = secrets.token_urlsafe(24), f"http://{LOOPBACK}:{config.port}"
-    before = os.environ.get(TOKEN_VARIABLE)
-    os.environ[TOKEN_VARIABLE] = token
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flaretune", "serve", *to_argv(config)],
-            env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        _wait_until_ready(process, url, token, log)
-        yield url
-    finally:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-        with suppress(ProcessLookupError):  # its workers, if it could not end them itself
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if before is None:
-            os.environ.pop(TOKEN_VARIABLE, None)
-        else:
-            os.environ[TOKEN_VARIABLE] = before
+    with variable(TOKEN_VARIABLE, token):
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flaretune", "serve", *to_argv(config)],
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            _wait_until_ready(process, url, token, log)
+            yield url
+        finally:
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+            with suppress(ProcessLookupError):  # its workers, if it could not end them itself
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _wait_until_ready(process: subprocess.Popen, url: str, token: str, log: Path) -> None:

@@ -17,8 +17,7 @@ import numpy as np
 
 from flaretune.config.served_model import VLLM
 from flaretune.errors import UserError, shown
-from flaretune.model_server.connection import Connection, body_of, what_it_says
-from flaretune.model_server.token import TOKEN_VARIABLE
+from flaretune.model_server.connection import TOKEN_VARIABLE, Connection, body_of, what_it_says
 
 log = logging.getLogger("flaretune.client")
 

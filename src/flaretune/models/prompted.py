@@ -11,7 +11,8 @@ import torch
 
 from flaretune.data.encode import Encoder
 from flaretune.data.load import Examples
-from flaretune.data.perturb import perturb, replaceable_ids
+from flaretune.data.perturb import perturb
+from flaretune.data.tokens import text_ids
 from flaretune.errors import UserError
 from flaretune.models.black_box import BlackBox, TextSet, default_batch_size
 from flaretune.models.causal import CausalLM
@@ -67,7 +68,7 @@ class PromptedModel:
 
     @cached_property
     def _replaceable(self) -> np.ndarray:
-        return replaceable_ids(self.pretrained.tokenizer)
+        return text_ids(self.pretrained.tokenizer)
 
     def use_words(self, head: torch.nn.Module, token_ids: np.ndarray) -> None:
         """Give the logits of other words from now on; of a model that was prompted with `words`.
