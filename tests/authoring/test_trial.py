@@ -172,12 +172,12 @@ def test_the_learning_curve_rises_doubles_and_ends_where_a_class_does():
 def test_a_sample_keeps_the_classes_shares_and_a_rare_class_and_no_text_twice():
     labels = np.array([0] * 600 + [1] * 300 + [0] * 100)
     texts = [{"sentence": f"text {i % 950}"} for i in range(1000)]  # the last 50 stand in earlier rows
-    sample = draw_sample(Examples(tuple(texts), labels), SPEC, 95, seed=0)
-    assert (sample.n_there, sample.n_twice, len(sample.examples)) == (950, 50, 95)
-    assert len({text["sentence"] for text in sample.examples.texts}) == 95
-    assert abs(np.sum(sample.examples.labels == 1) - 30) <= 2
+    drawn, n_there, n_twice = draw_sample(Examples(tuple(texts), labels), SPEC, 95, seed=0)
+    assert (n_there, n_twice, len(drawn)) == (950, 50, 95)
+    assert len({text["sentence"] for text in drawn.texts}) == 95
+    assert abs(np.sum(drawn.labels == 1) - 30) <= 2
     rare = Examples(tuple(texts[:950]), np.arange(950) // 945)
-    assert np.bincount(draw_sample(rare, SPEC, 20, seed=0).examples.labels).tolist() == [15, 5]
+    assert np.bincount(draw_sample(rare, SPEC, 20, seed=0)[0].labels).tolist() == [15, 5]
 
 
 def test_a_file_gives_a_number_a_curve_errors_and_a_task_file_without_mistakes(capsys, tmp_path, model, reviews):

@@ -20,8 +20,7 @@ from flaretune.methods.fedbpt.artifact import load_prompt
 from flaretune.methods.verbalizer.artifact import load_verbalizer
 from flaretune.model_server.connection import TOKEN_VARIABLE
 from flaretune.model_server.vllm import VllmServer
-from flaretune.model_server.vllm_prompted import open_outline, open_vllm_model
-from flaretune.model_server.vllm_words import VllmWords
+from flaretune.model_server.vllm_models import VllmWords, open_outline, open_vllm_model
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompted import open_prompted_model
 from flaretune.models.word_log_probs import WordLogProbs

@@ -15,8 +15,7 @@ from flaretune.model_server import connection, vllm, vllm_check
 from flaretune.model_server.connection import TOKEN_VARIABLE
 from flaretune.model_server.vllm import VllmServer
 from flaretune.model_server.vllm_check import as_prompt
-from flaretune.model_server.vllm_prompted import open_outline, open_vllm_model
-from flaretune.model_server.vllm_words import VllmWords
+from flaretune.model_server.vllm_models import VllmWords, open_outline, open_vllm_model
 from flaretune.models.load import load_pretrained
 from flaretune.models.prompted import open_prompted_model
 from flaretune.models.word_log_probs import WordLogProbs

@@ -30,7 +30,6 @@ def check_task(
     """Check a task file.
 
     Args:
-        name_or_file: the task.
         model_name: hub id or folder of a model to hold it against; empty for none.
         data: a data file, or a folder with the splits of the task's source; empty for the task's own source, if that
             lies on this machine.

@@ -37,10 +37,7 @@ def hold_against_model(
     """Add what there is to say of a model, whose weights are not needed for it.
 
     Args:
-        report: gets it.
-        checking: gets what is wrong.
         rows: of each split in the report.
-        model_name: hub id or folder.
         config: of the prompt, which a text shares the model's limit with.
         has_prompt: whether there is one; never for a task without label words.
 
@@ -113,7 +110,6 @@ def measure_zero_shot(draft: Draft, rows: Rows, model_name: str, config: FedBPTC
     Args:
         draft: a task file without mistakes.
         rows: at least one.
-        model_name: hub id or folder.
         config: what the model is run in and on.
 
     Raises:

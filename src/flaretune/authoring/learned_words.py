@@ -28,7 +28,6 @@ def learn_words(draft: Draft, rows: Rows, model_name: str, config: FedBPTConfig)
     Args:
         draft: a task file without mistakes.
         rows: labelled ones, some of every class.
-        model_name: hub id or folder.
         config: what the model is run in and on, and the seed by which texts are drawn.
 
     Raises:
@@ -75,7 +74,6 @@ def top_words(
         statistics: of every candidate behind every template, templates first.
         class_id: whose words.
         chosen: features, as `ridge.choose_words` gives them.
-        vocabulary: the candidates.
 
     Returns:
         At most `SHOWN` words, each once, by what separates the class from the others behind the best of the templates.

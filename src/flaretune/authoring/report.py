@@ -134,9 +134,6 @@ class Report:
     """All of it.
 
     Attributes:
-        file: the task file.
-        name: of the task.
-        description: the file's.
         mistakes: in the order of the file, then those of the data.
         model: None where none was given, or it could not be used.
         data: the splits that were looked at.

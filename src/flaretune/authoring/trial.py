@@ -36,21 +36,6 @@ SHOWN = 10  # texts that it is most wrong about
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The texts that are used.
-
-    Attributes:
-        examples: at most as many as were asked for, no text twice, classes in their proportions.
-        n_there: different texts in the data.
-        n_twice: rows left out because their text stands in an earlier row.
-    """
-
-    examples: Examples
-    n_there: int
-    n_twice: int
-
-
-@dataclass(frozen=True)
 class CurvePoint:
     """The metric on held-out texts with so many training labels per class: mean and deviation (n - 1) over draws."""
 
@@ -75,9 +60,9 @@ class Trial:
     """What came of it.
 
     Attributes:
-        model_name: hub id or folder.
         metric, value, standard_error: of the predictions of all folds together; the error is over texts.
-        n, n_there, n_twice: see `Sample`.
+        n, n_there: texts that are used, and different ones in the data.
+        n_twice: rows left out because their text stands in an earlier row.
         n_by_class: texts of each class, by raw label.
         majority: share of the most frequent class.
         curve: empty where a class has too few texts.
@@ -105,9 +90,7 @@ class HeadsOfTexts:
     """Heads from what a model has said of texts.
 
     Args:
-        spec: the task.
         data: the texts, with what the model has said of candidates.
-        features: looks that up.
         n_words: of a head, for each template.
     """
 
@@ -164,7 +147,6 @@ def try_data(
     Args:
         data: a data file, or a folder of train and test data, of which the test data is not looked at.
         text_columns, label_column: as `tasks new` takes them.
-        model_name: hub id or folder.
         max_texts: that the model is asked about.
         config: what the model is run in and on, how many words a head has, and the seed.
         folder: where the task file is to be.
@@ -176,8 +158,7 @@ def try_data(
     given = {"text_columns": text_columns, "label_column": label_column, "label_words": AUTO}
     toml = task_text(folder, data, given, None)
     spec = parse_task(tomllib.loads(toml), Path(data).stem, data, folder)
-    sample = draw_sample(load_split(spec, "train"), spec, max_texts, config.seed)
-    examples = sample.examples
+    examples, n_there, n_twice = draw_sample(load_split(spec, "train"), spec, max_texts, config.seed)
     from flaretune.methods.verbalizer.open import open_words  # torch, once what is wrong with the data is said
 
     words = open_words(spec, model_name, config.dtype, config.device, config.batch_size, config.quantize)
@@ -196,8 +177,8 @@ def try_data(
         value=found.value,
         standard_error=found.standard_error,
         n=found.n,
-        n_there=sample.n_there,
-        n_twice=sample.n_twice,
+        n_there=n_there,
+        n_twice=n_twice,
         n_by_class={str(value): n for value, n in zip(spec.label_values, found.n_by_class, strict=True)},
         majority=max(found.n_by_class) / found.n,
         curve=learning_curve(heads, folds, config.seed),
@@ -207,10 +188,13 @@ def try_data(
     )
 
 
-def draw_sample(examples: Examples, spec: TaskSpec, max_texts: int, seed: int) -> Sample:
+def draw_sample(examples: Examples, spec: TaskSpec, max_texts: int, seed: int) -> tuple[Examples, int, int]:
     """Draw texts, each class in proportion but with at least `FOLDS` texts.
 
     A text that stands in several rows is used once, or it could be held out and learned from at a time.
+
+    Returns:
+        The texts, at most `max_texts`; how many different ones there are; and how many rows repeat an earlier one.
 
     Raises:
         UserError: a class has fewer than `FOLDS` texts, or `max_texts` is below that for all classes.
@@ -237,7 +221,7 @@ def draw_sample(examples: Examples, spec: TaskSpec, max_texts: int, seed: int) -
         members = rng.permutation(np.flatnonzero(distinct.labels == class_id))
         place[members] = np.where(ranks < FOLDS, -1.0, (ranks + 0.5) / n)
     chosen = np.sort(np.argsort(place, kind="stable")[:max_texts])
-    return Sample(distinct.take(chosen), len(distinct), len(examples) - len(distinct))
+    return distinct.take(chosen), len(distinct), len(examples) - len(distinct)
 
 
 def draw_folds(labels: np.ndarray, seed: int) -> np.ndarray:

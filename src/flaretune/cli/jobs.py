@@ -36,10 +36,6 @@ def main(method_name: str, argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status, 0 for a job that ended well.
 
     A job that is told to stop leaves no process behind, and the results of the rounds that it has finished.
-
-    Args:
-        method_name: of the job's method.
-        argv: flags; None for the process's.
     """
     argv = sys.argv[1:] if argv is None else argv
     method = find_method(method_name)
@@ -121,7 +117,6 @@ def read_preset(method: Method, name: str, env: str | None = None) -> dict[str, 
     cache folder of its own.
 
     Args:
-        method: whose preset.
         name: of the preset, or the file.
         env: where the job runs; None for what the preset says.
 

@@ -30,7 +30,6 @@ def read_client_config(
     """Read the flags of a client's script, and what the client says for itself.
 
     Args:
-        config: the method's.
         argv: the flags, which the job's author has written: a file of them (``--config``), options, which go
             before it, or both.
         client_file: a TOML file of the client's own options, which go before the job's; None or a file that is not

@@ -16,7 +16,6 @@ def read_options(file: Path, *configs: type[Options]) -> tuple[dict[str, Any], l
     """Options at the top of a file, by their names of today.
 
     Args:
-        file: the file.
         configs: whose options may stand there.
 
     Returns:

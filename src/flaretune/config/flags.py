@@ -25,8 +25,6 @@ def add_flags(
     old names are taken too (see `read_flags`).
 
     Args:
-        parser: gets the flags.
-        configs: whose options.
         groups: sentence that stands under the heading of a group, by its name, in the order in which groups come.
         only: names of the options to add; None for all.
         short: let --help show only the main options, and add a flag --help_all that shows all.
@@ -73,8 +71,6 @@ def read_flags(
 
     Args:
         parser: with the flags of the configs, and others.
-        argv: the flags; None for the process's.
-        configs: whose options they are.
 
     Returns:
         What was given, and a sentence for every old name.

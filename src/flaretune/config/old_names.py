@@ -110,7 +110,6 @@ def renew(given: Mapping[str, Any], *configs: type[Options], place: str = "--") 
 
     Args:
         given: as somebody has written them.
-        configs: whose options.
         place: what stands before a name in a sentence.
 
     Returns:

@@ -176,7 +176,6 @@ def problems(config: type[Options], values: Mapping[str, Any]) -> list[tuple[str
     """What is wrong with values of some options, each taken by itself: the option's name, and the rest of a sentence.
 
     Args:
-        config: whose options.
         values: by name; a name that is no option's is a problem too.
     """
     try:

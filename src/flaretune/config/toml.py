@@ -21,7 +21,6 @@ def read_toml(file: Path, what: str = "") -> dict[str, Any]:
     """The contents of a TOML file in UTF-8, with or without a byte order mark.
 
     Args:
-        file: the file.
         what: what messages call it, in front of its name, e.g. ``"task file"``.
 
     Raises:

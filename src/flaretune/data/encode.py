@@ -44,8 +44,6 @@ class Encoder:
     """Renders a task's texts and turns them into token ids for one model.
 
     Args:
-        tokenizer: a fast tokenizer.
-        spec: the task.
         kind: "masked" or "causal"; which wording is used.
         mode: where the prompt goes. Masked: "add" to placeholders behind the start token, "cat" in front of
             all. Causal: "prefix" behind the start token, "suffix" between the last text and the template's

@@ -66,7 +66,6 @@ def load_split(spec: TaskSpec, split: Literal["train", "test"], dataset: str | N
     """Load the examples that a task trains on (``train``) or is tested with (``test``).
 
     Args:
-        spec: the task.
         split: which of the two; the task's source says what the split is called there.
         dataset: replaces the task's source: a folder with the splits of the task's source (see `data.places`), one
             data file (for ``train`` only), or a hub id, as ``id`` or ``id:config``. A path that exists is taken before
@@ -104,7 +103,6 @@ def find_local(place: str, split: Literal["train", "test"], name: str, config: s
 
     Args:
         place: a folder in one of the shapes that `data.places` knows; one without splits is of ``train`` only.
-        split: which of the two.
         name: what the split is called there.
         config: of the data set on the hub, whose sub-folder a copy may have.
 

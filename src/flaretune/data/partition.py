@@ -15,7 +15,6 @@ def iid_shares(labels: np.ndarray, n_clients: int, seed: int, *, allow_empty: bo
 
     Args:
         labels: class ids, shape (N,).
-        n_clients: number of shares.
         seed: equal seeds give equal shares.
         allow_empty: whether a share may be empty, as a development share may.
 

@@ -21,7 +21,6 @@ class ClientData:
     """What a client works with.
 
     Attributes:
-        train: examples to learn from.
         validation: examples to compare prompts or adapters on.
         test: examples to report on; None where the client does not evaluate.
         unlabelled: texts besides, none of them among the examples; empty unless asked for.
@@ -39,10 +38,8 @@ class Split:
 
     Attributes:
         k_shot: examples per class for training, and as many for validation, over all clients.
-        n_shares: how many shares.
         iid: whether every share has the same label mix.
         alpha: concentration of the Dirichlet split, where not.
-        seed: the job's seed.
         unlabelled: texts without labels, over all clients.
     """
 
@@ -60,7 +57,6 @@ def share_of_common_set(
     """A client's share of the common data set.
 
     Args:
-        spec: the task.
         dataset: in place of the task's own source; None for that. Of a single file, what is left after drawing training
             and validation examples and unlabelled texts is the test data.
         split: how the training and validation examples and the unlabelled texts are shared out.
@@ -98,12 +94,10 @@ def own_data(spec: TaskSpec, path: str, k_shot: int, seed: int, with_test: bool,
     """A client's own examples, none of which any other client sees.
 
     Args:
-        spec: the task.
         path: a file, or a folder with a training file and, where the client evaluates, a test file. Of a single
             file, what is left after drawing training and validation examples and unlabelled texts is the test
             data.
         k_shot: examples per class for training, and as many for validation, at this client.
-        seed: the job's seed.
         with_test: whether the client evaluates on test data.
         unlabelled: how many of the training file's other examples are taken as texts without labels.
 

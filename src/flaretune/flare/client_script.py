@@ -36,10 +36,6 @@ def main(method: str, argv: Sequence[str] | None = None) -> None:
 
     `os._exit` because NVFlare's threads would keep the process of a failed script alive until the server's
     heartbeat timeout.
-
-    Args:
-        method: name of the method.
-        argv: flags; None for the command line's.
     """
     replace_unprintable()
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")

@@ -33,7 +33,6 @@ class FlaretuneController(ModelController):
     result that it can add; here replies are checked first.
 
     Args:
-        method: name of the method.
         options: the server's options, those of the method's `server_config`.
         more: the same one by one, as job templates have them.
 

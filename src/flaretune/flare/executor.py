@@ -22,9 +22,6 @@ class ClientExecutor(ClientAPIExecutor):
     NVFlare's `ClientAPIExecutor` runs whatever command a job holds, so that a client which allows that class allows any
     program. A client that allows this one allows flaretune's scripts with options.
 
-    Args:
-        method: name of the method.
-
     Raises:
         UserError: there is no such method, or its script is not installed.
     """

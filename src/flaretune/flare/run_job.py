@@ -42,7 +42,6 @@ class Ended(Exception):
     """A job ended badly.
 
     Args:
-        reason: one sentence.
         failures: what went wrong at whom, as far as it is known here.
     """
 
@@ -67,11 +66,7 @@ def run_job(
     """Run or export a job, with a server for its model if its clients share one, and collect its results.
 
     Args:
-        method: whose.
         job: where it runs, and what is kept of it.
-        client, server: what they are told.
-        per_client: options of single clients, by name.
-        quiet: no progress lines.
 
     Returns:
         What went wrong at clients that the job did without.

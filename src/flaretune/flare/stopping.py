@@ -23,7 +23,6 @@ class Stopped(BaseException):
     Not a KeyboardInterrupt: that NVFlare catches itself, kills all children of this process, and goes on.
 
     Args:
-        number: of the signal.
         more: what else there is to say, as the end of a sentence.
     """
 

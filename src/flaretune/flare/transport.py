@@ -28,11 +28,7 @@ def from_model(model: FLModel) -> Message:
 
 
 class NVFlareTransport:
-    """A `Transport` over a controller's communicator.
-
-    Args:
-        controller: of a job that runs.
-    """
+    """A `Transport` over a controller's communicator."""
 
     def __init__(self, controller: ModelController):
         self._controller = controller
@@ -66,8 +62,7 @@ class NVFlareTransport:
         return disconnected is not None and bool(disconnected(client))
 
     def take_bytes(self) -> tuple[int, int]:
-        taken = self._meter.take()
-        return taken["down"][0], taken["up"][0]
+        return self._meter.take()
 
     def last_heard(self) -> Mapping[str, float]:
         return self._meter.last_heard

@@ -47,7 +47,6 @@ def watch(startup_kit: str, job_id: str, interval: float, as_json: bool, once: b
         job_id: which job; "" for the one that was submitted last.
         interval: seconds between looks.
         as_json: print what is known as one JSON object a look, instead of lines.
-        once: look once.
 
     Returns:
         The exit status: 0 for a job that ended well, or that was looked at once.

@@ -24,7 +24,7 @@ _NO_TASK = (SpecialTaskName.TRY_AGAIN.encode(), SpecialTaskName.END_RUN.encode()
 
 
 class WireMeter:
-    """Bytes and messages in each direction since the last `take`.
+    """Bytes in each direction since the last `take`.
 
     Args:
         job_id: the job whose messages are counted.
@@ -38,22 +38,19 @@ class WireMeter:
         # Sites talk to the job's cell; in the simulator that is another one than the engine's.
         core_cell = CoreCell.ALL_CELLS.get(FQCN.join([FQCN.ROOT_SERVER, job_id]), core_cell)
         self._lock = threading.Lock()
-        self._counted = {"down": [0, 0], "up": [0, 0]}  # bytes, messages
+        self._counted = {"down": 0, "up": 0}
         self._streams: dict[str, set] = {"down": set(), "up": set()}
         self.last_heard: dict[str, float] = {}
         # For all channels, next to NVFlare's own filters: one for this channel alone would hide those.
         core_cell.add_outgoing_request_filter("*", "*", self._outgoing)
         core_cell.add_incoming_filter("*", "*", self._incoming)
 
-    def take(self) -> dict[str, tuple[int, int]]:
-        """``{"down": (bytes, messages), "up": (bytes, messages)}``, and start again from zero.
-
-        Pieces of large arrays count as messages of their own.
-        """
+    def take(self) -> tuple[int, int]:
+        """Bytes down to the clients and up from them; the next count starts from zero."""
         with self._lock:
-            taken = {direction: tuple(counted) for direction, counted in self._counted.items()}
-            self._counted = {"down": [0, 0], "up": [0, 0]}
-        return taken
+            taken = self._counted
+            self._counted = dict.fromkeys(taken, 0)
+        return taken["down"], taken["up"]
 
     def _outgoing(self, message: Message) -> None:
         topic = message.get_header(StreamHeaderKey.TOPIC)
@@ -77,11 +74,10 @@ class WireMeter:
             return
         stream = message.get_header(StreamHeaderKey.STREAM_ID)
         with self._lock:
-            if starts_counted_stream and stream not in self._streams[direction]:
+            if starts_counted_stream:
                 self._streams[direction].add(stream)
-                self._counted[direction][1] += 1
             if stream in self._streams[direction]:
-                self._counted[direction][0] += len(_bytes(message))
+                self._counted[direction] += len(_bytes(message))
 
 
 def _topic(command: str) -> str:

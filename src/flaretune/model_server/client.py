@@ -74,8 +74,6 @@ class RemoteBlackBox:
     """`models.black_box.BlackBox` at the other end of a connection.
 
     Args:
-        connection: to the model server.
-        black_box: which of its black boxes.
         n_classes: C.
     """
 
@@ -100,12 +98,7 @@ class RemoteBlackBox:
 
 
 class RemotePromptedModel:
-    """`models.prompted.PromptedModel` at the other end of a connection.
-
-    Attributes:
-        facts: which model it is.
-        black_box: evaluates search points.
-    """
+    """`models.prompted.PromptedModel` at the other end of a connection."""
 
     def __init__(self, connection: QueryConnection, black_box: Named, spec: TaskSpec):
         self._spec = spec
@@ -150,10 +143,8 @@ def open_remote_model(
 
     Args:
         url, token, patience, answer_seconds: see `Connection`.
-        spec: the task.
         model_name: of the server's model.
         dtype: what it must compute in; auto: whatever it does.
-        settings: how a search point becomes a prompt.
         quantize: how its weights must be quantised.
 
     Raises:

@@ -31,7 +31,6 @@ def running_model_server(config: ServiceConfig, log: Path) -> Iterator[str]:
 
     Args:
         config: its options; `port` is chosen here.
-        log: file for what it says.
 
     Yields:
         Its address, for ``--model_server``.

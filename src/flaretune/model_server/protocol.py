@@ -73,7 +73,6 @@ class Query:
     """A message to the model server.
 
     Attributes:
-        black_box: which.
         texts: which; None where only the model's facts are wanted.
         points: float64, shape (λ, d); None without texts.
     """

@@ -38,8 +38,6 @@ class QueryAPI(LitAPI):
     """What LitServe calls, in its HTTP process (`authorize`) and in each worker (the rest).
 
     Args:
-        config: the model server's options.
-        token: what clients must bring.
         devices: of all workers, as torch names them.
     """
 
@@ -130,12 +128,7 @@ def count_gpus() -> int:
 
 
 def serve(config: ServiceConfig, token: str) -> int:
-    """Run the model server until it is told to stop (SIGTERM, Ctrl-C); returns the exit status.
-
-    Args:
-        config: its options.
-        token: what clients must bring.
-    """
+    """Run the model server until it is told to stop (SIGTERM, Ctrl-C); returns the exit status."""
     told_to_stop = False
 
     def stop(signum: int, frame: Any) -> None:

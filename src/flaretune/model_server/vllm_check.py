@@ -31,8 +31,6 @@ class VllmCheck:
 
     Args:
         server: is asked, and is told to ask again.
-        outline: the model, without weights.
-        dtype: the option of this name.
 
     Attributes:
         coarse: whether logits are computed in half precision.

@@ -84,7 +84,6 @@ class Worker:
     """Replies to queries with one model, several threads' at a time.
 
     Args:
-        pretrained: the model.
         batch_size: texts in a forward pass; 0 for the default.
         cache_mb: MiB for computed text, for each black box.
         most_boxes, most_texts: how many black boxes, and sets of texts with each, are kept.

@@ -32,10 +32,6 @@ def is_multimodal(config: PreTrainedConfig) -> bool:
 def place_in_whole(model: torch.nn.Module, config: PreTrainedConfig | None) -> tuple[str, str]:
     """How names of modules begin in a language model, and in the multimodal model that it was taken out of.
 
-    Args:
-        model: the language model.
-        config: of the checkpoint.
-
     Returns:
         As ``"model."`` and ``"model.language_model."``; both empty where it was taken out of none, or where that
         cannot be made here, for want of a library for images, say.
@@ -67,7 +63,6 @@ def language_model_of(config: PreTrainedConfig, name: str) -> tuple[PreTrainedCo
     Where transformers finds a language model by the configuration of the whole alone (Mllama), it is that.
 
     Args:
-        config: of a checkpoint.
         name: of the model, for messages.
 
     Raises:

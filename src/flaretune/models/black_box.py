@@ -34,7 +34,6 @@ class TextSet:
     """Texts registered with a black box, in batches sorted by length.
 
     Attributes:
-        batches: the examples of each batch.
         order: for each position in the sorted order, the example's index as it was given, int64, shape (N,).
         caches: per batch, the computed text in front of the prompt; None where it is computed every time.
     """
@@ -51,8 +50,6 @@ class BlackBox:
     """Answers questions about texts and prompts with forward passes only, and counts them.
 
     Args:
-        lm: the model behind it.
-        soft_prompt: how a search point becomes a prompt.
         batch_size: examples in a forward pass; each is asked with all candidates at once.
         cache_mb: memory for cached texts (causal models, prompt in ``suffix`` position), in MiB. A `TextSet` that
             nobody holds any more gives its share back.

@@ -25,7 +25,6 @@ def in_float32(model: nn.Module, ids: np.ndarray) -> Iterator[bool]:
     have the rows of these ids alone and zeros elsewhere, which take no memory.
 
     Args:
-        model: of the transformers library.
         ids: of all tokens that will be put through it, int64.
     """
     if getattr(model, "is_quantized", False) or is_split(model):

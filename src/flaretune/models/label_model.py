@@ -25,14 +25,11 @@ class LabelModel:
 
     Args:
         model: a masked or causal language model whose head is narrowed to the label words, adapters included.
-        pretrained: what it was made from.
-        spec: the task.
         batch_size: examples in a forward pass without gradients.
         autocast: compute in bfloat16 although the parameters are float32.
 
     Attributes:
         classes: the class of each label word, see `at_answers`.
-        example_forwards: texts sent through the model so far.
         lower: the layers below the adapters; None where every layer may have one.
         feed_forward: what is computed at the answers alone, see `last_layer`; None for nothing.
     """

@@ -57,7 +57,6 @@ class SideBySide(Generic[Model]):
     Args:
         free: what no pass uses now.
         which: of the models that share modules.
-        lanes: on which passes run.
     """
 
     def __init__(self, free: SimpleQueue[Sequence[Model]], which: int, lanes: Lanes):
@@ -87,8 +86,6 @@ def side_by_side(models: Sequence[Model], module: nn.Module, lanes: Lanes) -> li
     Args:
         models: `models.masked.MaskedLM` or `models.causal.CausalLM`, all of the same module, so that a lane has a pass
             of one of them at a time.
-        module: that.
-        lanes: on which passes run.
     """
     free: SimpleQueue[Sequence[Model]] = SimpleQueue()
     free.put(models)

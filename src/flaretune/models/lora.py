@@ -42,7 +42,6 @@ def add_lora(model: torch.nn.Module, kind: str, settings: TuneSettings) -> PeftM
     Args:
         model: a pretrained model; its own parameters are frozen.
         kind: masked or causal.
-        settings: of the adapters.
 
     Raises:
         UserError: the target modules match nothing that LoRA can be put on.

@@ -18,7 +18,6 @@ def first_layer(model: torch.nn.Module, wanted: str) -> int:
     """Index of the first layer that gets adapters.
 
     Args:
-        model: the model.
         wanted: a number, or ``auto``: the middle one.
 
     Raises:
@@ -42,7 +41,6 @@ def target_modules(model: torch.nn.Module, wanted: str) -> list[str] | str:
     """Names of the modules that get adapters.
 
     Args:
-        model: the model.
         wanted: ``auto`` (PEFT's choice for the architecture; where it knows none, all linear layers but those that it
             refuses and those that give more than a linear layer does, as routers of experts; without those that text
             never reaches, as an image encoder's), ``all-linear``, or names separated by commas.

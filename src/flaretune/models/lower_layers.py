@@ -20,11 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
-    """The stack of layers that text goes through, and its name in the model; None where there is not exactly one.
-
-    Args:
-        model: a language model of the transformers library.
-    """
+    """The stack of layers that text goes through, and its name in the model; None where there is not exactly one."""
     wanted = getattr(model.config, "num_hidden_layers", None)
     found = [
         (name, module)

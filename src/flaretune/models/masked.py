@@ -29,7 +29,6 @@ class MaskedLM:
     Args:
         model: …ForMaskedLM, its head narrowed by `narrow_to_label_words`.
         mode: ``add`` or ``cat``.
-        pad_id: the padding token.
         classes: the class of each label word, see `at_answers`.
         at_answers_only: compute the last layer's feed-forward part at the answers alone, see `last_layer`.
     """

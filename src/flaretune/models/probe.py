@@ -52,7 +52,6 @@ def make_probe(pretrained: Pretrained, mode: str, classes: np.ndarray | None = N
     Args:
         pretrained: the model, its head narrowed or not.
         mode: add, cat, prefix or suffix.
-        classes: see `at_answers`.
 
     Raises:
         Exception: whatever the model stumbles over.

@@ -33,11 +33,7 @@ class PromptedModel:
     """A black box for a task, and how texts get into it.
 
     Attributes:
-        pretrained: the model and tokenizer behind it.
-        spec: the task.
         mode: where the prompt goes: add, cat, prefix or suffix.
-        encoder: turns texts into token ids with room for the prompt.
-        black_box: asks with the prompt of a search point.
         plain_encoder, plain_black_box: the same without any prompt, for the zero-shot accuracy.
     """
 
@@ -102,9 +98,6 @@ def open_prompted_model(
     """Load a model and make it a black box for a task.
 
     Args:
-        spec: the task.
-        model_name: hub id or folder.
-        settings: how a search point becomes a prompt.
         dtype, device, batch_size, cache_mb, quantize: the options of these names.
 
     Raises:

@@ -51,7 +51,6 @@ def verdict(pretrained: Pretrained, compare: Callable[[], tuple[str | None, Foun
     """Compare in the number format that a model is held in, and one in bfloat16 in float32 too, which decides.
 
     Args:
-        pretrained: the model.
         compare: gives what is wrong, to follow the name of the model's class, or None; and what else was found.
 
     Returns:

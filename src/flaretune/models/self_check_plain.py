@@ -101,7 +101,6 @@ def check_lower_layers(pretrained: Pretrained, label_model: LabelModel, lower: L
     """Compare logits of texts that enter a model above its lower layers with those of texts that go through all.
 
     Args:
-        pretrained: the model.
         label_model: what is made of it; has counted nothing afterwards.
         lower: its lower layers, which know no text afterwards, and keep none from then on where logits differ; that is
             said in a line of the log.

@@ -21,9 +21,7 @@ class SoftPrompt:
         embedding_std: σ_E, standard deviation of the entries of the model's word embeddings.
         alpha: α.
         sigma0: σ₀, the initial step size of the search.
-        seed: the job's seed.
         initial: p₀, float32, shape (n, D); None for zeros.
-        device: where the prompts are computed.
     """
 
     def __init__(

@@ -29,10 +29,7 @@ class TunedModel:
     """A model to train for a task.
 
     Attributes:
-        pretrained: the model and tokenizer behind it.
         dtype: bfloat16 or float32, what is computed in.
-        label_model: gives label word logits.
-        parameters: what is trained.
         initial: the whole new adapter of the job's rank, float32 by PEFT's names; empty where every parameter is
             trained.
         adapter_config: contents of PEFT's adapter_config.json of it, but for the model's name; None likewise.
@@ -90,9 +87,6 @@ def open_tuned_model(
     float32 and `dtype` is what is computed in.
 
     Args:
-        spec: the task.
-        model_name: hub id or folder.
-        settings: what is trained.
         dtype, device, batch_size, cache_mb, quantize: the options of these names.
 
     Raises:

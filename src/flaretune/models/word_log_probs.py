@@ -31,8 +31,6 @@ class WordLogProbs:
     embedding is computed in float32 and at the answers alone, since in bfloat16 a logit around 10 has steps of 1/16.
 
     Args:
-        pretrained: a masked or causal language model.
-        spec: the task.
         templates: one or several, each with the task's text columns.
         batch_size: texts in a forward pass.
 

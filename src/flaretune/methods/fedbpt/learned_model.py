@@ -13,7 +13,7 @@ from flaretune.methods.fedbpt.client import AsksModel
 from flaretune.methods.verbalizer.head_steps import AskedTexts, WordFeatures
 from flaretune.methods.verbalizer.open import OpenedWords, open_vllm_words, open_words
 from flaretune.model_server.vllm import VllmServer
-from flaretune.model_server.vllm_prompted import open_vllm_model
+from flaretune.model_server.vllm_models import open_vllm_model
 from flaretune.models.lanes import share_weights
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import PromptedModel, prompt_model

@@ -51,7 +51,7 @@ def _open_model(config: FedBPTConfig, spec: TaskSpec) -> PromptedModel | RemoteP
     """The model in this process, or that of a server, where this process needs no weights, or word embeddings alone."""
     settings = build(PromptSettings, as_dict(config))
     if config.uses_vllm:
-        from flaretune.model_server.vllm_prompted import open_outline, open_vllm_model
+        from flaretune.model_server.vllm_models import open_outline, open_vllm_model
 
         server = vllm_server(config)
         return open_vllm_model(server, *open_outline(server, config.model_name, config.dtype), spec, settings)

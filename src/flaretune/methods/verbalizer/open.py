@@ -10,8 +10,7 @@ from flaretune.data.tokens import text_ids
 from flaretune.methods.verbalizer.settings import N_CANDIDATES, NEUTRAL_TEXTS, Vocabulary
 from flaretune.model_server.vllm import VllmServer
 from flaretune.model_server.vllm_check import VllmCheck
-from flaretune.model_server.vllm_prompted import open_outline
-from flaretune.model_server.vllm_words import VllmWords
+from flaretune.model_server.vllm_models import VllmWords, open_outline
 from flaretune.models.black_box import default_batch_size
 from flaretune.models.load import Pretrained, load_pretrained
 from flaretune.models.verbalizer import label_word_ids, word_classes

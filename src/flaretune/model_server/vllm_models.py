@@ -1,8 +1,8 @@
-"""FedBPT's black box at a vLLM server: embeddings of texts and prompts go there, log-probabilities come back."""
+"""A model at a vLLM server in place of one here: embeddings or token ids go there, log-probabilities come back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,13 @@ from flaretune.model_server.vllm import VllmServer
 from flaretune.model_server.vllm_check import VllmCheck, as_prompt
 from flaretune.models.label_head import at_answers
 from flaretune.models.load import Pretrained, load_outline
+from flaretune.models.progress import Progress, in_silence
 from flaretune.models.prompt_settings import ModelFacts, PromptSettings
 from flaretune.models.prompted import PromptedModel, embed, make_soft_prompt
 from flaretune.models.soft_prompt import SoftPrompt
 from flaretune.models.verbalizer import label_word_ids, word_classes
 from flaretune.models.word_embeddings import read_word_embeddings
+from flaretune.models.word_log_probs import template_encoders
 from flaretune.tasks.spec import TaskSpec
 
 
@@ -29,8 +31,6 @@ class VllmBlackBox:
     softmax over words, difference or maximum of them sees.
 
     Args:
-        server: that is asked.
-        model: its word embeddings.
         soft_prompt: how a search point becomes a prompt; None for texts without one, which go as token ids.
         words: token ids, int (V,).
         classes: the class of each word, see `models.label_head.at_answers`.
@@ -116,6 +116,41 @@ class VllmPromptedModel(PromptedModel):
         self.black_box.words = np.asarray(token_ids)
 
 
+class VllmWords:
+    """`models.word_log_probs.WordLogProbs` at a vLLM server, asked by token ids, 128 words in a request.
+
+    Args:
+        templates: one or several, each with the task's text columns.
+        dtype: what the server computes in, as far as that is known, else "".
+
+    Attributes:
+        example_forwards: texts asked about so far, once for each template, whatever the number of words.
+    """
+
+    gives_all = False  # but 128 in a pass
+
+    def __init__(self, server: VllmServer, outline: Pretrained, spec: TaskSpec, templates: Sequence[str], dtype: str):
+        self._server, self.dtype = server, dtype
+        self._encoders = template_encoders(outline, spec, templates)
+        self.example_forwards = 0
+
+    def __call__(
+        self, texts: Sequence[Mapping[str, str]], token_ids: np.ndarray, progress: Progress = in_silence
+    ) -> np.ndarray:
+        """As `WordLogProbs` gives them, float32, shape (N, T, V).
+
+        Raises:
+            UserError: see `VllmServer.log_probs`; or a text does not fit the server.
+        """
+        found = np.empty((len(texts), len(self._encoders), len(token_ids)), dtype=np.float32)
+        for t, encoder in enumerate(progress(self._encoders, "template")):
+            prompts = [encoder.encode(text).ids.tolist() for text in texts]
+            self._server.check_length(max(map(len, prompts), default=0))
+            found[:, t] = self._server.log_probs(prompts, token_ids)
+        self.example_forwards += len(texts) * len(self._encoders)
+        return found
+
+
 def open_vllm_model(
     server: VllmServer,
     outline: Pretrained,
@@ -128,8 +163,6 @@ def open_vllm_model(
 
     Args:
         server, outline, check: see `open_outline`.
-        spec: the task.
-        settings: how a search point becomes a prompt.
         words: token ids that it gives the logits of, int (V,), in place of the task's label words.
 
     Raises:
