@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import datasets
@@ -166,6 +167,7 @@ def test_take_keeps_the_given_order():
         ("x.jsonl", '["a", 1]\n', "must hold JSON objects"),
         ("x.json", '{"sentence": "a", "label": 1}', "must hold JSON objects"),
         ("x.json", '{"a": 1}\n{"a": 2}\n', "not valid JSON .* ends in .jsonl"),
+        ("x.json", "[" * 100_000, "not valid JSON"),
         ("x.parquet", "no parquet", "not valid Parquet"),
         ("x.txt", "a", "has no known format"),
     ],
@@ -174,6 +176,21 @@ def test_what_is_wrong_in_a_file_is_said(tmp_path, name, content, message):
     file = tmp_path / name
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message) as caught:
+        load_file(review_task(), file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("Couldn't deserialize thrift:\n"), pyarrow.ArrowNotImplementedError("Integers of 5 bits\n(more)")]
+)
+def test_whatever_is_damaged_in_a_parquet_file_is_one_sentence(tmp_path, monkeypatch, error):
+    file = WRITERS["parquet"](tmp_path / "x.parquet", ROWS)
+
+    def refuse(*_args, **_kwargs):
+        raise error
+
+    monkeypatch.setattr(parquet, "read_table", refuse)
+    with pytest.raises(UserError, match=re.escape(str(error).split("\n")[0])) as caught:
         load_file(review_task(), file)
     assert "\n" not in str(caught.value)
 

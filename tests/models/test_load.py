@@ -121,6 +121,18 @@ def test_transformers_speaks_as_before(tiny):
         transformers.logging.set_verbosity(before)
 
 
+@pytest.mark.parametrize("are_shown", [True, False])
+def test_transformers_shows_its_bars_as_before(tiny, are_shown):
+    folder, logging = str(tiny("gpt2")), transformers.logging
+    before = logging.is_progress_bar_enabled()
+    try:
+        (logging.enable_progress_bar if are_shown else logging.disable_progress_bar)()
+        load_pretrained(folder, "float32", "cpu")
+        assert logging.is_progress_bar_enabled() == are_shown
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
+
+
 # ---- devices ----
 
 

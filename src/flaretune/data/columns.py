@@ -62,7 +62,7 @@ def _errors_of(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         raise UserError(f"data file {path} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
     except OSError as error:
-        raise UserError(f"data file {path} cannot be read: {error}") from error
+        raise UserError(f"data file {path} cannot be read: {_first_line(error)}") from error
 
 
 def check_whole_characters(value: Any, place: str) -> None:
@@ -144,7 +144,7 @@ def _records(path: Path) -> Any:
 def _parse_json(text: str, place: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place} is not valid JSON ({error}); a file of one object a line ends in .jsonl") from error
 
 
@@ -171,7 +171,7 @@ def _parquet(path: Path) -> Iterator[Any]:
 
     try:
         yield parquet
-    except pyarrow.ArrowInvalid as error:
+    except pyarrow.ArrowException as error:
         raise UserError(f"data file {path} is not valid Parquet: {_first_line(error)}") from error
 
 

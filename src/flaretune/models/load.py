@@ -270,7 +270,7 @@ def _check_they_fit(name: str, tokenizer, model: torch.nn.Module) -> None:
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Keep back the report on missing weights, which `_check_loaded` makes itself, and bars out of log files."""
-    verbosity = transformers_logging.get_verbosity()
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
@@ -278,6 +278,8 @@ def _quiet_transformers() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _looks_like_a_folder(name: str) -> bool:
