@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -61,18 +60,18 @@ def check_task(
             read.append(checking.read(split, local))
         except UserError as error:  # a damaged file
             checking.note_given(str(error))
-    report = Report(str(file), file.stem, draft.entries["description"] or "", ())
-    report = replace(report, data=tuple(data_report for data_report, _ in read))
+    data_reports = tuple(data_report for data_report, _ in read)
+    report = Report(str(file), file.stem, draft.entries["description"] or "", data=data_reports)
     if model_name:
         from flaretune.authoring.check_model import hold_against_model
 
         has_prompt = not method_config or "n_prompt_tokens" in defaults(method_config)
         try:
-            report = hold_against_model(report, checking, [rows for _, rows in read], model_name, config, has_prompt)
+            hold_against_model(report, checking, [rows for _, rows in read], model_name, config, has_prompt)
         except UserError as error:
             checking.note_given(str(error))
     auto = _kinds_without_words(checking, report.model.kind if report.model else "")
-    report = replace(report, auto=bool(auto))
+    report.auto = bool(auto)
     if method_config and method_config.needs_label_words:
         for kind in auto:
             checking.note((kind, "label_words"), needs_label_words(method_config.method))
@@ -82,10 +81,10 @@ def check_task(
         from flaretune.authoring.learned_words import learn_words
 
         try:
-            report = replace(report, learned=learn_words(draft, usable, model_name, config))
+            report.learned = learn_words(draft, usable, model_name, config)
         except UserError as error:
             checking.note_given(str(error))
-    report = replace(report, mistakes=checking.mistakes())
+    report.mistakes = checking.mistakes()
     if zero_shot and not report.mistakes:
         if not (model_name and read):
             raise UserError("--zero_shot needs a model and data: give --model_name and --data")
@@ -96,7 +95,7 @@ def check_task(
         usable = next((rows for _, rows in reversed(read) if rows.texts), None)
         if usable is None:
             raise UserError("--zero_shot needs rows with a text and a label of the task, and the data has none")
-        report = replace(report, zero_shot=measure_zero_shot(draft, usable, model_name, config))
+        report.zero_shot = measure_zero_shot(draft, usable, model_name, config)
     return report
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,8 @@ _LONGEST_SHOWN = 160  # characters between two marks of an example
 
 def hold_against_model(
     report: Report, checking: Checking, rows: Sequence[Rows], model_name: str, config: FedBPTConfig, has_prompt: bool
-) -> Report:
-    """Add what there is to say of a model, whose weights are not needed for it.
+) -> None:
+    """Add to a report what there is to say of a model, whose weights are not needed for it.
 
     Args:
         rows: of each split in the report.
@@ -58,31 +57,28 @@ def hold_against_model(
             checking.note((), sentence)
     else:
         words = _look_up_words(checking, model, entries)
-    report = replace(report, model=ModelReport(model_name, kind, mode, n_prompt, model.max_length, words))
+    report.model = ModelReport(model_name, kind, mode, n_prompt, model.max_length, words)
     spec = _what_can_be_encoded(checking, kind)
     if spec is None:
-        return report
+        return
     try:
         encoder = model.encoder(spec, mode, n_prompt)
     except UserError as error:
         checking.note((kind, "template"), str(error))
-        return report
+        return
     _note_doubled(checking, model, entries)
-    data = [
-        replace(one, lengths=_lengths(encoder, of_split.texts)) if of_split.texts else one
-        for one, of_split in zip(report.data, rows, strict=True)
-    ]
+    for one, of_split in zip(report.data, rows, strict=True):
+        one.lengths = _lengths(encoder, of_split.texts) if of_split.texts else None
     first = next((of_split for of_split in rows if of_split.texts), None)
     if first is None:
-        return replace(report, data=tuple(data))
+        return
     chosen = _rows_of_different_labels(first)
     by_label = {}
     for word in words:
         by_label.setdefault(label_key(word.label), word.word.strip())
-    examples = [
+    report.examples = tuple(
         show(encoder, first.texts[row], by_label.get(label_key(first.labels[row]), "label word")) for row in chosen
-    ]
-    return replace(report, data=tuple(data), examples=tuple(examples))
+    )
 
 
 def show(encoder: Encoder, texts: Mapping[str, str], word: str) -> str:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from flaretune.tasks.spec import read_draft
 
 MOST_CLASSES = 150
 MANY_CLASSES = 50  # more have two rows each at least, or the column is no label
+LABEL_COLUMNS = ("label", "class", "category", "target")  # names that are suggested
 TEST_SPLITS = ("test", "validation", "valid", "dev")
 
 
@@ -68,15 +68,16 @@ def check_new(file: Path) -> None:
 
 def task_text(folder: Path, data: str, given: Mapping[str, str], read_line: Callable[[str], str] | None) -> str:
     """What `write_task` writes; `folder` is where the file is to be."""
-    source = _find_source(Path(data).expanduser(), folder)
-    columns = source.training.column_names()
+    training, source = _find_source(Path(data).expanduser(), folder)
+    columns = training.column_names()
     inputs = Inputs(given, read_line)
 
-    label_column = inputs.value("label_column", _suggested_label(columns), lambda text: _column(text, columns))
+    suggested = next((column for column in columns if column.lower() in LABEL_COLUMNS), None)
+    label_column = inputs.value("label_column", suggested, lambda text: _column(text, columns))
     others = [column for column in columns if column != label_column]
     suggested = others[0] if len(others) == 1 else None
     text_columns = inputs.value("text_columns", suggested, lambda text: _text_columns(text, columns, label_column))
-    there = _values_of(source.training, label_column)
+    there = _values_of(training, label_column)
     label_values = inputs.value("label_values", _joined(there), lambda text: _label_values(text, there))
     are_words = label_values and all(re.fullmatch(r"[^\W\d_]+", value) for value in label_values)
     suggested = _joined(label_values) if are_words else AUTO
@@ -93,11 +94,12 @@ def task_text(folder: Path, data: str, given: Mapping[str, str], read_line: Call
     if not masked and not causal:
         raise UserError("--masked_template none --causal_template none: a task needs at least one template")
 
+    values = [int(value) if _is_number(value) else value for value in label_values]
     lines = [
         *([f"description = {_toml(description)}"] if description else []),
         f"text_columns = {_toml(text_columns)}",
         f"label_column = {_toml(label_column)}",
-        f"label_values = {_toml([_number_or_text(value) for value in label_values])} # of class 0, 1, …",
+        f"label_values = {_toml(values)} # of class 0, 1, …",
         'metric = "accuracy" # or "macro_f1", or "f1" with positive_class = 1 for that of class 1',
     ]
     for kind, template in (("masked", masked), ("causal", causal)):
@@ -108,7 +110,7 @@ def task_text(folder: Path, data: str, given: Mapping[str, str], read_line: Call
                 f"template = {_toml(template)}",
                 f"label_words = {_toml(AUTO if words == AUTO else _behind(template, words))}",
             ]
-    return "\n".join([*lines, "", "[source]", *source.lines]) + "\n"
+    return "\n".join([*lines, "", "[source]", *source]) + "\n"
 
 
 def save_task(file: Path, text: str) -> Path:
@@ -124,16 +126,8 @@ def save_task(file: Path, text: str) -> Path:
     return file
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where the data is, and how the file says so."""
-
-    training: LocalSplit
-    lines: tuple[str, ...]
-
-
-def _find_source(data: Path, folder: Path) -> _Source:
-    """Find training and test data; paths are written as seen from the task file's folder if they lie below it."""
+def _find_source(data: Path, folder: Path) -> tuple[LocalSplit, list[str]]:
+    """Find training and test data; and the lines that say where they are, as seen from `folder` if below it."""
     if not data.exists():
         raise UserError(f"--data {data} does not exist; give a data file, or a folder of train and test data")
     if data.is_file() and data.suffix not in READERS:
@@ -146,12 +140,11 @@ def _find_source(data: Path, folder: Path) -> _Source:
             raise UserError(
                 f"--data {data} has no test data, such as test.csv; give its training file to test on a part"
             )
-        return _Source(
-            training, (f"path = {_toml(_seen_from(folder, own_folder))}", 'train = "train"', f"test = {_toml(test)}")
-        )
+        path = _toml(_seen_from(folder, own_folder))
+        return training, [f"path = {path}", 'train = "train"', f"test = {_toml(test)}"]
     remark = " # without splits: what is not drawn from it to train and develop with is the test data"
-    lines = (f"path = {_toml(_seen_from(folder, data))}{remark}", 'train = "train"', 'test = "test"')
-    return _Source(LocalSplit((data,)), lines)
+    path = _toml(_seen_from(folder, data))
+    return LocalSplit((data,)), [f"path = {path}{remark}", 'train = "train"', 'test = "test"']
 
 
 def _has_split(folder: Path, name: str) -> bool:
@@ -165,10 +158,6 @@ def _has_split(folder: Path, name: str) -> bool:
 def _seen_from(folder: Path, path: Path) -> str:
     path, folder = path.resolve(), folder.resolve()
     return os.path.relpath(path, folder) if path.is_relative_to(folder) else str(path)
-
-
-def _suggested_label(columns: Iterable[str]) -> str | None:
-    return next((column for column in columns if column.lower() in ("label", "class", "category", "target")), None)
 
 
 def _values_of(training: LocalSplit, label_column: str | None) -> list[str]:
@@ -244,11 +233,8 @@ def _behind(template: str, words: list[tuple[str, ...]] | None) -> list[str | li
 
 
 def _parts(text: str) -> list[str]:
-    return [part.strip() for row in _rows_of(text) for part in row if part.strip()]
-
-
-def _rows_of(text: str) -> Iterable[list[str]]:
-    return csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    return [part.strip() for row in rows for part in row if part.strip()]
 
 
 def _joined(parts: Iterable[str]) -> str:
@@ -263,10 +249,6 @@ def _raise_first(problems: Iterable[Problem]) -> None:
 
 def _is_number(value: str) -> bool:
     return re.fullmatch(r"-?(0|[1-9]\d*)", value) is not None
-
-
-def _number_or_text(value: str) -> int | str:
-    return int(value) if _is_number(value) else value
 
 
 def _toml(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flaretune.methods.registry import METHODS
@@ -79,7 +79,7 @@ class Lengths:
     cut: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class DataReport:
     """A split of the data with the task.
 
@@ -129,7 +129,7 @@ class LearnedWords:
     by_class: dict[str, tuple[LearnedWord, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
     """All of it.
 
@@ -146,13 +146,13 @@ class Report:
     file: str
     name: str
     description: str
-    mistakes: tuple[Mistake, ...]
+    mistakes: tuple[Mistake, ...] = ()
     model: ModelReport | None = None
     data: tuple[DataReport, ...] = ()
     examples: tuple[str, ...] = ()
     auto: bool = False
     learned: LearnedWords | None = None
-    zero_shot: dict[str, Any] | None = field(default=None)
+    zero_shot: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values, with `ok` for a file without a mistake."""

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flaretune.authoring.inputs import FLAGS
 from flaretune.cli.console import add_command, add_manners, printable
 from flaretune.config.flags import add_flags
 from flaretune.config.options import build
@@ -57,7 +58,16 @@ def add_tasks(parser: argparse.ArgumentParser) -> None:
     add_flags(command, FedBPTConfig, only=CHECK_OPTIONS)
 
     command = add("new", new, "write a task file; the terminal prompts for what no option says")
-    _add_new_flags(command)
+    command.add_argument("file", type=Path, metavar="FILE", help="to write, such as tickets.toml; must not exist yet")
+    command.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help="data file with the texts and labels, or folder of train and test data",
+    )
+    for name, flag in FLAGS.items():
+        command.add_argument(f"--{name}", metavar=flag.metavar, help=flag.help)
+    command.add_argument("--no_questions", action="store_true", help="prompt for nothing, and take what is suggested")
 
 
 def list_tasks(args: argparse.Namespace) -> None:
@@ -117,7 +127,6 @@ def check(args: argparse.Namespace) -> int:
 
 def new(args: argparse.Namespace) -> None:
     """Write a task file from options and what is typed."""
-    from flaretune.authoring.inputs import FLAGS
     from flaretune.authoring.new import write_task
     from flaretune.authoring.report import about_auto
 
@@ -127,18 +136,3 @@ def new(args: argparse.Namespace) -> None:
     if not load_task(file).has_label_words:
         print(about_auto())
     print(f"{file}\nnext: python -m flaretune tasks check {shlex.quote(str(file))} --model_name NAME")
-
-
-def _add_new_flags(parser: argparse.ArgumentParser) -> None:
-    from flaretune.authoring.inputs import FLAGS
-
-    parser.add_argument("file", type=Path, metavar="FILE", help="to write, such as tickets.toml; must not exist yet")
-    parser.add_argument(
-        "--data",
-        required=True,
-        metavar="FILE",
-        help="data file with the texts and labels, or folder of train and test data",
-    )
-    for name, flag in FLAGS.items():
-        parser.add_argument(f"--{name}", metavar=flag.metavar, help=flag.help)
-    parser.add_argument("--no_questions", action="store_true", help="prompt for nothing, and take what is suggested")

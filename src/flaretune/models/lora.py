@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,18 +93,14 @@ def adapter_config(model: PeftModel, place: tuple[str, str]) -> dict[str, Any]:
         place: of the model in a multimodal one, see `architecture.place_in_whole`; the configuration is for that, and
             names every layer in full, since those of images may be called the same.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        model.peft_config["default"].save_pretrained(folder)
-        values = json.loads((Path(folder) / "adapter_config.json").read_text(encoding="utf-8"))
+    values = json.loads(json.dumps(model.peft_config["default"].to_dict(), sort_keys=True, default=sorted))  # of sets
     values.pop("base_model_name_or_path", None)
     values["inference_mode"] = True
     if place[1]:
         adapted = [n for n, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)]
         plain = [n for n in adapted if not isinstance(model.get_base_model().get_submodule(n), ParamWrapper)]
-        values["target_modules"] = [_replaced(name, *place) for name in plain]
+        values["target_modules"] = sorted(_replaced(name, *place) for name in plain)
         values["layers_to_transform"] = values["layers_pattern"] = None
-    if isinstance(values["target_modules"], list):  # from a set, in any order; a text is a regular expression
-        values["target_modules"] = sorted(values["target_modules"])
     return values
 
 
