@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from flaretune.config.old_names import old_names, renew
-from flaretune.config.options import Option, Options, as_dict, options_of, problems
+from flaretune.config.options import Option, Options, not_default, options_of, problems
 from flaretune.errors import near
 
 
@@ -93,13 +93,10 @@ def read_flags(
 def to_argv(config: Options) -> list[str]:
     """The flags that give this config, those at their defaults left out."""
     argv = []
-    values = as_dict(config)
-    for item in options_of(type(config)):
-        value = values[item.name]
-        if value != item.default:
-            # a text that begins with a hyphen would be taken for a flag of its own
-            starts_like_a_flag = isinstance(value, str) and value.startswith("-")
-            argv += [f"--{item.name}={value}"] if starts_like_a_flag else [f"--{item.name}", str(value)]
+    for name, value in not_default(config).items():
+        # a text that begins with a hyphen would be taken for a flag of its own
+        starts_like_a_flag = isinstance(value, str) and value.startswith("-")
+        argv += [f"--{name}={value}"] if starts_like_a_flag else [f"--{name}", str(value)]
     return argv
 
 

@@ -30,11 +30,7 @@ WAITING = ("SUBMITTED", "APPROVED", "DISPATCHED", "RUNNING")  # what a job's sta
 SUCCESS = "FINISHED:COMPLETED"
 
 # NVFlare's reasons for no answer from a job's own process, in our words
-SILENT = {
-    "no app command func": "it starts",
-    "no result": "its process starts or ends",
-}
-
+SILENT = {"no app command func": "it starts", "no result": "its process starts or ends"}
 CERTIFICATE = Path("startup", "client.crt")  # in an administrator's startup kit
 MISSES = 10  # looks in a row that a server may leave unanswered
 

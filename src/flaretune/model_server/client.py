@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,8 +43,7 @@ class QueryConnection(Connection):
         advice = (
             "start it with `python -m flaretune serve`, or let every client load the model with --model_server local"
         )
-        url = url.rstrip("/")
-        super().__init__(url, token, patience, answer_seconds, name=f"--model_server {url}", advice=advice)
+        super().__init__(url, token, patience, answer_seconds, name=f"--model_server {url.rstrip('/')}", advice=advice)
 
     def send(self, query: Query) -> dict[str, Any]:
         """The reply to a query, whose contents are sent only if the server does not know them.
@@ -60,11 +60,11 @@ class QueryConnection(Connection):
         raise UserError(f"{self.name}: {_complaint(response, body)}")
 
 
+@dataclass(frozen=True)
 class RemoteTexts:
     """Texts registered with the model server: their handle, and their number."""
 
-    def __init__(self, texts: Named):
-        self.texts = texts
+    texts: Named
 
     def __len__(self) -> int:
         return len(self.texts.content["rows"])

@@ -128,11 +128,7 @@ class VllmServer:
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
         }
-        response = self._connection.exchange(COMPLETIONS_PATH, message)
-        body = body_of(response)
-        if response.status_code != 200:
-            raise UserError(f"{self.name}: {self._complaint(response.status_code, what_it_says(body))}")
-        return self._read(body, len(prompts), token_ids)
+        return self._read(self._exchange(COMPLETIONS_PATH, message), len(prompts), token_ids)
 
     def be_patient(self) -> None:
         """Wait for it as long as for a reply from now on: a vLLM server that is started anew loads its model first."""
@@ -152,11 +148,7 @@ class VllmServer:
             )
 
     def _choose_model(self, model_name: str, by_name: bool) -> tuple[str, int | None]:
-        response = self._connection.exchange(MODELS_PATH)
-        body = body_of(response)
-        served = body.get("data")
-        if response.status_code != 200:
-            raise UserError(f"{self.name}: {self._complaint(response.status_code, what_it_says(body))}")
+        served = self._exchange(MODELS_PATH).get("data")
         if not isinstance(served, list) or not all(
             isinstance(m, dict) and isinstance(m.get("id"), str) for m in served
         ):
@@ -172,15 +164,20 @@ class VllmServer:
         most = chosen[0].get("max_model_len")
         return chosen[0]["id"], most if type(most) is int else None
 
-    def _complaint(self, status: int, said: str) -> str:
+    def _exchange(self, path: str, message: dict[str, Any] | None = None) -> dict[str, Any]:
+        response = self._connection.exchange(path, message)
+        status, body = response.status_code, body_of(response)
+        if status == 200:
+            return body
+        said = what_it_says(body) or f"it answers with status {status}, as no vLLM server does"
         if status in (401, 403):
-            return (
+            said = (
                 f"it refuses the token in the environment variable {TOKEN_VARIABLE}; give it the --api-key that vLLM "
                 "was started with"
             )
-        if status == 413:
-            return "the request is larger than what stands before the server lets through"
-        return said or f"it answers with status {status}, as no vLLM server does"
+        elif status == 413:
+            said = "the request is larger than what stands before the server lets through"
+        raise UserError(f"{self.name}: {said}")
 
     def _read(self, body: dict[str, Any], n_prompts: int, token_ids: np.ndarray) -> tuple[np.ndarray, int]:
         try:

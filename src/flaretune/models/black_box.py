@@ -121,7 +121,7 @@ class BlackBox:
     def _size_of_batches(self, n_texts: int) -> int:
         if not self._divide or self._side_by_side is None:
             return self._batch_size
-        share = -(-n_texts // self._side_by_side.count)
+        share = -(-n_texts // self._side_by_side.lanes.count)
         return min(self._batch_size, max(share, FEWEST_TEXTS))
 
     def _passes(self, function: Callable[[Any, Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -137,7 +137,7 @@ class BlackBox:
             return caches
         # one token in front (the start token of `prefix`) is not worth keeping
         worth = [i for i, batch in enumerate(batches) if max(e.insert for e in batch) > 1]
-        at_a_time = self._side_by_side.count if self._side_by_side else 1
+        at_a_time = self._side_by_side.lanes.count if self._side_by_side else 1
         for start in range(0, len(worth), at_a_time):
             some = worth[start : start + at_a_time]
             computed = self._passes(lambda lm, batch: lm.cache_text(batch), [batches[i] for i in some])

@@ -51,33 +51,31 @@ def open_lanes(device: torch.device) -> Lanes:
     return Lanes(count, ThreadPoolExecutor(count, "lane", torch.set_num_threads, (threads,)))
 
 
+@dataclass(frozen=True)
 class SideBySide(Generic[Model]):
     """A model for every lane, see `side_by_side`.
 
-    Args:
-        free: what no pass uses now.
+    Attributes:
+        lanes: on which passes run.
         which: of the models that share modules.
+        free: what no pass uses now.
     """
 
-    def __init__(self, free: SimpleQueue[Sequence[Model]], which: int, lanes: Lanes):
-        self._free, self._which, self._lanes = free, which, lanes
+    lanes: Lanes
+    which: int
+    free: SimpleQueue[Sequence[Model]]
 
     def passes(self, function: Callable[[Model, Item], Result], items: Iterable[Item]) -> list[Result]:
         """What a function gives for a model and each item, in the order of the items."""
 
         def one(item: Item) -> Result:
-            models = self._free.get()
+            models = self.free.get()
             try:
-                return function(models[self._which], item)
+                return function(models[self.which], item)
             finally:
-                self._free.put(models)
+                self.free.put(models)
 
-        return list(self._lanes.executor.map(one, items))
-
-    @property
-    def count(self) -> int:
-        """How many passes run at a time."""
-        return self._lanes.count
+        return list(self.lanes.executor.map(one, items))
 
 
 def side_by_side(models: Sequence[Model], module: nn.Module, lanes: Lanes) -> list[SideBySide[Model]]:
@@ -91,7 +89,7 @@ def side_by_side(models: Sequence[Model], module: nn.Module, lanes: Lanes) -> li
     free.put(models)
     for _ in range(lanes.count - 1):
         free.put(with_same_weights(models, module))
-    return [SideBySide(free, which, lanes) for which in range(len(models))]
+    return [SideBySide(lanes, which, free) for which in range(len(models))]
 
 
 def share_weights(pretrained: Pretrained) -> Pretrained:

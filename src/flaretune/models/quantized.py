@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from transformers import BitsAndBytesConfig, TorchAoConfig
 
 from flaretune.config.model import QUANTIZED
 from flaretune.errors import UserError
@@ -60,11 +61,15 @@ def quantization_config(quantize: str, device: torch.device, dtype: str) -> Any:
         raise UserError(f"--quantize {quantize}: must be one of {', '.join(QUANTIZED)}")
     _require(quantize)
     if quantize == "nf4":
-        return _nf4(dtype)
+        return BitsAndBytesConfig(  # as QLoRA has it, arXiv 2305.14314
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
+        )
     if quantize == "int4":
         return _int4(device, dtype)
     from torchao.quantization import Int8WeightOnlyConfig
-    from transformers import TorchAoConfig
 
     return TorchAoConfig(Int8WeightOnlyConfig(set_inductor_config=False))  # one scale a row
 
@@ -83,20 +88,7 @@ def _require(quantize: str) -> None:
         ) from error
 
 
-def _nf4(dtype: str) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(  # as QLoRA has it, arXiv 2305.14314
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=getattr(torch, dtype),
-    )
-
-
 def _int4(device: torch.device, dtype: str) -> Any:
-    from transformers import TorchAoConfig
-
     if device.type == "cuda":
         from torchao.quantization import Int4WeightOnlyConfig
 

@@ -34,15 +34,7 @@ def download(pinned: dict[str, str], folder: Path, *, wheels: bool) -> list[Path
         kind = ["--only-binary", ":all:"]
     else:  # named one by one: with :all: pip would build even the build tools from source
         kind = [word for requirement in pinned for word in ("--no-binary", requirement.split("==")[0])]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-input",
-        "--no-deps",
-        "--require-hashes",
-    ]
+    command = [sys.executable, "-m", "pip", "download", "--no-input", "--no-deps", "--require-hashes"]
     command += [*kind, "--dest", str(folder), "--requirement", str(requirements)]
     on_terminal = sys.stdout.isatty()
     if not on_terminal:

