@@ -97,7 +97,8 @@ def test_options_prints_the_reference(capsys):
 
 
 def test_fetch_says_where_the_assets_are(capsys, monkeypatch):
-    assets = demo_assets.DemoAssets(Path("/cache/models/m"), Path("/cache/data/a"), Path("/cache/data/b"))
+    assets = {"model": "/cache/models/m", "movie_reviews": "/cache/data/a", "product_reviews": "/cache/data/b"}
+    assets = {name: Path(place) for name, place in assets.items()}
     monkeypatch.setattr(demo_assets, "fetch_all", lambda log: log("Fetching") or assets)
     found = "model            /cache/models/m\nmovie_reviews    /cache/data/a\nproduct_reviews  /cache/data/b\n"
     assert run(capsys, "fetch") == (0, f"Fetching\n{found}", "")

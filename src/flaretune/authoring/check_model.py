@@ -11,7 +11,6 @@ from flaretune.authoring.checking import Checking, Rows
 from flaretune.authoring.report import LabelWord, Lengths, ModelReport, Report
 from flaretune.config.options import as_dict, build
 from flaretune.data.encode import PLAIN, Encoder
-from flaretune.data.load import Examples
 from flaretune.data.tokens import start_and_end_ids
 from flaretune.errors import UserError
 from flaretune.methods.classifier import score
@@ -112,14 +111,12 @@ def measure_zero_shot(draft: Draft, rows: Rows, model_name: str, config: FedBPTC
         UserError: the model cannot be loaded.
     """
     spec = draft.task()
-    class_ids = {label_key(value): class_id for class_id, value in enumerate(spec.label_values)}
-    labels = np.array([class_ids[label_key(label)] for label in rows.labels], dtype=np.int64)
+    examples = rows.examples(spec)
     # the prompt, which is not used, as small as it can be
     settings = build(PromptSettings, {**as_dict(config), "n_prompt_tokens": 1, "intrinsic_dim": 1})
     place = {name: getattr(config, name) for name in ("dtype", "device", "quantize")}
     prompted = open_prompted_model(spec, model_name, settings, **place)
-    logits = prompted.zero_shot_logits(Examples(tuple(rows.texts), labels))
-    found = score(spec, softmax(logits), labels)
+    found = score(spec, softmax(prompted.zero_shot_logits(examples)), examples.labels)
     right = zip(found.correct_by_class, found.n_by_class, strict=True)
     by_class = {str(label): counts for label, counts in zip(spec.label_values, right, strict=True)}
     return {"metric": found.metric, "value": found.value, "n": found.n, "by_class": by_class}

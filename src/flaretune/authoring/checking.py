@@ -7,20 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from flaretune.authoring.report import DataReport, Mistake
+from flaretune.data.load import Examples
 from flaretune.data.places import LocalSplit
 from flaretune.tasks.checks import OUT_OF_SCOPE, is_score, label_key
-from flaretune.tasks.spec import Draft
-
-Texts = list[dict[str, str]]
+from flaretune.tasks.spec import Draft, TaskSpec
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of a split that can be used, with the labels as they stand in the data."""
 
-    texts: Texts
+    texts: list[dict[str, str]]
     labels: tuple[Any, ...]
+
+    def examples(self, spec: TaskSpec) -> Examples:
+        """Those of a task that the file is of."""
+        class_ids = {label_key(value): class_id for class_id, value in enumerate(spec.label_values)}
+        labels = np.array([class_ids[label_key(label)] for label in self.labels], dtype=np.int64)
+        return Examples(tuple(self.texts), labels)
 
 
 class Checking:

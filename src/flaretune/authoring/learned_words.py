@@ -15,7 +15,6 @@ from flaretune.methods.verbalizer.ridge import choose_words, separation
 from flaretune.methods.verbalizer.settings import Vocabulary
 from flaretune.methods.verbalizer.statistics import WordStatistics, one_against_rest, word_statistics
 from flaretune.seeding import derive_seed
-from flaretune.tasks.checks import label_key
 from flaretune.tasks.spec import Draft
 
 TEXTS = 16  # of each class, at the most
@@ -34,13 +33,12 @@ def learn_words(draft: Draft, rows: Rows, model_name: str, config: FedBPTConfig)
         UserError: the model cannot be loaded or has no output embedding, or no word's log-probability varies.
     """
     spec, options = draft.task(), VerbalizerConfig()
-    class_ids = {label_key(value): class_id for class_id, value in enumerate(spec.label_values)}
-    labels = np.array([class_ids[label_key(label)] for label in rows.labels], dtype=np.int64)
-    drawn = draw(labels, spec.n_classes, config.seed)
-    labels = labels[drawn]
+    examples = rows.examples(spec)
+    drawn = examples.take(draw(examples.labels, spec.n_classes, config.seed))
+    labels = drawn.labels
     words = open_words(spec, model_name, config.dtype, config.device, quantize=config.quantize)
     vocabulary = words.vocabulary()
-    log_probs = words.log_probs([rows.texts[row] for row in drawn], vocabulary.candidates)  # (N, T, V)
+    log_probs = words.log_probs(drawn.texts, vocabulary.candidates)  # (N, T, V)
     n_texts, n_templates, n_candidates = log_probs.shape
     statistics = word_statistics(log_probs.reshape(n_texts, -1), labels, spec.n_classes)
     templates = np.repeat(np.arange(n_templates), n_candidates)
@@ -72,7 +70,6 @@ def top_words(
 
     Args:
         statistics: of every candidate behind every template, templates first.
-        class_id: whose words.
         chosen: features, as `ridge.choose_words` gives them.
 
     Returns:

@@ -44,9 +44,6 @@ def write_task(file: Path, data: str, given: Mapping[str, str], read_line: Calla
         given: values by the names of ``FLAGS``.
         read_line: reads one that is not given from a person, as `input` does; None takes what is suggested.
 
-    Returns:
-        The file.
-
     Raises:
         UserError: the file is there already, the data cannot be read, or a value is missing or wrong.
     """

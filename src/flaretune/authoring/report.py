@@ -44,10 +44,6 @@ class ModelReport:
     """A model with the task.
 
     Attributes:
-        name: hub id or folder.
-        kind: masked or causal.
-        mode: where the prompt goes.
-        n_prompt_tokens: its length.
         limit: the most tokens that the model takes.
         words: of all classes.
     """
@@ -67,8 +63,6 @@ class Lengths:
     Attributes:
         texts: how many were measured: all, or some thousand evenly over them.
         percentiles: by share, such as 50, the length that so many per cent of the texts do not exceed.
-        longest: of all.
-        limit: what the model takes.
         cut: how many texts lose their ends.
     """
 
@@ -84,9 +78,7 @@ class DataReport:
     """A split of the data with the task.
 
     Attributes:
-        place: where it lies.
         split: train or test; all for data in one file.
-        rows: all of them.
         by_class: rows of each class, by raw label.
         dropped: rows whose label the task drops.
         lengths: None where no model was given.
@@ -118,8 +110,6 @@ class LearnedWords:
 
     Attributes:
         texts: of each class, by raw label.
-        templates: that the model is given.
-        candidates: words to choose from.
         by_class: the best words of each class, by raw label.
     """
 
@@ -136,7 +126,6 @@ class Report:
     Attributes:
         mistakes: in the order of the file, then those of the data.
         model: None where none was given, or it could not be used.
-        data: the splits that were looked at.
         examples: as the model gets them, with {prompt: n} and <<the correct word>> in their places.
         auto: whether the task names no label words, for no kind of model.
         learned: what the method `verbalizer` finds, where it is for that one and there are a model and data.

@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from flaretune.cli.console import add_command, parse, run
 from flaretune.cli.results import add_evaluate, add_predict
@@ -62,7 +61,7 @@ def fetch(args: argparse.Namespace) -> None:
     from flaretune.data.demo import fetch_all
 
     silent = args.quiet or args.json  # with --json, pip's bars alone tell on a terminal
-    places = {name: str(place) for name, place in asdict(fetch_all(log=(lambda _: None) if silent else print)).items()}
+    places = {name: str(place) for name, place in fetch_all(log=(lambda _: None) if silent else print).items()}
     if args.json:
         print(json.dumps(places))
         return

@@ -69,9 +69,6 @@ def read_flags(
 ) -> tuple[dict[str, Any], list[str]]:
     """The options that a command line gives, by their names of today; exits with status 2 at an unknown flag.
 
-    Args:
-        parser: with the flags of the configs, and others.
-
     Returns:
         What was given, and a sentence for every old name.
 

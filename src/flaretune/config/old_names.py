@@ -109,7 +109,6 @@ def renew(given: Mapping[str, Any], *configs: type[Options], place: str = "--") 
     """Options by their names of today.
 
     Args:
-        given: as somebody has written them.
         place: what stands before a name in a sentence.
 
     Returns:

@@ -53,9 +53,7 @@ class Option:
     Attributes:
         name: of the field, the flag without its hyphens, and the key in a file.
         kind: int, float or str.
-        default: which it has where nothing is said.
         help: what it does, without a full stop.
-        group: heading that it stands under.
         main: whether short help shows it.
         choices: the values that it may have; empty for any within the limits.
         at_least, above, at_most: limits, or None.

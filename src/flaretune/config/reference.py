@@ -26,11 +26,7 @@ job scripts, or the model server (`python -m flaretune serve`).
 
 
 def options_markdown(methods: Sequence[tuple[type[ClientConfig], type[ServerConfig]]]) -> str:
-    """A table for each group: option, default, values, what it does, and who takes it; then old names.
-
-    Args:
-        methods: configs of clients and server of every method.
-    """
+    """A table for each group: option, default, values, what it does, and who takes it; then old names."""
     taken: dict[str, list[str]] = {}
     items: dict[str, Option] = {}
     own: set[str] = set()

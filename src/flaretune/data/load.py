@@ -103,7 +103,6 @@ def find_local(place: str, split: Literal["train", "test"], name: str, config: s
 
     Args:
         place: a folder in one of the shapes that `data.places` knows; one without splits is of ``train`` only.
-        name: what the split is called there.
         config: of the data set on the hub, whose sub-folder a copy may have.
 
     Raises:

@@ -15,8 +15,6 @@ def iid_shares(labels: np.ndarray, n_clients: int, seed: int, *, allow_empty: bo
 
     Args:
         labels: class ids, shape (N,).
-        seed: equal seeds give equal shares.
-        allow_empty: whether a share may be empty, as a development share may.
 
     Returns:
         For each client, ascending indices into ``labels``, int64. Each index is in exactly one share. Between
@@ -67,9 +65,7 @@ def dirichlet_shares(
     Args:
         labels: class ids below n_classes, shape (N,).
         proportions: from ``dirichlet_proportions``, shape (n_classes, n_clients).
-        seed: equal seeds give equal shares.
         alpha: what the proportions were drawn with; for the message only.
-        allow_empty: whether a share may be empty, as a development share may.
 
     Returns:
         For each client, ascending indices into ``labels``, int64. Each index is in exactly one share, and a

@@ -18,7 +18,6 @@ def perturb(encoded: Encoded, rate: float, vocab: np.ndarray, rng: np.random.Gen
     it the question itself; this does not.
 
     Args:
-        encoded: the example; it is left as it is.
         rate: probability of replacement r_p, in [0, 1].
         vocab: ids to draw from, from ``text_ids``.
         rng: source of the randomness; two random arrays of the length of the example are drawn from it.

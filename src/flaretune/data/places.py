@@ -73,7 +73,6 @@ def find_split(folder: Path, name: str, config: str | None = None) -> LocalSplit
     """Find a split in a folder.
 
     Args:
-        folder: exists.
         name: of the split, such as "train".
         config: of the data set, as the hub calls it; its sub-folder is looked into first.
 

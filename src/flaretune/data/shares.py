@@ -38,7 +38,6 @@ class Split:
 
     Attributes:
         k_shot: examples per class for training, and as many for validation, over all clients.
-        iid: whether every share has the same label mix.
         alpha: concentration of the Dirichlet split, where not.
         unlabelled: texts without labels, over all clients.
     """
@@ -59,7 +58,6 @@ def share_of_common_set(
     Args:
         dataset: in place of the task's own source; None for that. Of a single file, what is left after drawing training
             and validation examples and unlabelled texts is the test data.
-        split: how the training and validation examples and the unlabelled texts are shared out.
         share: which share, in [0, split.n_shares).
         test_part: (i, k) for every k-th test example from the i-th on; None for no test data.
 
@@ -98,7 +96,6 @@ def own_data(spec: TaskSpec, path: str, k_shot: int, seed: int, with_test: bool,
             file, what is left after drawing training and validation examples and unlabelled texts is the test
             data.
         k_shot: examples per class for training, and as many for validation, at this client.
-        with_test: whether the client evaluates on test data.
         unlabelled: how many of the training file's other examples are taken as texts without labels.
 
     Raises:
@@ -124,7 +121,6 @@ def few_shot(labels: np.ndarray, k: int, raw_labels: Sequence[int | str], seed: 
         labels: class ids, shape (N,).
         k: examples of each class in each of the two sets.
         raw_labels: of the classes 0 … C − 1, as the data has them.
-        seed: equal seeds give equal draws.
 
     Returns:
         Indices into ``labels`` for training and for validation, int64, each of shape (k · C,), ascending.

@@ -16,7 +16,6 @@ class SimulationFailed(RuntimeError):
 
     Args:
         reason: one sentence of the simulator's; the text where nobody else has said anything.
-        failures: what clients and server have said.
     """
 
     def __init__(self, reason: str, failures: Failures):
@@ -37,9 +36,6 @@ def failures_in(*folders: str | Path | None) -> Failures:
 @contextmanager
 def telling_why(logs: Path) -> Iterator[None]:
     """While a job is simulated: in place of NVFlare's error, which names log files that may not be there.
-
-    Args:
-        logs: the simulated job's folder.
 
     Raises:
         SimulationFailed: the simulation failed.

@@ -39,11 +39,7 @@ from flaretune.flare.watch import SUCCESS, administrator_of  # noqa: E402
 
 
 class Ended(Exception):
-    """A job ended badly.
-
-    Args:
-        failures: what went wrong at whom, as far as it is known here.
-    """
+    """A job ended badly."""
 
     def __init__(self, reason: str, failures: Failures):
         super().__init__(reason)
@@ -64,9 +60,6 @@ def run_job(
     quiet: bool = False,
 ) -> Failures:
     """Run or export a job, with a server for its model if its clients share one, and collect its results.
-
-    Args:
-        job: where it runs, and what is kept of it.
 
     Returns:
         What went wrong at clients that the job did without.

@@ -27,7 +27,6 @@ class WireMeter:
     """Bytes in each direction since the last `take`.
 
     Args:
-        job_id: the job whose messages are counted.
         core_cell: of the server's process, where the job has no cell of its own.
 
     Attributes:

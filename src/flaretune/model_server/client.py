@@ -143,7 +143,6 @@ def open_remote_model(
 
     Args:
         url, token, patience, answer_seconds: see `Connection`.
-        model_name: of the server's model.
         dtype: what it must compute in; auto: whatever it does.
         quantize: how its weights must be quantised.
 

@@ -40,7 +40,6 @@ class Connection:
         advice: what to do where nobody replies.
 
     Attributes:
-        patience: as above.
         interruptions: how often a message had to be sent anew.
         answered: when the last reply came, by `time.monotonic`.
     """

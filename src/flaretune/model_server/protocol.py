@@ -60,7 +60,6 @@ def texts_content(
 
     Args:
         texts: of each example, text column → text.
-        columns: those that the task uses.
         prompt: False for the model and the template alone.
         perturbed: rate and seed of `PromptedModel.register_perturbed`, or None.
     """

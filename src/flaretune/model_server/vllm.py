@@ -37,13 +37,11 @@ class VllmServer:
     Args:
         url: as in --model_server, with or without ``vllm+``.
         token: its API key; "" for none.
-        model_name: of the client.
         patience, answer_seconds: see `Connection`; and `be_patient`.
         by_name: whether the served model must be called as the client calls it, where only one is served.
 
     Attributes:
         name: how messages call it.
-        model: id of the served model.
         max_length: positions that it has for a prompt and the word behind it; None where it does not say.
         recheck: called before it is asked after a pause, and before an answer counts that came after an interruption.
 

@@ -36,7 +36,7 @@ class VllmBlackBox:
         classes: the class of each word, see `models.label_head.at_answers`.
 
     Attributes:
-        words: as above; they can be changed.
+        words: they can be changed.
         example_forwards: examples asked about so far.
     """
 

@@ -77,7 +77,6 @@ def narrow_to_label_words(
     """Replace the model's output embedding, in place, by its rows of the label words, or of any others.
 
     Args:
-        model: a masked or causal language model of the transformers library.
         label_ids: token ids of the label words, int, shape (C,).
         zero_bias: set the head's bias to zero, as BBT means to for masked models (arXiv 2201.03514, §4.1).
         head: the whole output embedding, where the model's was narrowed before; None for the model's own.

@@ -28,12 +28,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Lanes:
-    """Threads for the passes of all black boxes of a process.
-
-    Attributes:
-        count: how many passes run at a time.
-        executor: has as many threads.
-    """
+    """Threads for the passes of all black boxes of a process."""
 
     count: int
     executor: ThreadPoolExecutor
@@ -56,7 +51,6 @@ class SideBySide(Generic[Model]):
     """A model for every lane, see `side_by_side`.
 
     Attributes:
-        lanes: on which passes run.
         which: of the models that share modules.
         free: what no pass uses now.
     """

@@ -37,10 +37,6 @@ class TuneSettings:
 def add_lora(model: torch.nn.Module, kind: str, settings: TuneSettings) -> PeftModel:
     """Wrap a model in LoRA adapters whose product B·A is zero, A drawn from the job's seed, in float32.
 
-    Args:
-        model: a pretrained model; its own parameters are frozen.
-        kind: masked or causal.
-
     Raises:
         UserError: the target modules match nothing that LoRA can be put on.
     """

@@ -37,9 +37,6 @@ class LowerLayers:
         layers: of the model, in the order in which text goes through them.
         first: index of the layer whose input is kept, at least 1.
         cache_mb: memory for them, in MiB; texts beyond it are computed every time.
-
-    Attributes:
-        keep_states: whether any are kept.
     """
 
     def __init__(self, layers: nn.ModuleList, first: int, cache_mb: float):

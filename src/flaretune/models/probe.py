@@ -50,7 +50,6 @@ def make_probe(pretrained: Pretrained, mode: str, classes: np.ndarray | None = N
     """Draw texts and put them through the model's own forward code.
 
     Args:
-        pretrained: the model, its head narrowed or not.
         mode: add, cat, prefix or suffix.
 
     Raises:

@@ -31,8 +31,6 @@ class ModelFacts:
     """What a client tells of its model.
 
     Attributes:
-        name: hub id or folder.
-        kind: masked or causal.
         model_type: the architecture family, as transformers calls it.
         hidden_size: D, the size of a prompt vector.
         dtype: bfloat16 or float32, what it computes in.

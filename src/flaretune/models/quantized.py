@@ -52,7 +52,6 @@ def quantization_config(quantize: str, device: torch.device, dtype: str) -> Any:
 
     Args:
         quantize, dtype: the options of these names, without ``none`` and ``auto``.
-        device: that the model will be on.
 
     Raises:
         UserError: there is no such way, its package is not installed, or it is not for this device or format.

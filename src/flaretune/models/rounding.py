@@ -35,7 +35,6 @@ def same(some: torch.Tensor, others: torch.Tensor, apart: torch.Tensor, dtype: s
     """Whether logits differ by rounding alone.
 
     Args:
-        some, others: logits of the same shape.
         apart: by what logits of different texts differ from each other or from their mean, any shape.
         dtype: bfloat16 or float32, what was computed in.
         part: of what rounding may make.

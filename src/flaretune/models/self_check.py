@@ -49,10 +49,7 @@ def check_prompted(
 
     Args:
         pretrained: the model, its head narrowed to the label words.
-        make: makes what is checked.
-        mode: where the prompt goes.
         classes: the class of each label word, see `at_answers`.
-        cached: whether cached texts are wanted.
         together: whether texts of different length will share a forward pass.
 
     Returns:

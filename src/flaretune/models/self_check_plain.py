@@ -72,7 +72,6 @@ def check_tuned(
         pretrained: the model, its head as it is trained.
         label_model: the model as it begins; it has counted nothing afterwards.
         adapter: its adapter, whose arrays are loaded and read back; None where every parameter is trained.
-        dtype: what it computes in.
         together: whether texts of different length will share a forward pass.
 
     Raises:

@@ -31,7 +31,6 @@ class WordEmbeddings(nn.Module):
         table: (vocabulary, D).
 
     Attributes:
-        weight: the table.
         dtype: what rows are computed in.
     """
 

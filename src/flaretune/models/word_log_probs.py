@@ -32,7 +32,6 @@ class WordLogProbs:
 
     Args:
         templates: one or several, each with the task's text columns.
-        batch_size: texts in a forward pass.
 
     Attributes:
         dtype: bfloat16 or float32, what the model computes in.

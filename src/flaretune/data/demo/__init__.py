@@ -7,25 +7,20 @@ what it was made from; where the marker fits, nothing is downloaded or converted
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from flaretune.data.demo.model import fetch_model
 from flaretune.data.demo.sentences import fetch_sentences
 
-__all__ = ["DemoAssets", "fetch_all", "fetch_model", "fetch_sentences"]
+__all__ = ["fetch_all", "fetch_model", "fetch_sentences"]
 
 
-@dataclass(frozen=True)
-class DemoAssets:
-    """The demo's model folder, and the folders with train.csv and test.csv of the demo and of the tutorial."""
+def fetch_all(cache: Path | None = None, log: Callable[[str], None] = print) -> dict[str, Path]:
+    """Fetch both collections of sentences and the model; arguments and errors as in the two functions.
 
-    model: Path
-    movie_reviews: Path
-    product_reviews: Path
-
-
-def fetch_all(cache: Path | None = None, log: Callable[[str], None] = print) -> DemoAssets:
-    """Fetch both collections of sentences and the model; arguments and errors as in the two functions."""
-    movies, products = fetch_sentences(cache, log, ("movie_reviews", "product_reviews"))
-    return DemoAssets(fetch_model(cache, log), movies, products)
+    Returns:
+        The folders of ``model``, and, with train.csv and test.csv, of ``movie_reviews`` and ``product_reviews``.
+    """
+    names = ("movie_reviews", "product_reviews")
+    collections = dict(zip(names, fetch_sentences(cache, log, names), strict=True))
+    return {"model": fetch_model(cache, log), **collections}

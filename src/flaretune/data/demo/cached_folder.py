@@ -16,7 +16,7 @@ MARKER = "source.json"
 
 
 def install(target: Path, source: dict, build: Callable[[Path, Path], dict[str, str]]) -> Path:
-    """Make the folder ``target`` through ``build``, whole or not at all, unless it is there already.
+    """Make the folder ``target`` through ``build``, whole or not at all, unless it is there already; gives it back.
 
     One process at a time does so; others wait for it. What a killed one has left behind goes with the next.
 
@@ -26,9 +26,6 @@ def install(target: Path, source: dict, build: Callable[[Path, Path], dict[str, 
         source: what the folder is made from, in plain JSON types.
         build: called with the new folder to fill and with a scratch folder for what is not to stay; returns
             the versions of what it used, for the marker.
-
-    Returns:
-        ``target``.
 
     Raises:
         UserError: the place cannot be written to, or the disk is full; and whatever ``build`` raises.
