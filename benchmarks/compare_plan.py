@@ -75,7 +75,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         UserError: the file cannot be read; see `make_plan`.
     """
-    values = read_toml(path)
+    _, values = read_toml(path)
     check_keys(values, PARTS, str(path))
     for name, value in values.items():
         _check_type(value, PARTS[name], f"{path}: {name}")

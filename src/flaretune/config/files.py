@@ -8,7 +8,7 @@ from typing import Any
 
 from flaretune.config.old_names import renew
 from flaretune.config.options import OptionError, Options, options_of, problems
-from flaretune.config.toml import Keys, line_of, read_toml_text
+from flaretune.config.toml import Keys, line_of, read_toml
 from flaretune.errors import near
 
 
@@ -24,13 +24,13 @@ def read_options(file: Path, *configs: type[Options]) -> tuple[dict[str, Any], l
     Raises:
         UserError: the file cannot be read, or holds what does not belong there; all of it is told.
     """
-    text, values = read_toml_text(file)
+    text, values = read_toml(file)
     return _read(file, text, (), values, configs)
 
 
 def read_client_tables(file: Path, config: type[Options]) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Options in tables, one for each client; see `read_options`."""
-    text, tables = read_toml_text(file)
+    text, tables = read_toml(file)
     found, sentences, wrong = {}, [], []
     for name, table in tables.items():
         try:

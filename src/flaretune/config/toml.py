@@ -17,8 +17,8 @@ else:
 Keys = tuple[str, ...]  # the path to a value, from the outermost table on
 
 
-def read_toml(file: Path, what: str = "") -> dict[str, Any]:
-    """The contents of a TOML file in UTF-8, with or without a byte order mark.
+def read_toml(file: Path, what: str = "") -> tuple[str, dict[str, Any]]:
+    """The text of a TOML file in UTF-8, with or without a byte order mark, for `line_of`; and its contents.
 
     Args:
         what: what messages call it, in front of its name, e.g. ``"task file"``.
@@ -26,11 +26,6 @@ def read_toml(file: Path, what: str = "") -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or is not TOML.
     """
-    return read_toml_text(file, what)[1]
-
-
-def read_toml_text(file: Path, what: str = "") -> tuple[str, dict[str, Any]]:
-    """The text of a TOML file, for `line_of`, and its contents; see `read_toml`."""
     place = f"{what} {file}".lstrip()
     try:
         text = file.read_text(encoding="utf-8-sig")

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
-from nvflare.apis.executor import Executor
 from nvflare.apis.job_def import ALL_SITES
 from nvflare.app_common.executors.client_api_executor import ClientAPIExecutor
 from nvflare.app_opt.tracking.tb.tb_receiver import TBAnalyticsReceiver
@@ -187,17 +186,14 @@ class FlaretuneRecipe(Recipe):
         options = Path(tempfile.mkdtemp(dir=self._staging.name)) / Path(OPTIONS).name
         write_json(not_default(config), options)
         self._job.add_file_to(str(options), target, app_folder_type="config")
-        self._job.to(self._executor(), target, tasks=list(TASKS))
+        if self._carries_code:
+            command = ["python3", "-u", f"custom/{self._method.client_script}"]
+            self._job.to(ClientAPIExecutor(**script_arguments(command)), target, tasks=list(TASKS))
+            self._job.add_file_to(str(self._code_folder()), target)
+        else:
+            self._job.to(ClientExecutor(self._method.name), target, tasks=list(TASKS))
         if self._transfer:
             self._job.to(dict(self._transfer), target)
-        if self._carries_code:
-            self._job.add_file_to(str(self._code_folder()), target)
-
-    def _executor(self) -> Executor:
-        """What starts a client's script."""
-        if not self._carries_code:
-            return ClientExecutor(self._method.name)
-        return ClientAPIExecutor(**script_arguments(["python3", "-u", f"custom/{self._method.client_script}"]))
 
     def _code_folder(self) -> Path:
         """A folder with the code that a job carries, which lives as long as this recipe."""

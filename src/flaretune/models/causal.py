@@ -112,18 +112,15 @@ class CausalLM:
             attention = torch.cat([text.attention, attention], dim=1)
             cache = cache_for_rows(text, n_candidates)
         positions = _positions(attention)[:, attention.shape[1] - ids.shape[1] :]
-        handle = self._model.get_input_embeddings().register_forward_hook(inject)
-        try:
-            with torch.inference_mode(), only_at(self._feed_forward, answers):
-                logits = self._model(
-                    input_ids=by_row(ids),
-                    attention_mask=by_row(attention),
-                    position_ids=by_row(positions),
-                    **{self._cache_name: cache},
-                    use_cache=cache is not None,
-                ).logits  # (λB, columns, C)
-        finally:
-            handle.remove()
+        injected = self._model.get_input_embeddings().register_forward_hook(inject)
+        with injected, torch.inference_mode(), only_at(self._feed_forward, answers):
+            logits = self._model(
+                input_ids=by_row(ids),
+                attention_mask=by_row(attention),
+                position_ids=by_row(positions),
+                **{self._cache_name: cache},
+                use_cache=cache is not None,
+            ).logits  # (λB, columns, C)
         logits = at_answers(logits, answers, self._classes)
         return logits.view(len(examples), n_candidates, -1).transpose(0, 1)
 

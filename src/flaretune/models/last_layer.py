@@ -55,8 +55,5 @@ def only_at(module: nn.Module | None, positions: torch.Tensor) -> Iterator[None]
         rows = torch.arange(len(hidden), device=hidden.device)
         return hidden[rows, positions.to(hidden.device)][:, None], *rest
 
-    handle = module.register_forward_pre_hook(pick)
-    try:
+    with module.register_forward_pre_hook(pick):
         yield
-    finally:
-        handle.remove()

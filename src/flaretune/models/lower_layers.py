@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -77,13 +77,11 @@ class LowerLayers:
 
             return hook
 
-        handles = [self._layers[self._first].register_forward_pre_hook(keep, with_kwargs=True)]
-        handles += [layer.register_forward_hook(note(i)) for i, layer in enumerate(self._layers[: self._first])]
-        try:
+        with ExitStack() as hooks:
+            hooks.enter_context(self._layers[self._first].register_forward_pre_hook(keep, with_kwargs=True))
+            for index, layer in enumerate(self._layers[: self._first]):
+                hooks.enter_context(layer.register_forward_hook(note(index)))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def left_out(self, examples: Sequence[Encoded]) -> Iterator[None]:

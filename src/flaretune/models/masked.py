@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -52,14 +53,11 @@ class MaskedLM:
     def hidden_size(self) -> int:
         """D, the size of a prompt vector: what the embedding layer gives."""
         sizes = []
-        handle = self._embeddings.register_forward_hook(lambda _module, _args, output: sizes.append(output.shape[-1]))
-        try:
-            with torch.inference_mode():
-                device = self._model.get_input_embeddings().weight.device
-                # as long as a short text: Funnel takes no single token
-                self._model(input_ids=torch.zeros(1, 16, dtype=torch.int64, device=device))
-        finally:
-            handle.remove()
+        noted = self._embeddings.register_forward_hook(lambda _module, _args, output: sizes.append(output.shape[-1]))
+        with noted, torch.inference_mode():
+            device = self._model.get_input_embeddings().weight.device
+            # as long as a short text: Funnel takes no single token
+            self._model(input_ids=torch.zeros(1, 16, dtype=torch.int64, device=device))
         return sizes[0]
 
     def row_tokens(self, example: Encoded, n_prompt: int) -> int:
@@ -102,15 +100,12 @@ class MaskedLM:
             embedded[:, insert : insert + n_prompt] += vectors
             return embedded
 
-        handles = [self._embeddings.register_forward_hook(inject)]
-        if in_front:
-            handles.append(self._embeddings.register_forward_pre_hook(text_alone, with_kwargs=True))
-        try:
-            with torch.inference_mode(), only_at(self._feed_forward, answers):
-                logits = self._model(input_ids=ids, attention_mask=attention).logits  # (λB, L or n + L, C)
-        finally:
-            for handle in handles:
-                handle.remove()
+        cropped = (
+            self._embeddings.register_forward_pre_hook(text_alone, with_kwargs=True) if in_front else nullcontext()
+        )
+        injected = self._embeddings.register_forward_hook(inject)
+        with cropped, injected, torch.inference_mode(), only_at(self._feed_forward, answers):
+            logits = self._model(input_ids=ids, attention_mask=attention).logits  # (λB, L or n + L, C)
         return at_answers(logits, answers, self._classes).view(n_candidates, len(examples), -1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,7 @@ class Probe:
     embedded: list[torch.Tensor] | None = None
     prompt_ids: torch.Tensor | None = None
 
-    def in_place(self, model: nn.Module, which: Sequence[int]):
+    def in_place(self, model: nn.Module, which: Sequence[int]) -> AbstractContextManager:
         """Within it, the texts have the positions that they have behind the prompt's tokens (mode ``cat``)."""
         if self.embedded is None:
             return nullcontext()
@@ -145,15 +145,11 @@ def _captured(module: nn.Module) -> Iterator[list[torch.Tensor]]:
             raise TypeError("its embedding layer gives more than vectors")
         outputs.append(output.clone())
 
-    handle = module.register_forward_hook(capture)
-    try:
+    with module.register_forward_hook(capture):
         yield outputs
-    finally:
-        handle.remove()
 
 
-@contextmanager
-def _embedded_as(module: nn.Module, vectors: Sequence[torch.Tensor]) -> Iterator[None]:
+def _embedded_as(module: nn.Module, vectors: Sequence[torch.Tensor]) -> AbstractContextManager:
     """Within it, rows get these vectors, of B examples each (L, D), B rows after B rows; padding stays."""
 
     def replace(_module: nn.Module, _args, output: torch.Tensor) -> torch.Tensor:
@@ -162,8 +158,4 @@ def _embedded_as(module: nn.Module, vectors: Sequence[torch.Tensor]) -> Iterator
             output[row, : len(own)] = own
         return output
 
-    handle = module.register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return module.register_forward_hook(replace)

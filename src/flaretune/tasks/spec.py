@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flaretune.config.toml import line_of, read_toml, read_toml_text
+from flaretune.config.toml import line_of, read_toml
 from flaretune.errors import UserError, near
 from flaretune.tasks.checks import AUTO, KINDS, Problem, Words, alternatives, task_problems
 from flaretune.tasks.entries import NO_WORDING, is_beside, read_entries
@@ -193,7 +193,7 @@ def read_draft(file: Path) -> Draft:
     Raises:
         UserError: the file cannot be read or is not TOML.
     """
-    text, values = read_toml_text(file, "task file")
+    text, values = read_toml(file, "task file")
     entries, problems = read_entries(values, file.resolve().parent)
     return Draft(file, text, entries, tuple(problems))
 
@@ -204,7 +204,7 @@ def data_beside(file: str | Path) -> str:
     Args:
         file: a task's file that `load_task` has read.
     """
-    given = read_toml(Path(file).expanduser(), "task file")["source"].get("path", "")
+    given = read_toml(Path(file).expanduser(), "task file")[1]["source"].get("path", "")
     found = load_task(file).source.path if given and is_beside(given) else None
     return found if found and Path(found).exists() else ""
 
