@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import numpy as np
@@ -252,6 +252,26 @@ def test_threads_that_ask_at_a_time_get_what_each_would_get_alone(model_folders,
     with ThreadPoolExecutor(5) as threads:
         for _ in range(3):
             assert [reply.body.get("logits", reply.body) for reply in threads.map(together.reply, queries)] == expected
+
+
+def test_a_query_that_is_sent_anew_while_its_texts_are_registered_waits_for_them(model_folders, monkeypatch):
+    folder = model_folders["gemma3"]
+    worker, query, register, registered = worker_of(folder), Query(box(folder), texts(), POINTS), BlackBox.register, []
+
+    def slowly(self, examples, *args):
+        registered.append(len(examples))
+        if len(registered) == 1:
+            again.append(threads.submit(worker.reply, query))
+            wait(again, timeout=0.5)  # it cannot end before this does
+        return register(self, examples, *args)
+
+    worker.reply(Query(query.black_box, None, None))
+    monkeypatch.setattr(BlackBox, "register", slowly)
+    again = []
+    with ThreadPoolExecutor(1) as threads:
+        first = worker.reply(query)
+    assert registered == [len(EXAMPLES)]
+    assert np.array_equal(logits_of(again[0].result()), logits_of(first))
 
 
 def test_texts_of_a_default_batch_are_divided_among_lanes(model_folders, monkeypatch):

@@ -138,8 +138,10 @@ class Worker:
             if query.texts.content is None:
                 return Reply(NOT_FOUND, {"unknown": query.texts.handle})
             with opened.registering:
-                target = _register(opened.prompted, query.texts.content)
-                opened.targets.keep(query.texts.handle, target)
+                target = opened.targets.get(query.texts.handle)  # of another thread, perhaps, that was asked the same
+                if target is None:
+                    target = _register(opened.prompted, query.texts.content)
+                    opened.targets.keep(query.texts.handle, target)
         wanted = target.black_box.intrinsic_dim
         if query.points.shape[1] != wanted:
             raise UserError(f"the points have {query.points.shape[1]} numbers each, and {wanted} are searched")
