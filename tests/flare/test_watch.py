@@ -28,14 +28,15 @@ def a_record(round_number, accuracy=0.75):
 
 
 def test_progress_is_plain_values_of_now():
-    progress = Progress("FedBPT", ["a", "b", "c"], 12, lambda: {"a": time.time() - 5, "b": time.time()})
+    started = time.time()
+    progress = Progress("FedBPT", ["a", "b", "c"], 12, lambda: {"a": started - 5, "b": started})
     progress.sending("initialize", 0)
     progress.finished(a_record(0), "accuracy", 0)
     progress.sending("fit", 1)
     told = progress.tell()
     assert (told["task"], told["round"], told["num_rounds"]) == ("fit", 1, 12)
-    assert told["clients"]["a"] == pytest.approx(5, abs=2)
-    assert told["clients"]["b"] == pytest.approx(0, abs=2)
+    assert told["clients"]["a"] - told["clients"]["b"] == pytest.approx(5, abs=0.2)  # both are rounded
+    assert told["clients"]["b"] >= 0
     assert told["clients"]["c"] is None
     assert [r["round"] for r in told["rounds"]] == [0]
     assert told["sent_seconds_ago"] >= 0
