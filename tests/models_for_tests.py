@@ -7,11 +7,10 @@ Use, for instance with pytest's ``tmp_path`` or ``tmp_path_factory`` (saving tak
     folder = save_tiny_model("roberta", tmp_path)
     open_prompted_model(load_task("sst2"), str(folder), settings, dtype="float32", device="cpu")
 
-The same family, seed and overrides give the same weights; the ids of the BERT-like tokenizer differ from process to
-process, so do not pin numbers of its families. The tokenizers (tokenizers_for_tests.py) know the label words of the
-demo's task and of sentence pairs as one token each, every word of ``SENTENCES``, and what they are given. Weights are
-float32 and larger than a fresh model's, so that logits differ visibly between texts and prompts. The models know
-nothing: their accuracy is that of guessing.
+The same family, seed and overrides give the same weights in every process. The tokenizers (tokenizers_for_tests.py)
+know the label words of the demo's task and of sentence pairs as one token each, every word of ``SENTENCES``, and what
+they are given. Weights are float32 and larger than a fresh model's, so that logits differ visibly between texts and
+prompts. The models know nothing: their accuracy is that of guessing.
 """
 
 from __future__ import annotations
@@ -122,7 +121,9 @@ def save_tiny_model(
             **overrides,
         }
     )
-    model = model_class(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of what is only added to below
+        model = model_class(config)
     draw_weights(model, seed, std)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
