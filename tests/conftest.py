@@ -33,9 +33,12 @@ def tiny(tmp_path_factory) -> Callable[..., Path]:
     return folder
 
 
+# Of one layer, for tests of what is done with a model: jobs take a third less time. tests/models has all of theirs.
+
+
 @pytest.fixture(scope="session")
 def llama(tiny) -> Path:
-    return tiny("llama")
+    return tiny("llama", num_hidden_layers=1)
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +48,16 @@ def gpt2(tiny) -> Path:
 
 @pytest.fixture(scope="session")
 def roberta(tiny) -> Path:
-    return tiny("roberta")
+    return tiny("roberta", num_hidden_layers=1)
+
+
+@pytest.fixture
+def models_read_once():
+    """For tests of what is done with a model that has been read; see `reading_models_once`."""
+    from tests.engine.in_process import reading_models_once
+
+    with reading_models_once():
+        yield
 
 
 def hide(packages: Iterable[str], folder: Path) -> Path:

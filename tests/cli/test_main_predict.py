@@ -26,6 +26,8 @@ from tests.commands_for_tests import SRC, python, run
 from tests.models_for_tests import save_tiny_model
 from tests.tasks_for_tests import pair_task, review_task
 
+pytestmark = pytest.mark.usefixtures("models_read_once")
+
 TEXTS = ["a moving and funny film", "the plot is dull , slow and far too long"]
 OPTIONS = {
     "n_prompt_tokens": 2, "intrinsic_dim": 6, "cat_or_add": "add", "prompt_position": "suffix", "init_prompt": "auto",

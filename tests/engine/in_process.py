@@ -77,7 +77,7 @@ def _read_once(name: str, *how: Any) -> Any:
 
 
 @contextmanager
-def _reading_models_once() -> Iterator[None]:
+def reading_models_once() -> Iterator[None]:
     """In a job's own processes each reads the model; here most of a short job's time would be that."""
     openers = ("models.prompted", "models.tuned", "methods.verbalizer.open")
     with ExitStack() as stack:
@@ -129,7 +129,7 @@ def run_job(
 
     transport = RecordingTransport({name: handler(name) for name in configs}, told)
     try:
-        with _reading_models_once():
+        with reading_models_once():
             Job(method, build(method.server_config, server), transport, folder, told.records.append).run()
     except JobFailed as error:
         told.failure = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from flaretune.methods.registry import load_classifier
 from flaretune.seeding import derive_seed
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
+
+pytestmark = pytest.mark.usefixtures("models_read_once")
 
 DIM = 12
 CLIENTS = ["a", "b"]
@@ -124,7 +127,7 @@ def test_the_prompt_changes_the_answers_and_zero_shot_has_none(tmp_path, roberta
 
 def test_a_model_elsewhere_is_used_if_it_is_of_the_same_shape(tmp_path, llama, data):
     file, _ = save_found_prompt(tmp_path, llama, data)
-    moved = save_tiny_model("llama", tmp_path / "moved")
+    moved = shutil.copytree(llama, tmp_path / "moved")
     here = load_classifier(file, dtype="float32", device="cpu")
     there = load_classifier(file, model_name=str(moved), dtype="float32", device="cpu")
     np.testing.assert_array_equal(here.probabilities(TEXTS), there.probabilities(TEXTS))

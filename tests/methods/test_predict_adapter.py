@@ -19,10 +19,22 @@ from tests.adapters_for_tests import random_adapter
 from tests.models_for_tests import save_tiny_model
 from tests.tasks_for_tests import review_task
 
+pytestmark = pytest.mark.usefixtures("models_read_once")
+
 TEXTS = [{"sentence": text} for text in ("a moving and funny film", "the plot is dull", "a bright , lovely cast")]
 
 
 EXAMPLES = Examples(tuple(TEXTS), np.array([1, 0, 1]))
+
+
+@pytest.fixture(scope="module")
+def llama(tiny) -> Path:
+    return tiny("llama")  # of two layers, as an adapter's arrays are named after them
+
+
+@pytest.fixture(scope="module")
+def roberta(tiny) -> Path:
+    return tiny("roberta")
 
 
 def plain_model(folder: Path) -> torch.nn.Module:

@@ -17,6 +17,8 @@ from tests.model_types_for_tests import save_model_type
 from tests.models.asking import TEXTS
 from tests.tasks_for_tests import review_task
 
+pytestmark = pytest.mark.usefixtures("models_read_once")
+
 FAMILIES = ["roberta", "bert", "distilbert", "modernbert", "gpt2", "llama", "falcon", "opt", "gemma2", "gemma3"]
 TYPES = ["qwen3", "phi", "gpt_neox", "qwen3_5_text", "gemma4_text", "gpt_oss", "mamba", "lfm2"]
 

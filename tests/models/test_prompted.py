@@ -17,6 +17,8 @@ from tests.models.asking import TEXTS
 from tests.models.reference import causal_logits, masked_logits
 from tests.tasks_for_tests import review_task
 
+pytestmark = pytest.mark.usefixtures("models_read_once")
+
 N_PROMPT, DIM = 4, 6
 POINTS = np.random.default_rng(11).normal(size=(3, DIM))
 EXAMPLES = Examples(tuple({"sentence": text} for text in TEXTS), np.zeros(len(TEXTS), dtype=np.int64))

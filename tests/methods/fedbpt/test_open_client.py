@@ -18,6 +18,8 @@ from flaretune.methods.fedbpt.open import open_client
 from tests.commands_for_tests import SRC
 from tests.learnable import write_reviews
 
+pytestmark = pytest.mark.usefixtures("models_read_once")
+
 CLIENTS = ["site-1", "site-2", "site-3"]
 
 

@@ -32,9 +32,9 @@ CLIENTS = ["site-1", "site-2", "site-3"]
 
 
 @pytest.fixture(scope="session")
-def folders(tiny, tmp_path_factory):
+def folders(roberta, llama, tmp_path_factory):
     """Folders of two tiny models and of 150 training and 30 test texts: only to be read."""
-    models = {family: str(tiny(family)) for family in ("roberta", "llama")}
+    models = {"roberta": str(roberta), "llama": str(llama)}
     return {**models, "data": str(write_reviews(tmp_path_factory.mktemp("few"), n_train=150, n_test=30))}
 
 

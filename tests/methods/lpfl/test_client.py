@@ -17,6 +17,8 @@ from flaretune.methods.registry import find_method
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
+pytestmark = pytest.mark.usefixtures("models_read_once")
+
 CLIENTS = ["site-1", "site-2", "site-3"]
 FAMILIES = ["roberta", "llama"]
 

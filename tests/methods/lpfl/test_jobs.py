@@ -42,7 +42,7 @@ def test_a_job_records_its_rounds_and_saves_its_last_and_best_adapter(lpfl_job):
     ]  # a quarter of 12 at each client
     assert all(r["clients"] == CLIENTS for r in summary["rounds"])
     assert (summary["labelled"], summary["soft_labelled"]) == (18, 18)
-    assert summary["trained_parameters"] == 2 * 2 * 2 * 2 * 32  # two layers, two modules, A and B, rank 2
+    assert summary["trained_parameters"] == 2 * 2 * 2 * 32  # one layer, two modules, A and B, rank 2
     assert summary["zero_shot_accuracy"] == summary["rounds"][0]["accuracy"]
     assert {"train_loss", "soft_label_agreement", "train_loss/site-2", "validation_accuracy/site-3"} <= {
         tag for tag, _, _ in told.scalars
@@ -83,15 +83,15 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(lpfl_job):
         assert values.tobytes() != arrays[2][name].tobytes()
 
 
-def test_with_a_frozen_it_stays_and_does_not_travel(lpfl_job):
-    told, folder = lpfl_job(freeze_a=1)
+def test_with_a_frozen_it_stays_and_does_not_travel(lpfl_job, tiny):
+    told, folder = lpfl_job(freeze_a=1, model_name=str(tiny("roberta")))
     initialized = next(m for _, task, _, m in told.replies if task == codec.INITIALIZE)
     for task, _, message in told.tasks[1:]:
         assert message.arrays, task
         assert all(".lora_B." in name for name in message.arrays)
     last = load_adapter(folder / "last_adapter").arrays
     frozen = [name for name in last if ".lora_A." in name]
-    assert len(frozen) == len(last) / 2 == 4
+    assert len(frozen) == len(last) / 2 == 4  # two layers, two modules
     for name in frozen:
         np.testing.assert_array_equal(last[name], initialized.arrays[name])
     assert any(np.any(values) for name, values in last.items() if ".lora_B." in name)
@@ -181,8 +181,8 @@ def test_what_is_each_client_s_own_affair_may_differ(lpfl_job):
     assert told.failure == ""
 
 
-def test_layers_below_the_adapters_change_nothing_but_the_work(lpfl_job, folders):
-    upper = {"first_layer": "auto", "target_modules": "all-linear", "model_name": folders["roberta"]}
+def test_layers_below_the_adapters_change_nothing_but_the_work(lpfl_job, tiny):
+    upper = {"first_layer": "auto", "target_modules": "all-linear", "model_name": str(tiny("roberta"))}
     (_, kept), (_, computed) = lpfl_job("kept", **upper), lpfl_job("computed", cache_mb=0, **upper)
     arrays, others = (load_adapter(folder / "last_adapter").arrays for folder in (kept, computed))
     assert arrays.keys() == others.keys()

@@ -20,6 +20,8 @@ from flaretune.models.tuned import open_tuned_model
 from flaretune.tasks.spec import load_task
 from tests.learnable import reviews
 
+pytestmark = pytest.mark.usefixtures("models_read_once")
+
 CLIENTS = ["site-1", "site-2"]
 TRAIN, VALIDATION, TEST, POOL = (reviews(n, seed) for n, seed in ((6, 1), (6, 2), (10, 3), (12, 4)))
 
