@@ -47,15 +47,9 @@ TRAINED = [way("int8"), way("nf4")]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(tiny):
     """A tiny model of a family whose layers all have 64 inputs or a multiple, which groups of 32 and 64 divide."""
-
-    def saved(family: str):
-        sizes = {"hidden_size": 64, "intermediate_size": 128}
-        return str(save_tiny_model(family, tmp_path_factory.mktemp(family), std=0.1, **sizes))
-
-    folders: dict[str, str] = {}
-    return lambda family: folders.setdefault(family, saved(family))
+    return lambda family: str(tiny(family, std=0.1, hidden_size=64, intermediate_size=128))
 
 
 @pytest.mark.parametrize("quantize", WAYS)

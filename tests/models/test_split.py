@@ -15,7 +15,6 @@ from flaretune.models.tuned import open_tuned_model
 from flaretune.models.word_log_probs import WordLogProbs
 from flaretune.tasks.spec import load_task
 from tests.models.small_settings import prompt_settings, tune_settings
-from tests.models_for_tests import save_tiny_model
 
 SPEC = load_task("sst2")
 TEXTS = [{"sentence": "a fine film"}, {"sentence": "a dull and terrible film that goes on and on"}]
@@ -24,11 +23,11 @@ EXACT = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @pytest.fixture
-def both(tmp_path):
+def both(tiny):
     """A model as it is, and one with as little in memory as goes."""
 
     def load(family: str, **overrides) -> tuple[Pretrained, Pretrained]:
-        folder = str(save_tiny_model(family, tmp_path / family, **overrides))
+        folder = str(tiny(family, **overrides))
         whole = load_pretrained(folder, "float32", "cpu")
         split = load_pretrained(folder, "float32", "auto_map", max_memory={"cpu": 60_000})
         assert is_split(split.model)

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from flaretune.data.encode import Encoder
 from flaretune.models.load import load_pretrained
 from flaretune.models.word_log_probs import WordLogProbs, with_template
-from tests.models_for_tests import FAMILIES, save_tiny_model
+from tests.models_for_tests import FAMILIES
 from tests.tasks_for_tests import review_task
 
 TEXTS = [
@@ -22,8 +22,8 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_they_are_those_of_the_model_whatever_else_is_in_the_batch(family, tmp_path):
-    folder = save_tiny_model(family, tmp_path)
+def test_they_are_those_of_the_model_whatever_else_is_in_the_batch(family, tiny):
+    folder = tiny(family)
     pretrained, spec = load_pretrained(str(folder), "float32", "cpu"), review_task()
     kind = pretrained.kind
     before = {name: p.clone() for name, p in pretrained.model.named_parameters()}
