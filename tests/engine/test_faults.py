@@ -1,6 +1,7 @@
 """What one bad client does to a job, and what the user reads of it; with clients that need no model."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -90,7 +91,8 @@ def test_what_a_client_cannot_have_spent_is_no_part_of_the_report(job, field, va
     told, summary = job(["site-1", "site-2", "site-3"], change=change, rounds=2)
     assert told.failure == ""
     reasons = [{"site-2": reason.format(round=n)} for n in (1, 2)]
-    assert [r["excluded"] for r in summary["rounds"]] == [{}, *reasons]
+    excluded = json.dumps([r["excluded"] for r in summary["rounds"]])
+    assert json.loads(re.sub(r"\d+ seconds ago", "0 seconds ago", excluded)) == [{}, *reasons]
     assert summary["queries"] == 2 * 2 * 41
     assert all(r["seconds"] >= r["overhead_seconds"] >= 0 for r in summary["rounds"])
     assert {r["releases"] for r in summary["rounds"]} == {0}
