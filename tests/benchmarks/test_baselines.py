@@ -16,6 +16,7 @@ from flaretune.methods.verbalizer.config import VerbalizerConfig
 from flaretune.seeding import derive_seed
 from flaretune.tasks.spec import load_task
 from tests.learnable import write_reviews
+from tests.models_for_tests import save_tiny_model
 
 
 @pytest.fixture
@@ -70,6 +71,16 @@ def test_a_verbalizer_job_and_what_comes_of_its_passes(roberta, place):
     assert [run["labels"] for run in by_method.values()] == [0, 0, 256]
     # one template: 64 + 64 texts of two classes, and three that say nothing at each of four clients
     assert [run["example_forwards"] for run in by_method.values()] == [0, 128, 256 + 4 * 3]
+
+
+@pytest.mark.slow
+def test_a_whole_job_on_the_same_labels(tmp_path, place):
+    model = save_tiny_model("roberta", tmp_path / "model", num_hidden_layers=2)
+    [run] = baselines.METHODS["lora"](place, [1], str(model))
+    assert (run["method"], run["labels"]) == ("lora", 256)
+    assert run["example_forwards"] == 5 * 2 * 128  # rounds, epochs, training texts of all clients
+    assert list(run["by_round"]) == [0, 1, 2, 3, 4, 5]
+    assert run["accuracy"] in run["by_round"].values()
 
 
 def a_run(task, method, seed, accuracy, **more):
