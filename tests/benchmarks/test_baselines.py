@@ -3,8 +3,10 @@
 import json
 
 import baselines
+import minilm
 import numpy as np
 import pytest
+import same_texts
 
 from flaretune.config.options import build
 from flaretune.data.load import load_split
@@ -21,7 +23,7 @@ from tests.models_for_tests import save_tiny_model
 
 @pytest.fixture
 def place(tmp_path):
-    return baselines.lay_out("sst2", str(write_reviews(tmp_path / "data", 300, 450)), tmp_path / "drawn")
+    return same_texts.lay_out("sst2", str(write_reviews(tmp_path / "data", 300, 450)), tmp_path / "drawn")
 
 
 def rows(examples):
@@ -39,14 +41,16 @@ def test_the_texts_are_those_of_a_job_s_clients(place, tmp_path):
         config = build(
             VerbalizerConfig, {"task_name": "sst2", "dataset": place.folder, "k_shot": 64, "seed": seed}
         )  # of one client that evaluates on all test texts
-        clients = [load_data(config, ClientContext(name, baselines.CLIENTS, tmp_path))[1] for name in baselines.CLIENTS]
+        clients = [
+            load_data(config, ClientContext(name, same_texts.CLIENTS, tmp_path))[1] for name in same_texts.CLIENTS
+        ]
         assert rows(texts.train) == sorted(row for client in clients for row in rows(client.train))
         assert rows(texts.test) == rows(clients[0].test)
 
 
 def test_test_texts_are_drawn_once_for_all_seeds(place, tmp_path):
     first, second = (place.texts(seed).test for seed in (1, 2))
-    assert len(first) == baselines.N_TEST < 450
+    assert len(first) == same_texts.N_TEST < 450
     assert rows(first) == rows(second)
     every = rows(load_split(load_task("sst2"), "test", str(tmp_path / "data")))
     assert all(every.count(row) >= rows(first).count(row) for row in rows(first))
@@ -59,9 +63,9 @@ def test_a_probe_learns_from_an_embedding_that_tells_the_classes(place):
     def embed(texts):
         return np.array([[1.0, 2.0 * label_of[text] - 1] for text in texts])
 
-    (run,) = baselines.linear_probes(place, [1], embed)
+    (run,) = minilm.linear_probes(place, [1], embed)
     assert (run["accuracy"], run["validation_accuracy"], run["labels"]) == (1.0, 1.0, 256)
-    assert run["settings"]["C"] == max(baselines.STRENGTHS)  # all are correct: the most certain one has the least loss
+    assert run["settings"]["C"] == max(minilm.STRENGTHS)  # all are correct: the most certain one has the least loss
 
 
 @pytest.mark.slow
@@ -99,9 +103,9 @@ def test_the_table_has_a_line_for_each_method_and_a_column_for_each_task():
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(baselines.MODULES, "setfit", "no_such_module_here")
+    monkeypatch.setitem(minilm.MODULES, "setfit", "no_such_module_here")
     with pytest.raises(UserError, match="setfit"):
-        baselines.need_packages()
+        minilm.need_packages()
 
 
 def test_each_run_is_kept_at_once_and_replaces_the_one_before(place, tmp_path, monkeypatch):
