@@ -167,7 +167,6 @@ def test_take_keeps_the_given_order():
         ("x.jsonl", '["a", 1]\n', "must hold JSON objects"),
         ("x.json", '{"sentence": "a", "label": 1}', "must hold JSON objects"),
         ("x.json", '{"a": 1}\n{"a": 2}\n', "not valid JSON .* ends in .jsonl"),
-        ("x.json", "[" * 100_000, "not valid JSON"),
         ("x.parquet", "no parquet", "not valid Parquet"),
         ("x.txt", "a", "has no known format"),
     ],
@@ -178,6 +177,18 @@ def test_what_is_wrong_in_a_file_is_said(tmp_path, name, content, message):
     with pytest.raises(UserError, match=message) as caught:
         load_file(review_task(), file)
     assert "\n" not in str(caught.value)
+
+
+def test_json_that_python_does_not_take_apart_is_refused(tmp_path, monkeypatch):
+    file = tmp_path / "x.json"
+    file.write_text("[]", encoding="utf-8")
+
+    def refuse(_text):
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr(json, "loads", refuse)
+    with pytest.raises(UserError, match=r"not valid JSON \(maximum recursion depth exceeded"):
+        load_file(review_task(), file)
 
 
 @pytest.mark.parametrize(
