@@ -117,6 +117,7 @@ def test_the_command_line_is_there_before_torch_and_never_needs_nvflare():
     assert done.stdout.splitlines()[-1] == "set()", done.stderr
 
 
+@pytest.mark.slow
 def test_runs_can_be_plotted_where_nvflare_is_not_installed(without_nvflare, finished_run):
     code = (
         "import importlib.util, sys, flaretune.cli.main\n"

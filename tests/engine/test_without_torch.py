@@ -14,12 +14,17 @@ from tests.engine.in_process import run_job
 from tests.engine.whole_jobs import CLIENTS
 from tests.learnable import write_reviews
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "fedbpt": {"n_prompt_tokens": 3, "intrinsic_dim": 6, "local_iter": 2},
     "lpfl": {"unlabelled": 20, "lora_rank": 2, "local_epochs": 1, "local_steps": 2},
     "verbalizer": {"n_words": 8},
 }
-LEARNED = {**OPTIONS, "fedbpt, learned": {**OPTIONS["fedbpt"], "verbalizer": "learned", "n_words": 8}}
+MORE = {  # of their options
+    "fedbpt, learned": {**OPTIONS["fedbpt"], "verbalizer": "learned", "n_words": 8},
+}
+JOBS = OPTIONS | MORE
 # The clients' replies come from files, in the order in which they were sent.
 SERVER = f"""
 import json, sys
@@ -66,7 +71,7 @@ def jobs(roberta, without_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
     data = write_reviews(folder / "data", n_train=60, n_test=20)
     options = {"model_name": str(roberta), "dataset": str(data), "k_shot": 6, "dtype": "float32", "eval_clients": "all"}
-    for job, more in LEARNED.items():
+    for job, more in JOBS.items():
         name = job.split(",")[0]
         config = find_method(name).client_config(**options, **more)
         server = {} if name == "verbalizer" else {"num_rounds": 2}
@@ -79,12 +84,12 @@ def jobs(roberta, without_models, tmp_path_factory):
             fields = {"fields": json.dumps(reply.fields)}
             save_file(arrays, folder / job / f"{client}-{number:03}.safetensors", fields)
         (folder / job / "server.json").write_text(json.dumps(server))
-    done = python("-c", SERVER, folder, *LEARNED, path=without_models)
+    done = python("-c", SERVER, folder, *JOBS, path=without_models)
     assert done.returncode == 0, done.stderr
-    return {job: folder / job for job in LEARNED}
+    return {job: folder / job for job in JOBS}
 
 
-@pytest.mark.parametrize("job", LEARNED)
+@pytest.mark.parametrize("job", JOBS)
 def test_a_server_gives_the_same_result_without_torch_and_transformers(job, jobs):
     here, there = (
         json.loads((jobs[job] / folder / "summary.json").read_text(encoding="utf-8")) for folder in ("here", "output")

@@ -30,6 +30,7 @@ def test_its_devices(monkeypatch, device, n_gpus, expected):
     assert server.find_devices(device) == expected
 
 
+@pytest.mark.slow
 def test_gpus_are_those_that_torch_finds():
     assert server.count_gpus() == torch.cuda.device_count()
 

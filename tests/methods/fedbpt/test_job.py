@@ -156,6 +156,7 @@ def test_a_finished_run_can_be_made_longer(job, checkpoints):
     assert "finished round 3, and --num_rounds is 1" in told.failure
 
 
+@pytest.mark.slow
 def test_a_run_with_other_settings_is_not_taken_up(job, checkpoints):
     job("first", rounds=1, server=checkpoints)
     for server, options, sentence in (

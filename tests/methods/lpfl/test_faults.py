@@ -43,6 +43,7 @@ def length_of_the_way(told, folder) -> float:
     return distance(last) / max(map(distance, honest))
 
 
+@pytest.mark.slow
 def test_a_liar_is_held_to_the_others_and_named(job, caplog):
     told, folder, summary = job(lie)
     assert told.failure == ""

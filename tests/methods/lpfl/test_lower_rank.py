@@ -127,6 +127,7 @@ def test_clients_of_ranks_2_4_and_8_make_one_adapter_of_rank_8(lpfl_job):
     assert [record["round"] for record in read_summary(folder)["rounds"]] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_several_ranks_ends_as_one_that_was_never_stopped(lpfl_job, tmp_path):
     _, whole = lpfl_job("whole", rounds=3, **UNEQUAL)
     lpfl_job("first", rounds=2, checkpoint=tmp_path / "kept", **UNEQUAL)
