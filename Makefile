@@ -30,14 +30,15 @@ federation: $(VENV)/ready
 	$(BIN)/python -m flaretune fetch
 	$(BIN)/python jobs/federation/run_local.py --code $(CODE)
 
-# Two processes of one thread each: more threads only wait for each other, the models being tiny.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Processes of one thread each: more threads only wait for each other, the models being tiny. Slow tests wait for other
+# processes a third of their time. A file's tests stay together: they share models and, some of them, a port.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 test: test-fast
-	$(PYTEST) -m slow
+	$(PYTEST) -n 3 -m slow
 
 test-fast: $(VENV)/ready-dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -n 2 -m "not slow"
 
 # vLLM for the CPU, of some 3.4 GB, in an environment of its own: it pins other versions of torch and transformers.
 vllm: $(VLLM)/ready

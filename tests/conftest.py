@@ -11,14 +11,6 @@ from flaretune import host as ports
 # Libraries for models and data sets, and some that come with them.
 FOR_MODELS = ("torch", "transformers", "peft", "datasets", "accelerate", "gguf", "litserve", "tokenizers")
 FOR_MODELS += ("huggingface_hub", "fastapi", "uvicorn", "pandas", "pyarrow", "sklearn", "filelock")
-SAME_PORT = {"test_fault_jobs.py", "test_jobs.py"}  # start NVFlare's proof of concept, which has one port
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, tests of a file run one after the other, and so do those that need the same port."""
-    for item in items:
-        group = "proof of concept" if item.path.name in SAME_PORT else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from flaretune.versions import NEWEST
 REPOSITORY = Path(__file__).parents[1]
 FOLDER = REPOSITORY / "build" / "versions"
 TOOLS = ("pytest", "pytest-xdist", "hypothesis", "nbformat")  # of requirements-dev.txt, what the fast tests need
-FAST = ("-m", "not slow", "-n", "2", "--dist", "loadgroup")
+FAST = ("-m", "not slow", "-n", "2", "--dist", "loadfile")
 # the last has NVFlare's simulator, with a server and clients that need no model
 LIGHT = ("tests/aggregation", "tests/config", "tests/privacy/test_accountant.py")
 LIGHT += ("tests/flare/test_fault_jobs.py::test_bad_slow_late_and_killed_clients_and_a_full_disk",)

@@ -1,11 +1,14 @@
 """Faults in real NVFlare processes: bad replies, slow, late and killed clients, a full disk, lost hosts, SIGTERM.
 
-The clients' script is light_process.py, which needs no model.
+Their clients' script is light_process.py, which needs no model. A proof-of-concept federation of real clients is here
+too: all of these have the same port, and pytest-xdist keeps a file's tests together.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,12 +17,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import processes
 import psutil
 import pytest
 from nvflare.fuel.flare_api.api_spec import NoConnection
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
-from tests.jobs_for_tests import command_in, environment_in, read_summary
+from flaretune.methods.fedbpt.artifact import load_prompt
+from tests.jobs_for_tests import REPOSITORY, command_in, environment_in, read_summary
 
 pytestmark = pytest.mark.slow
 
@@ -193,3 +198,55 @@ def test_sigterm_to_the_server_a_client_that_comes_later_and_one_that_is_gone_fo
     reasons = [r["excluded"]["hospital-b"] for r in rounds if r["excluded"]]
     assert reasons[0] == "no reply (its own log says why)"
     assert set(reasons[1:]) == {"gone: nothing was heard of it for long"}
+
+
+# ---- a federation without faults ----
+
+TINY = ["--n_prompt_tokens", "3", "--intrinsic_dim", "12", "--k_shot", "12", "--local_iter", "2", "--dtype", "float32"]
+
+
+@pytest.fixture
+def ended(environment, tmp_path):
+    """The environment of processes that end with the test, those too that NVFlare would start anew."""
+    yield {**environment, processes.MARK: str(tmp_path)}
+    processes.end_all(tmp_path)
+
+
+def test_proof_of_concept_federation(run, ended, folders, tmp_path):
+    """A server and three clients as processes of their own, over mutual TLS, watched; results come back by download.
+
+    By the command in the guide, for another model, other texts and fewer rounds.
+    """
+    guide = (REPOSITORY / "docs" / "operations" / "federation.md").read_text(encoding="utf-8")
+    command = shlex.split(re.search(r"^python (jobs/fedbpt_job\.py .*--env poc .*)$", guide, re.MULTILINE)[1])
+    clients = command[command.index("--clients") + 1].split(",")
+    output = tmp_path / "out"
+    command = [sys.executable, *command, "--output", str(output), "--task_name", "sst2"]
+    command += ["--model_name", folders["llama"], "--dataset", folders["data"], *TINY, "--num_rounds", "10"]
+    files = {"stdout": (tmp_path / "said").open("wb"), "stderr": subprocess.STDOUT}
+    job = subprocess.Popen(command, cwd=REPOSITORY, env=ended, **files)
+    watch, watched = [sys.executable, "-m", "flaretune", "watch", "--json"], []
+    while job.poll() is None and not watched:  # until the job is there; its clients then take seconds to start
+        for kit in (tmp_path / "poc").glob("*/prod_00/admin@nvidia.com"):
+            looked = run(*watch, "--startup_kit", kit, "--once")
+            watched += [json.loads(looked.stdout)] if looked.returncode == 0 else []
+    assert watched, (tmp_path / "said").read_text(encoding="utf-8")[-3000:]
+    with (tmp_path / "looks").open("w") as looks:
+        watcher = subprocess.Popen([*watch, "--startup_kit", kit, "--interval", "0.5"], env=ended, stdout=looks)
+        job.wait()
+        watcher.kill()
+        watcher.wait()
+    watched += [json.loads(look) for look in (tmp_path / "looks").read_text(encoding="utf-8").split("\n")[:-1]]
+    said = (tmp_path / "said").read_text(encoding="utf-8")
+    assert job.returncode == 0, said[-3000:]
+    seen = [look for look in watched if look["rounds"]]
+    assert seen, watched
+    assert set(seen[-1]["clients"]) == set(clients)
+    assert all(ago is not None and ago < 60 for ago in seen[-1]["clients"].values())
+    summary = read_summary(output)
+    assert [r["clients"] for r in summary["rounds"]] == [clients] * 11
+    for look in seen:
+        shown = [(r["round"], r["accuracy"], r["bytes_up"]) for r in look["rounds"]]
+        assert shown == [(r["round"], r["accuracy"], r["bytes_up"]) for r in summary["rounds"]][: len(shown)]
+    assert summary["bytes_up_per_client_round"] > 1000
+    assert load_prompt(summary["artifact"]).point.shape == (12,)

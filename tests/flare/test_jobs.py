@@ -1,15 +1,11 @@
-"""Jobs in real NVFlare processes: the template, the recipe, mistakes at clients, a proof-of-concept federation."""
+"""Jobs in real NVFlare processes: the template, the recipe, mistakes at clients."""
 
 import json
 import os
-import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import processes
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -123,50 +119,3 @@ def test_clients_that_were_told_different_things_do_not_start(run, folders, tmp_
     )
     assert done.returncode == 1
     assert "the clients do not agree on the options: alpha is 1.0 at site-1 and 2.0 at site-2" in done.stderr
-
-
-@pytest.fixture
-def ended(environment, tmp_path):
-    """The environment of processes that end with the test, those too that NVFlare would start anew."""
-    yield {**environment, processes.MARK: str(tmp_path)}
-    processes.end_all(tmp_path)
-
-
-def test_proof_of_concept_federation(run, ended, folders, tmp_path):
-    """A server and three clients as processes of their own, over mutual TLS, watched; results come back by download.
-
-    By the command in the guide, for another model, other texts and fewer rounds.
-    """
-    guide = (REPOSITORY / "docs" / "operations" / "federation.md").read_text(encoding="utf-8")
-    command = shlex.split(re.search(r"^python (jobs/fedbpt_job\.py .*--env poc .*)$", guide, re.MULTILINE)[1])
-    clients = command[command.index("--clients") + 1].split(",")
-    output = tmp_path / "out"
-    command = [sys.executable, *command, "--output", str(output), "--task_name", "sst2"]
-    command += ["--model_name", folders["llama"], "--dataset", folders["data"], *SMALL, "--num_rounds", "10"]
-    files = {"stdout": (tmp_path / "said").open("wb"), "stderr": subprocess.STDOUT}
-    job = subprocess.Popen(command, cwd=REPOSITORY, env=ended, **files)
-    watch, watched = [sys.executable, "-m", "flaretune", "watch", "--json"], []
-    while job.poll() is None and not watched:  # until the job is there; its clients then take seconds to start
-        for kit in (tmp_path / "poc").glob("*/prod_00/admin@nvidia.com"):
-            looked = run(*watch, "--startup_kit", kit, "--once")
-            watched += [json.loads(looked.stdout)] if looked.returncode == 0 else []
-    assert watched, (tmp_path / "said").read_text(encoding="utf-8")[-3000:]
-    with (tmp_path / "looks").open("w") as looks:
-        watcher = subprocess.Popen([*watch, "--startup_kit", kit, "--interval", "0.5"], env=ended, stdout=looks)
-        job.wait()
-        watcher.kill()
-        watcher.wait()
-    watched += [json.loads(look) for look in (tmp_path / "looks").read_text(encoding="utf-8").split("\n")[:-1]]
-    said = (tmp_path / "said").read_text(encoding="utf-8")
-    assert job.returncode == 0, said[-3000:]
-    seen = [look for look in watched if look["rounds"]]
-    assert seen, watched
-    assert set(seen[-1]["clients"]) == set(clients)
-    assert all(ago is not None and ago < 60 for ago in seen[-1]["clients"].values())
-    summary = read_summary(output)
-    assert [r["clients"] for r in summary["rounds"]] == [clients] * 11
-    for look in seen:
-        shown = [(r["round"], r["accuracy"], r["bytes_up"]) for r in look["rounds"]]
-        assert shown == [(r["round"], r["accuracy"], r["bytes_up"]) for r in summary["rounds"]][: len(shown)]
-    assert summary["bytes_up_per_client_round"] > 1000
-    assert load_prompt(summary["artifact"]).point.shape == (12,)
