@@ -23,6 +23,7 @@ OPTIONS = {
 }
 MORE = {  # of their options
     "fedbpt, learned": {**OPTIONS["fedbpt"], "verbalizer": "learned", "n_words": 8},
+    "lpfl, subspace": {**OPTIONS["lpfl"], "subspace_dim": 7},
 }
 JOBS = OPTIONS | MORE
 # The clients' replies come from files, in the order in which they were sent.

@@ -14,7 +14,7 @@ N_COUNTS = 2
 # Of the method that has its own test, methods/verbalizer/test_what_leaves.py.
 VERBALIZER = {"settings.verbalizer", "settings.candidates", "neutral"}
 VERBALIZER |= {"counts", "sums", "squares", "cross", "gram", "losses", "n"}
-LOWER_RANK = {"settings.rank"}  # of methods/lpfl/test_lower_rank.py
+LPFL = {"settings.rank", "theta"}  # of methods/lpfl/test_lower_rank.py and test_subspace.py
 KINDS = {"whole number": int, "number": float, "text": str, "table": dict}
 SHAPES = {"(c)": (N_COUNTS,), "(d)": (DIM,), "(k)": (2,), "(1)": (1,), "(2)": (2,)}
 
@@ -63,7 +63,7 @@ def test_a_reply_has_the_fields_of_the_table_and_no_others(replies):
                 else:
                     assert type(item) is KINDS[row.kind], name
         assert ("releases" in fields_of(reply)) <= noised
-    assert {r.field for r in rows() if r not in seen} == VERBALIZER | LOWER_RANK
+    assert {r.field for r in rows() if r not in seen} == VERBALIZER | LPFL
 
 
 def test_adapters_have_the_names_and_shapes_that_were_told(replies):

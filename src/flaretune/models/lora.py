@@ -123,6 +123,15 @@ class LoraParameters:
         """The parameters that an optimiser gets."""
         return [p for p in self._model.parameters() if p.requires_grad]
 
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.step()
+
+    def by_name(self) -> dict[str, torch.nn.Parameter]:
+        """All adapter parameters themselves."""
+        named = dict(self._model.named_parameters())
+        state = get_peft_model_state_dict(self._model, named, save_embedding_layers=False)
+        return {_replaced(name, self._own, self._outer): parameter for name, parameter in state.items()}
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of those that are trained."""
         return self._shapes.copy()

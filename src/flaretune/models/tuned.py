@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -48,8 +48,27 @@ class TunedModel:
         return self.pretrained.model.get_input_embeddings().weight.shape[1]
 
 
+class Parameters(Protocol):
+    """What is trained of a model, as arrays by name."""
+
+    def trained(self) -> list[torch.Tensor]:
+        """What an optimiser gets."""
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        """A step by the gradients that are there."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the arrays."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Copies, float32."""
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Set them; those not given keep their values."""
+
+
 class AllParameters:
-    """Every parameter of a model, by its own names; the methods are those of `LoraParameters`."""
+    """Every parameter of a model, by its own names; see `Parameters`."""
 
     def __init__(self, model: torch.nn.Module):
         self._by_name = dict(model.named_parameters())
@@ -57,6 +76,9 @@ class AllParameters:
 
     def trained(self) -> list[torch.nn.Parameter]:
         return list(self._by_name.values())
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.step()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(p.shape) for name, p in self._by_name.items()}

@@ -145,7 +145,9 @@ def test_a_run_is_not_resumed_with_another_frozen_part(lpfl_job, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"freeze_a": 1}, {"tuning": "full", "soft_labels": "off"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"freeze_a": 1}, {"subspace_dim": 7}, {"tuning": "full", "soft_labels": "off"}]
+)
 def test_a_run_is_resumed_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options):
     _, whole = lpfl_job("whole", rounds=4, **options)
     for stopped_in in (1, 3):

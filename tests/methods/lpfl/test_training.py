@@ -169,9 +169,7 @@ def test_a_loss_that_is_not_finite_is_one_sentence(opened):
     _, tuned, texts = opened()
     data = texts.train.texts[:2], np.array([[math.nan, 1.0], [0.5, 0.5]])
     with pytest.raises(FloatingPointError, match=r"the training loss became nan in epoch 1 .* --learning_rate"):
-        local_train(
-            tuned.label_model, tuned.parameters.trained(), *data, LPFLConfig(local_epochs=1, local_steps=1), seed=1
-        )
+        local_train(tuned.label_model, tuned.parameters, *data, LPFLConfig(local_epochs=1, local_steps=1), seed=1)
 
 
 def test_what_the_client_has_trained_does_not_stand_for_arrays_that_the_server_did_not_send(opened):

@@ -23,6 +23,7 @@ from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import local_train
 from flaretune.methods.lpfl.lower_rank import LowerRank
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool
+from flaretune.methods.lpfl.subspace import Subspace, SubspaceParameters
 from flaretune.methods.message import read_arrays, readable
 from flaretune.models.lora import TuneSettings
 from flaretune.models.tuned import TunedModel, open_tuned_model
@@ -68,6 +69,8 @@ class LPFLClient(Client):
     def __init__(self, config: LPFLConfig, context: ClientContext, tuned: TunedModel, texts: ClientTexts):
         self._config, self._context, self.tuned, self._texts = config, context, tuned, texts
         self._model, self._parameters = tuned.label_model, tuned.parameters
+        if config.subspace_dim:
+            self._parameters = SubspaceParameters(tuned.parameters, _subspace(config, tuned))
         if config.client_rank not in (0, config.lora_rank):
             self._parameters = LowerRank(tuned.parameters, tuned.initial, config.client_rank, config.lora_rank)
         self._spec = tuned.label_model.spec
@@ -131,7 +134,7 @@ class LPFLClient(Client):
         examples = [*train.texts, *(self._texts.pool[i] for i in soft)]
         targets = np.concatenate([np.eye(self._spec.n_classes)[train.labels], self._pool.labels])  # (N, C)
         seed = derive_seed(self._config.seed, "train", request.round, self._context.name)
-        loss, steps = local_train(self._model, self._parameters.trained(), examples, targets, self._config, seed)
+        loss, steps = local_train(self._model, self._parameters, examples, targets, self._config, seed)
         counters = Counters(steps, self._model.example_forwards - forwards, time.monotonic() - started)
         numbers = {"labelled": len(train.labels), "soft_labelled": len(soft), "loss": loss}
         if len(soft) and self._texts.truth is not None:
@@ -160,7 +163,7 @@ class LPFLClient(Client):
     def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
         """The noised adapter, and nothing else: every client counts as one text, for the same weight in the average."""
         arrays = releases.release(self._start, result.arrays)
-        noised = {name: values.astype(np.float32) for name, values in arrays.items()}
+        noised = {name: values.astype(result.arrays[name].dtype) for name, values in arrays.items()}
         return noised, {"labelled": 1, "soft_labelled": 0, "loss": 0.0}, 0
 
     def _restore(self, after_round: int) -> None:
@@ -219,6 +222,14 @@ class LPFLClient(Client):
         return evaluate(self._spec, lambda data: predict(data.texts), texts.validation, texts.test)
 
 
+def _subspace(config: LPFLConfig, tuned: TunedModel) -> Subspace:
+    shapes = {name: values.shape for name, values in tuned.initial.items()}
+    try:
+        return Subspace(shapes, config.subspace_dim, config.seed)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def _digest(texts: Sequence[Encoded]) -> np.ndarray:
     """By which it is known again whether labels are those of these texts: sha256 of the tokens, uint8, shape (32,)."""
     digest = hashlib.sha256()
@@ -234,7 +245,7 @@ def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
     wanted = 0 if config.unlabelled_path and config.data_path else config.unlabelled
     spec, data = load_data(config, context, unlabelled=wanted)
     pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
-    settings = build(TuneSettings, as_dict(config))
+    settings = build(TuneSettings, {**as_dict(config), "freeze_a": int(config.trains_b_alone)})
     where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
     tuned = open_tuned_model(spec, config.model_name, settings, **where)
     encode = tuned.label_model.encode

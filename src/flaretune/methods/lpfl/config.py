@@ -65,6 +65,13 @@ class LPFLConfig(ClientConfig):
         "1: A stays as it was drawn, B alone is trained and sent: about half the bytes, exact averaging (FFA-LoRA)",
         group=ADAPTER,
     )
+    subspace_dim: int = option(
+        0,
+        "how many numbers are trained and sent in place of B (d): every entry of B is one of them or its negative, and "
+        "A stays as it was drawn; 0: B itself",
+        group=ADAPTER,
+        at_least=0,
+    )
 
     local_epochs: int = option(2, "passes over a client's texts in a round", group=TRAINING, at_least=1)
     local_steps: int = option(
@@ -74,7 +81,11 @@ class LPFLConfig(ClientConfig):
         at_least=0,
     )
     learning_rate: float = option(
-        0.0, "learning rate of AdamW; 0: 1e-3 for LoRA, 2e-5 for every parameter", group=TRAINING, main=True, at_least=0
+        0.0,
+        "learning rate of AdamW; 0: 1e-3 for LoRA, 3e-3 with --subspace_dim, 2e-5 for every parameter",
+        group=TRAINING,
+        main=True,
+        at_least=0,
     )
     train_batch_size: int = option(8, "texts in a training step", group=TRAINING, at_least=1)
     gradient_checkpointing: Literal[0, 1] = option(
@@ -90,6 +101,10 @@ class LPFLConfig(ClientConfig):
         "which go first: as they stand, the most confident, or the most confident of each class in equal numbers",
         group=SOFT,
     )
+
+    @property
+    def trains_b_alone(self) -> bool:
+        return bool(self.freeze_a or self.subspace_dim)
 
     @property
     def inline_arrays(self) -> bool:
@@ -130,14 +145,17 @@ class LPFLConfig(ClientConfig):
                 f"--client_rank {self.client_rank}: the server would cut it down to the job's --lora_rank "
                 f"{self.lora_rank}; give at most that"
             )
-        if self.client_rank and (self.freeze_a or self.tuning == "full"):
-            other = "--freeze_a 1" if self.freeze_a else "--tuning full"
+        b_alone = "--freeze_a 1" if self.freeze_a else f"--subspace_dim {self.subspace_dim}"
+        if self.client_rank and (self.trains_b_alone or self.tuning == "full"):
+            other, why = "--tuning full", "every parameter is trained"
+            if self.trains_b_alone:
+                other, why = b_alone, "A is the same at all clients"
             yield (
-                f"{other} --client_rank {self.client_rank}: there is no rank of a client's own where "
-                f"{'A is the same at all clients' if self.freeze_a else 'every parameter is trained'}; leave one out"
+                f"{other} --client_rank {self.client_rank}: there is no rank of a client's own where {why}; leave one "
+                "out"
             )
-        if self.tuning == "full" and self.freeze_a:
-            yield "--tuning full --freeze_a 1: there is no A where every parameter is trained; leave one out"
+        if self.tuning == "full" and self.trains_b_alone:
+            yield f"--tuning full {b_alone}: there are no A and B where every parameter is trained; leave one out"
 
 
 class LPFLServerConfig(ServerConfig):

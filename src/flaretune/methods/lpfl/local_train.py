@@ -11,14 +11,16 @@ import torch
 from flaretune.data.encode import Encoded
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.models.label_model import LabelModel
+from flaretune.models.tuned import Parameters
 
 # Few texts need few steps: those of LoRA are large, while every parameter of a model moves with care.
 DEFAULT_LEARNING_RATE = {"lora": 1e-3, "full": 2e-5}
+IN_SUBSPACE = 3e-3  # by default, with --subspace_dim: of a step along the gradient of B, P keeps the lesser part
 
 
 def local_train(
     model: LabelModel,
-    parameters: list[torch.nn.Parameter],
+    parameters: Parameters,
     examples: Sequence[Encoded],
     targets: np.ndarray,
     options: LPFLConfig,
@@ -42,20 +44,23 @@ def local_train(
     Raises:
         FloatingPointError: the loss is not finite.
     """
+    default = IN_SUBSPACE if options.subspace_dim else DEFAULT_LEARNING_RATE[options.tuning]
+    trained = parameters.trained()
     optimiser = torch.optim.AdamW(
-        parameters,
-        lr=options.learning_rate or DEFAULT_LEARNING_RATE[options.tuning],
+        trained,
+        lr=options.learning_rate or default,
         weight_decay=0.0,
         fused=True,  # with every parameter trained, a third of the time of a step on a CPU
     )
     rng, steps, loss = np.random.default_rng(seed), 0, 0.0
     steps_an_epoch = math.ceil(len(examples) / options.train_batch_size)
     epochs = max(options.local_epochs, math.ceil(options.local_steps / steps_an_epoch))
-    device = parameters[0].device
+    device = trained[0].device
     # on a CPU shorter padding is worth more passes; where every parameter is trained, each adds up all their gradients
     some = 4 if device.type == "cpu" and options.tuning == "lora" else options.train_batch_size
     at_a_time = options.batch_size or some
-    devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})  # whose random state returns
+    on = {p.device for p in model.model.parameters()}
+    devices = sorted(device.index or 0 for device in on if device.type == "cuda")  # whose random state returns
     model.train()
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -70,7 +75,7 @@ def local_train(
                         f"the training loss became {step_loss} in epoch {epoch + 1} of this round, so that this client "
                         "has nothing to send; a lower --learning_rate may help"
                     )
-                optimiser.step()
+                parameters.step(optimiser)
                 loss += step_loss * len(batch)
                 steps += 1
     optimiser.zero_grad(set_to_none=True)

@@ -153,6 +153,9 @@ class LowerRank:
     def trained(self) -> list[torch.nn.Parameter]:
         return self._parameters.trained()
 
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.step()
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of what is loaded."""
         return self._shapes

@@ -17,6 +17,7 @@ from flaretune.methods.base import Resumed, Strategy
 from flaretune.methods.exchanged import Arrays, FitResult, InitializeResult, Numbers
 from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_adapter
 from flaretune.methods.lpfl.lower_rank import IN_A, check_factors, check_product, product_average, shapes_at
+from flaretune.methods.lpfl.subspace import THETA, WIRE, Subspace, shapes_of_b
 from flaretune.methods.message import check_few_shots, read_arrays, read_natural, read_number
 
 NUMBERS = {"labelled", "soft_labelled", "soft_labels_correct", "loss"}
@@ -27,7 +28,7 @@ class LPFLStrategy(Strategy):
 
     Averaging A and B each is not averaging their product B·A, which is what the model adds to its weights; with A
     frozen and the same everywhere it is: mean(B_k)·A = mean(B_k·A) (FFA-LoRA, arXiv 2403.12313). Where a client has a
-    rank of its own, products are averaged, see `lower_rank`.
+    rank of its own, products are averaged, see `lower_rank`; where a few numbers stand for B, they are, see `subspace`.
     """
 
     def start(self, results: Mapping[str, InitializeResult], resumed: Resumed | None, folder: Path) -> dict[str, str]:
@@ -38,7 +39,8 @@ class LPFLStrategy(Strategy):
         initial = [r.arrays for r in results.values()]
         # equal seeds give equal ones: then the median is the first client's too
         self._whole = dict(initial[0]) if self.config.aggregation == "mean" else coordinate_median(initial)
-        frozen = sorted(set(self._whole) - set(self._shapes))
+        self._subspace = _subspace(self.settings)
+        frozen = self._frozen()
         if self.config.init_adapter:
             self._whole, self.prior = _adapter_to_go_on_from(self.config.init_adapter, self.settings, self._whole)
             self.starts_as_initialized = False
@@ -52,16 +54,19 @@ class LPFLStrategy(Strategy):
         if 2 * len(objections) >= len(results):
             raise UserError(next(iter(objections.values())))
         self._arrays: Arrays = {name: values for name, values in self._whole.items() if name in self._shapes}
+        if self._subspace is not None:
+            self._arrays = {THETA: self._theta_to_start_from(self._subspace)}
         if resumed:
             self._arrays = read_arrays(resumed.arrays, self._shapes)
         return objections
 
     def objection(self, client: str, result: InitializeResult) -> str:
         """Why a client does not go with the job, as a sentence: a frozen part, or its rank; "" if it does."""
-        for name in sorted(set(self._whole) - set(self._shapes)):
+        for name in self._frozen():
             if not np.array_equal(self._whole[name], result.arrays[name]):
+                by = "--freeze_a 1" if self._subspace is None else f"--subspace_dim {self._subspace.dim}"
                 return (
-                    f"--freeze_a 1: {name} at {client} is another than that of the job's start; every client needs the "
+                    f"{by}: {name} at {client} is another than that of the job's start; every client needs the "
                     "same seed, rank and version of PEFT and torch"
                 )
         if rank := result.settings.get("rank"):
@@ -72,6 +77,20 @@ class LPFLStrategy(Strategy):
                 )
             self._ranks.add(rank)
         return ""
+
+    def _frozen(self) -> list[str]:
+        """Names of arrays that stay as they are: in a subspace A's, as B is made from what is trained."""
+        made = {} if self._subspace is None else self._subspace.shapes
+        return sorted(set(self._whole) - set(self._shapes) - set(made))
+
+    def _theta_to_start_from(self, subspace: Subspace) -> np.ndarray:
+        """Zeros, or that of the adapter to go on from."""
+        if not self.config.init_adapter:
+            return np.zeros(subspace.dim, WIRE)
+        try:
+            return subspace.theta(self._whole).astype(WIRE)
+        except ValueError as error:
+            raise UserError(f"--init_adapter: {self.config.init_adapter} does not fit this job: {error}") from error
 
     def configure(self, round_number: int, step: str) -> tuple[Arrays, Numbers]:
         return self._arrays, {}
@@ -113,13 +132,16 @@ class LPFLStrategy(Strategy):
         updates, texts = [r.arrays for r in results.values()], [_n_texts(r) for r in results.values()]
         average = product_average if self._ranks else federated_average
         self._arrays, is_limited = average(self.rule, self._arrays, updates, texts)
+        if self._subspace is not None:  # what is saved is what is sent and evaluated
+            self._arrays = {THETA: self._arrays[THETA].astype(WIRE)}
         return [client for client, limited in zip(results, is_limited, strict=True) if limited]
 
     def evaluated_arrays(self) -> Arrays:
         return self._arrays
 
     def save(self, path: Path, result: Mapping[str, Any]) -> bool:
-        whole = {**self._whole, **self._arrays}
+        trained = self._arrays if self._subspace is None else self._subspace.adapter(self._arrays[THETA])
+        whole = {**self._whole, **trained}
         if whole:  # nothing where every parameter is trained and none has been yet
             parts = told_parts(self.settings)
             save_adapter(AdapterArtifact(whole, self.settings["adapter"] or None, **parts, result=dict(result)), path)
@@ -158,6 +180,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     shapes = read_shapes(settings["parameters"])
     if not isinstance(settings["adapter"], dict):
         raise TypeError("'adapter' is no table")
+    if dim := settings["options"]["subspace_dim"]:
+        shapes_of_b(read_shapes(settings["initial"]), dim)
+        if shapes != {THETA: (dim,)}:
+            raise ValueError(f"with --subspace_dim {dim}, {THETA!r} alone is trained, with as many numbers")
     if "rank" in settings:
         rank, most = settings["rank"], settings["options"]["lora_rank"]
         if type(rank) is not int or not 0 < rank < most:
@@ -173,14 +199,23 @@ def read_shapes(told: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]
     return {name: tuple(shape) for name, shape in told.items()}
 
 
+def _subspace(settings: Mapping[str, Any]) -> Subspace | None:
+    """What B is made from, where it is not what is trained."""
+    options = settings["options"]
+    if not options["subspace_dim"]:
+        return None
+    return Subspace(read_shapes(settings["initial"]), options["subspace_dim"], options["seed"])
+
+
 def _n_texts(result: FitResult) -> int:
     return result.numbers["labelled"] + result.numbers["soft_labelled"]
 
 
 def _as_float32(name: str, values: np.ndarray) -> np.ndarray:
-    limit = np.finfo(np.float32).max
-    if values.dtype != np.float32 and np.abs(values.astype(np.float64)).max(initial=0.0) > limit:
-        raise ValueError(f"array {name!r} holds values that are not finite in float32")
+    """To be averaged; raises ValueError where the average may be beyond what its type holds in the next message."""
+    wire = np.dtype(WIRE if name == THETA else np.float32)
+    if values.dtype != wire and np.abs(values.astype(np.float64)).max(initial=0.0) > np.finfo(wire).max:
+        raise ValueError(f"array {name!r} holds values that are not finite in {wire}")
     return values.astype(np.float32, copy=False)
 
 
