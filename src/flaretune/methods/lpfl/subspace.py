@@ -112,8 +112,9 @@ class SubspaceParameters:
         dim, size = self._subspace.dim, len(self._order)
         at_b = self._theta.new_zeros(size)
         for piece, b in zip(at_b.split([b.numel() for b in self._b]), self._b, strict=True):
-            piece.copy_(b.grad.flatten())
-            b.grad = None
+            if b.grad is not None:  # as of an expert that no text of the step has had
+                piece.copy_(b.grad.flatten())
+                b.grad = None
         padded = self._theta.new_zeros(math.ceil(size / dim) * dim)
         padded[:size] = (at_b * self._signs)[self._order]
         self._theta.grad = padded.view(-1, dim).sum(dim=0)
