@@ -79,7 +79,7 @@ def test_all_but_the_noised_arrays_is_the_same_whatever_the_data(method, replies
     """Other texts, more of them, other labels: what is not noised does not change by a bit."""
     monkeypatch.setattr(worker, "Releases", partial(Releases, draw=NoNoise))
     (first, _), (second, _) = (replies(method, n, seed=42) for n in (60, 200))
-    assert sorted(r.field for r in rows() if r.with_noise == "noised") == ["cross", "gram", "lora", "mean"]
+    assert sorted(r.field for r in rows() if r.with_noise == "noised") == ["cross", "gram", "lora", "mean", "theta"]
     for task in codec.TASKS:
         message, other = copy.deepcopy(first[task]), copy.deepcopy(second[task])
         if task == codec.FIT:
