@@ -1,4 +1,4 @@
-"""A proof of concept whose server is slow to answer; test_jobs.py runs a real one."""
+"""A proof of concept whose server is slow to answer; test_fault_jobs.py runs a real one."""
 
 from types import SimpleNamespace
 

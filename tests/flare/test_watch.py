@@ -1,4 +1,4 @@
-"""What is shown of a running job; test_jobs.py watches a real one."""
+"""What is shown of a running job; test_fault_jobs.py watches a real one."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_the_guide_s_jobs_are_named_as_it_says_and_leave_to_clients_what_is_thei
 
 
 def test_proof_of_concept_in_three_commands(monkeypatch):
-    """tests/flare/test_jobs.py runs the second, with a small model and texts in place of the demo's."""
+    """tests/flare/test_fault_jobs.py runs the second, with a small model and texts in place of the demo's."""
     [block] = [block for block in BLOCKS if block.words == ("anybody",)]
     commands = [shlex.split(line) for line in block.commands.splitlines()]
     assert len(commands) == 3

@@ -61,7 +61,7 @@ class Parameters(Protocol):
         """Shapes of the arrays."""
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Copies, float32."""
+        """Copies, as they are sent."""
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Set them; those not given keep their values."""

@@ -77,7 +77,9 @@ def test_frozen_parts_must_be_those_that_the_clients_have(lpfl_job, tmp_path):
     moved = replace(artifact, arrays={**artifact.arrays, name: artifact.arrays[name] + 1})
     save_adapter(moved, tmp_path / "moved")
     told, _ = lpfl_job("other", rounds=1, freeze_a=1, init_adapter=tmp_path / "moved")
-    assert f"--freeze_a 1: {name} at site-1 is another than that of the job's start" in told.failure
+    assert (
+        f"--freeze_a 1: {name} at site-1 is another than that of --init_adapter {tmp_path / 'moved'};" in told.failure
+    )
 
 
 def other_a(*clients):

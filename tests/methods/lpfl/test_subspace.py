@@ -78,10 +78,6 @@ class TwoLayers:
     def by_name(self):
         return self.tensors
 
-    def load(self, arrays):
-        for name, values in arrays.items():
-            self.tensors[name].data.copy_(torch.from_numpy(values))
-
 
 def test_a_step_goes_along_the_gradient_of_the_numbers():
     dim, rng = 5, np.random.default_rng(3)
@@ -135,6 +131,36 @@ def test_noise_is_on_the_numbers(lpfl_job):
     assert [values.dtype for values in sent] == [np.float16] * 3
     deviation = np.std(sent)  # of 21 numbers, with noise of standard deviation 0.5 · 2 · 0.001, and a little change
     assert 4e-4 < deviation < 2e-3
+
+
+def test_a_step_that_failed_costs_a_client_one_round(lpfl_job, monkeypatch):
+    """Its gradients, which are not finite, are none of the next round's."""
+    backward, calls = torch.Tensor.backward, []
+
+    def first_is_lost(loss, *args, **kwargs):
+        calls.append(loss)
+        backward(loss * float("nan") if len(calls) == 1 else loss, *args, **kwargs)
+        if len(calls) == 1:
+            raise FloatingPointError("lost")
+
+    monkeypatch.setattr(torch.Tensor, "backward", first_is_lost)
+    told, folder = lpfl_job(rounds=2, subspace_dim=7, min_clients=2)
+    assert told.failure == ""
+    assert [len(record["clients"]) for record in read_summary(folder)["rounds"]] == [3, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"learning_rate": 1e5}, "a lower --learning_rate may help"),
+        ({"dp_noise": 1.0, "dp_clip": 1e5}, "lower ones than --dp_clip 100000 and --dp_noise 1 may help"),
+    ],
+)
+def test_numbers_that_no_message_holds_are_not_sent(lpfl_job, options, advice):
+    told, _ = lpfl_job(rounds=1, subspace_dim=7, **options)
+    sentence = "its numbers are beyond 65504, the most that float16 holds; "
+    assert all(sentence + advice in why for why in told.client_failures.values())
+    assert len(told.client_failures) == 3
 
 
 def test_numbers_that_the_next_message_would_not_hold_are_refused(start):

@@ -23,7 +23,7 @@ from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import local_train
 from flaretune.methods.lpfl.lower_rank import LowerRank
 from flaretune.methods.lpfl.soft_labels import SoftLabelPool
-from flaretune.methods.lpfl.subspace import Subspace, SubspaceParameters
+from flaretune.methods.lpfl.subspace import THETA, Subspace, SubspaceParameters, as_sent
 from flaretune.methods.message import read_arrays, readable
 from flaretune.models.lora import TuneSettings
 from flaretune.models.tuned import TunedModel, open_tuned_model
@@ -163,8 +163,14 @@ class LPFLClient(Client):
     def noised(self, result: FitResult, request: FitRequest, releases: Releases) -> tuple[dict, dict, int]:
         """The noised adapter, and nothing else: every client counts as one text, for the same weight in the average."""
         arrays = releases.release(self._start, result.arrays)
-        noised = {name: values.astype(result.arrays[name].dtype) for name, values in arrays.items()}
+        noised = {name: self._as_sent(name, values) for name, values in arrays.items()}
         return noised, {"labelled": 1, "soft_labelled": 0, "loss": 0.0}, 0
+
+    def _as_sent(self, name: str, noised: np.ndarray) -> np.ndarray:
+        if name == THETA:
+            options = f"--dp_clip {self._config.dp_clip:g} and --dp_noise {self._config.dp_noise:g}"
+            return as_sent(noised, f"lower ones than {options} may help")
+        return noised.astype(np.float32)
 
     def _restore(self, after_round: int) -> None:
         """Go on after a round of an earlier job; the first that labels texts is the second."""

@@ -65,9 +65,12 @@ class LPFLStrategy(Strategy):
         for name in self._frozen():
             if not np.array_equal(self._whole[name], result.arrays[name]):
                 by = "--freeze_a 1" if self._subspace is None else f"--subspace_dim {self._subspace.dim}"
+                start = "the job's start"
+                if self.config.init_adapter:
+                    start = f"--init_adapter {self.config.init_adapter}"
                 return (
-                    f"{by}: {name} at {client} is another than that of the job's start; every client needs the "
-                    "same seed, rank and version of PEFT and torch"
+                    f"{by}: {name} at {client} is another than that of {start}; every client needs the same seed, rank "
+                    "and version of PEFT and torch"
                 )
         if rank := result.settings.get("rank"):
             if self.rule.name not in ("mean", "clipped"):

@@ -2,15 +2,15 @@
 
 Every entry of B, over all layers together, is one of the d numbers of θ or its negative. Which one is drawn from the
 job's seed, and no number stands for two entries more than another. So B = P·θ with a random P, whose columns are
-orthogonal: training in a subspace of all that B could be (intrinsic dimension, Aghajanyan et al., arXiv 2012.13255; so
-drawn, and for A too, in Uni-LoRA, arXiv 2506.00799). A stays as it was drawn. What the model adds to its weights is
-linear in θ then: the average of clients' θ is that of their products B·A.
+orthogonal: training in a subspace of all that B could be (intrinsic dimension, Aghajanyan et al., arXiv 2012.13255;
+Uni-LoRA, arXiv 2506.00799, shares numbers so, without signs, and A's too). A stays as it was drawn. What the model adds
+to its weights is linear in θ then: the average of clients' θ is that of their products B·A.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +38,22 @@ def shapes_of_b(shapes: Mapping[str, tuple[int, ...]], dim: int) -> dict[str, tu
     if dim > (size := sum(map(math.prod, of_b.values()))):
         raise ValueError(f"--subspace_dim {dim}: B of all layers has {size} entries; give at most that")
     return of_b
+
+
+def as_sent(theta: np.ndarray, advice: str) -> np.ndarray:
+    """θ in the type that it travels in.
+
+    Raises:
+        FloatingPointError: that does not hold it; ends with the advice.
+    """
+    with np.errstate(over="ignore"):
+        sent = theta.astype(WIRE)
+    if not np.isfinite(sent).all():
+        raise FloatingPointError(
+            f"this client has nothing to send: its numbers are beyond {np.finfo(WIRE).max:.0f}, the most that "
+            f"{np.dtype(WIRE)} holds; {advice}"
+        )
+    return sent
 
 
 class Subspace:
@@ -97,7 +113,7 @@ class SubspaceParameters:
     def __init__(self, parameters: LoraParameters, subspace: Subspace):
         import torch  # the server reads this file too
 
-        self._parameters, self._subspace = parameters, subspace
+        self._dim = subspace.dim
         by_name = parameters.by_name()
         self._b = [by_name[name] for name in subspace.shapes]
         device = self._b[0].device
@@ -105,31 +121,45 @@ class SubspaceParameters:
         self._theta = torch.zeros(subspace.dim, device=device, requires_grad=True)
 
     def trained(self) -> list[torch.Tensor]:
+        for b in self._b:
+            b.grad = None  # of a round that failed before its step
         return [self._theta]
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """A step by the gradients of B, which are gone afterwards: that of θ is Pᵀ times theirs."""
-        dim, size = self._subspace.dim, len(self._order)
-        at_b = self._theta.new_zeros(size)
-        for piece, b in zip(at_b.split([b.numel() for b in self._b]), self._b, strict=True):
-            if b.grad is not None:  # as of an expert that no text of the step has had
+        at_b = self._theta.new_zeros(len(self._order))
+        for piece, b in self._pieces(at_b):
+            if b.grad is not None:  # else it is an expert's that no text of the step has had
                 piece.copy_(b.grad.flatten())
                 b.grad = None
-        padded = self._theta.new_zeros(math.ceil(size / dim) * dim)
-        padded[:size] = (at_b * self._signs)[self._order]
-        self._theta.grad = padded.view(-1, dim).sum(dim=0)
+        padded = self._theta.new_zeros(self._times() * self._dim)
+        padded[: len(self._order)] = (at_b * self._signs)[self._order]
+        self._theta.grad = padded.view(-1, self._dim).sum(dim=0)
         optimiser.step()
-        self._parameters.load(self._subspace.adapter(self._numbers()))
+        self._fill_b()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {THETA: (self._subspace.dim,)}
+        return {THETA: (self._dim,)}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        return {THETA: self._numbers().astype(WIRE)}
+        theta = self._theta.detach().cpu().numpy()
+        return {THETA: as_sent(theta, "a lower --learning_rate may help")}
 
     def load(self, arrays: Arrays) -> None:
         self._theta.data.copy_(self._theta.new_tensor(np.asarray(arrays[THETA])))
-        self._parameters.load(self._subspace.adapter(self._numbers()))
+        self._fill_b()
 
-    def _numbers(self) -> np.ndarray:
-        return self._theta.detach().cpu().numpy()
+    def _times(self) -> int:
+        """How many entries of B a number stands for, at the most."""
+        return math.ceil(len(self._order) / self._dim)
+
+    def _fill_b(self) -> None:
+        """B = P·θ, as `Subspace.adapter`, where the model is."""
+        flat = self._theta.new_empty(len(self._order))
+        flat[self._order] = self._theta.detach().repeat(self._times())[: len(self._order)]
+        for piece, b in self._pieces(flat * self._signs):
+            b.data.copy_(piece.view_as(b))
+
+    def _pieces(self, flat: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Each layer's part of a vector of all entries, and its B."""
+        return zip(flat.split([b.numel() for b in self._b]), self._b, strict=True)
