@@ -31,8 +31,9 @@ federation: $(VENV)/ready
 	$(BIN)/python jobs/federation/run_local.py --code $(CODE)
 
 # Processes of one thread each: more threads only wait for each other, the models being tiny. Slow tests wait for other
-# processes a third of their time. A file's tests stay together: they share models and, some of them, a port.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+# processes a third of their time. A file's tests stay together: they share models and, some of them, a port. Compiled
+# modules are kept, whatever the environment says: hundreds of processes would each compile them anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 test: test-fast
 	$(PYTEST) -n 3 -m slow
