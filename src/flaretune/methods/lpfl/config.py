@@ -104,6 +104,7 @@ class LPFLConfig(ClientConfig):
 
     @property
     def trains_b_alone(self) -> bool:
+        """Whether A stays as it was drawn."""
         return bool(self.freeze_a or self.subspace_dim)
 
     @property
