@@ -13,6 +13,7 @@ import numpy as np
 from flaretune.config.client import ClientConfig
 from flaretune.engine import codec
 from flaretune.errors import UserError
+from flaretune.host import give_memory_back
 from flaretune.methods.base import Client, ClientContext, Method
 from flaretune.methods.exchanged import EvaluateResult, FitResult, InitializeResult
 from flaretune.methods.message import Message, readable
@@ -52,7 +53,10 @@ class Worker:
         if self._name not in clients:
             raise UserError(f"the server's clients, {', '.join(clients)}, are without this one, {self._name}")
         handle = {codec.INITIALIZE: self._initialize, codec.FIT: self._fit, codec.EVALUATE: self._evaluate}[task]
-        return handle(message)
+        try:
+            return handle(message)
+        finally:
+            give_memory_back()  # what a round's training leaves in pieces would add up from round to round
 
     def _initialize(self, message: Message) -> Message:
         started = time.monotonic()

@@ -15,6 +15,7 @@ from flaretune.config.options import as_dict, build
 from flaretune.data.encode import Encoded
 from flaretune.data.load import load_texts
 from flaretune.errors import UserError
+from flaretune.host import give_memory_back
 from flaretune.methods.base import Client, ClientContext
 from flaretune.methods.client_data import Labelled, load_data, settings_of
 from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
@@ -128,6 +129,7 @@ class LPFLClient(Client):
         if self._config.dp_noise:
             self._start = self._parameters.arrays()  # the server can have them too, whatever the rank
         evaluation = self._evaluation() if request.evaluate else None
+        give_memory_back()  # training, which takes the most, begins without what evaluation has left in pieces
         forwards = self._model.example_forwards
         self._label_texts(request.round)
         train, soft = self._texts.train, self._pool.indices
