@@ -92,12 +92,11 @@ def test_the_prompt_kept_is_the_best_by_validation_accuracy_and_test_data_has_no
     assert len(summary["rounds"]) == 3
 
 
-def test_equal_validation_accuracy_is_decided_by_validation_loss(folder):
-    assert [folder.add_round(record(i, 0.7, loss), saved) for i, loss in enumerate([0.5, 0.6, 0.4])] == [
-        True,
-        False,
-        True,
-    ]
+def test_of_rounds_with_equal_validation_accuracy_the_latest_is_the_best(folder, tmp_path):
+    accuracies, losses = [0.7, 0.7, 0.6, 0.7], [0.4, 0.6, 0.1, 0.5]
+    kept = [folder.add_round(record(i, *of), saved) for i, of in enumerate(zip(accuracies, losses, strict=True))]
+    assert kept == [True, True, False, True]
+    assert read_summary(tmp_path)["best_round"] == 3
 
 
 def test_without_validation_data_the_latest_prompt_is_kept(folder):

@@ -153,8 +153,9 @@ class RunFolder:
         }
 
 
-def _rank(record: RoundRecord) -> tuple[float, float]:
-    """Order of prompts: validation accuracy, then validation loss. Test data has no say."""
-    if record.validation_accuracy is None:
-        return (0.0, float(record.round))  # nothing to choose by: the latest
-    return (record.validation_accuracy, -record.validation_loss)
+def _rank(record: RoundRecord) -> tuple[float, int]:
+    """Order of results: validation accuracy, then the later round, which has learned from more. Test data has no say.
+
+    The loss on few validation texts is mostly that of one of them.
+    """
+    return record.validation_accuracy or 0.0, record.round

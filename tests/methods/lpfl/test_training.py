@@ -14,7 +14,7 @@ from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.lpfl.client import ClientTexts, LPFLClient, open_client
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
-from flaretune.methods.lpfl.local_train import local_train
+from flaretune.methods.lpfl.local_train import default_learning_rate, local_train
 from flaretune.models.lora import TuneSettings
 from flaretune.models.tuned import open_tuned_model
 from flaretune.tasks.spec import load_task
@@ -163,6 +163,14 @@ def test_accumulated_gradients_are_those_of_the_whole_step(opened):
     assert one.numbers["loss"] == pytest.approx(three.numbers["loss"], rel=1e-5)
     for name, values in one.arrays.items():
         np.testing.assert_allclose(values, three.arrays[name], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [({}, 1e-3), ({"tuning": "full"}, 2e-5), ({"subspace_dim": 200}, 1e-2), ({"subspace_dim": 3200}, 5e-3)],
+)
+def test_the_fewer_numbers_are_trained_the_larger_the_steps(options, rate):
+    assert default_learning_rate(LPFLConfig(soft_labels="off", **options)) == pytest.approx(rate)
 
 
 def test_a_loss_that_is_not_finite_is_one_sentence(opened):
