@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 import numpy as np
 import pytest
 
 from flaretune.config.options import as_dict, build
 from flaretune.data.load import load_file
 from flaretune.engine import codec
+from flaretune.engine.worker import Worker
+from flaretune.errors import UserError
 from flaretune.methods.base import ClientContext
 from flaretune.methods.classifier import score
 from flaretune.methods.client_data import load_data
+from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.fedbpt.artifact import load_prompt
 from flaretune.methods.lpfl.artifact import load_adapter
 from flaretune.methods.registry import find_method, load_classifier
 from flaretune.models.prompt_settings import PromptSettings
 from flaretune.models.prompted import open_prompted_model
 from tests.engine.in_process import run_job
-from tests.engine.small_jobs import small_config
+from tests.engine.small_jobs import learned, small_config
+from tests.flare.light_client import LightFedBPT
 from tests.jobs_for_tests import read_summary
 from tests.learnable import write_reviews
 
@@ -35,13 +37,18 @@ def few_reviews(tmp_path_factory):
 def job(roberta, few_reviews, tmp_path):
     """Run a job, calibrated if nothing else is said; returns its options, what was said and its results' folder."""
 
-    def run(method, name="results", rounds=2, server=None, **options):
+    def run(method, name="results", rounds=2, server=None, anew=False, **options):
         small = {"k_shot": 9, "dataset": few_reviews, "calibrate": "batch"}
         small |= {"unlabelled": 36} if method == "lpfl" else {}
         config = small_config(method, roberta, **{**small, **options})
         server = {name: str(value) for name, value in (server or {}).items()}
         told = run_job(
-            find_method(method), dict.fromkeys(CLIENTS, config), tmp_path / name, num_rounds=rounds, **server
+            find_method(method),
+            dict.fromkeys(CLIENTS, config),
+            tmp_path / name,
+            anew=anew,
+            num_rounds=rounds,
+            **server,
         )
         assert told.client_failures == {}
         return config, told, tmp_path / name
@@ -114,7 +121,7 @@ def test_a_run_that_resumes_keeps_its_prior(job, tmp_path):
     assert [r["metrics"]["fitness"] for r in found[1:]] == [r["metrics"]["fitness"] for r in expected[1:]]
 
 
-def test_an_adapter_predicts_at_home_as_it_did_at_the_clients_and_resumes_with_its_prior(job, few_reviews):
+def test_an_adapter_predicts_at_home_as_it_did_at_the_clients(job, few_reviews):
     _, told, folder = job("lpfl")
     adapter = folder / "last_adapter"
     prior = load_adapter(adapter).result["prior"]
@@ -127,10 +134,6 @@ def test_an_adapter_predicts_at_home_as_it_did_at_the_clients_and_resumes_with_i
     assert zero_shot == pytest.approx(read_summary(folder)["zero_shot_accuracy"], abs=1e-9)
     np.testing.assert_array_equal(classifier.probabilities(test.texts), classifier.probabilities(test.texts))
 
-    _, later, _ = job("lpfl", "later", rounds=1, server={"init_adapter": adapter})
-    assert [p is None or p.tolist() == prior for p in priors(later)] == [True] * 3
-    assert priors(later)[1] is not None
-
 
 def test_round_0_is_the_start_divided_by_its_prior(job):
     config, told, folder = job("fedbpt", rounds=1, eval_clients="first")
@@ -139,16 +142,79 @@ def test_round_0_is_the_start_divided_by_its_prior(job):
     assert read_summary(folder)["rounds"][0]["accuracy"] == pytest.approx(correct.mean(), abs=1e-9)
 
 
-def test_an_adapter_without_a_prior_is_not_calibrated_later(job):
-    _, _, folder = job("lpfl", rounds=1, calibrate="none")
-    _, told, _ = job("lpfl", "later", rounds=1, server={"init_adapter": folder / "last_adapter"})
-    assert "was trained with --calibrate none; go on with that" in told.failure
+def texts_of_all_clients(config) -> list:
+    found = []
+    for client in CLIENTS:
+        _, data = load_data(config, ClientContext(client, CLIENTS, None), unlabelled=config.unlabelled)
+        found += [*data.train.texts, *data.validation.texts, *data.unlabelled.texts]
+    return found
 
 
-def test_a_prior_is_of_one_task_s_label_words(job, tmp_path):
-    _, _, folder = job("lpfl", rounds=1)
-    text = (resources.files("flaretune.tasks") / "builtin" / "sst2.toml").read_text(encoding="utf-8")
-    (tmp_path / "turned.toml").write_text(text.replace('["bad", "great"]', '["great", "bad"]'), encoding="utf-8")
-    server = {"init_adapter": folder / "last_adapter"}
-    _, told, _ = job("lpfl", "later", rounds=1, server=server, task_file=str(tmp_path / "turned.toml"))
-    assert "is calibrated for the label words of another task; give one of this task" in told.failure
+def preference(adapter, texts) -> float:
+    """Of the saved adapter for the second class: mean log-odds over texts."""
+    p = load_classifier(adapter, dtype="float32", device="cpu").probabilities(texts)
+    return float(np.mean(np.log(p[:, 1] / p[:, 0])))
+
+
+def test_an_adapter_prefers_no_class_whatever_it_has_learned(job):
+    """The prior is made anew for what every round ends with; that of the round before would not be its own."""
+    config, told, folder = job("lpfl", rounds=3, learning_rate=0.05)
+    texts = texts_of_all_clients(config)
+    assert preference(folder / "last_adapter", texts) == pytest.approx(0, abs=1e-4)
+    assert preference(folder / "best_adapter", texts) == pytest.approx(0, abs=1e-4)
+    before_fit = [codec.read_prior(m) for _, _, m in told.tasks if m.fields.get("step", "") == ""][1:]
+    odds = [np.log(prior[1] / prior[0]) for prior in before_fit]
+    assert len(odds) == 4  # three rounds and the evaluation
+    assert np.abs(np.diff(odds)).min() > 1e-3
+
+
+def test_the_prior_has_no_part_in_training(job):
+    trained = {}
+    for calibrate in ("batch", "none"):
+        _, told, _ = job("lpfl", calibrate, rounds=1, calibrate=calibrate)
+        trained[calibrate] = {c: learned(m) for c, task, _, m in told.replies if task == codec.FIT and learned(m)}
+        assert trained[calibrate].keys() == set(CLIENTS)
+    for client, arrays in trained["batch"].items():
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(values, trained["none"][client][name])
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_calibrated_job_that_is_interrupted_has_the_same_numbers(job, tmp_path, resumed):
+    """By the server, which resumes after a round, or by clients whose process is started anew for every task."""
+    states = {"state_dir": str(tmp_path / "client states")}
+    _, _, whole = job("lpfl", "whole", rounds=2)
+    if resumed:
+        server = {"checkpoint": tmp_path / "checkpoints"}
+        job("lpfl", "part", rounds=1, server=server, **states)
+        _, _, again = job("lpfl", "again", rounds=2, server=server, **states)
+    else:
+        _, _, again = job("lpfl", "again", rounds=2, anew=True, **states)
+    expected, found = (read_summary(folder)["rounds"] for folder in (whole, again))
+    for key in ("accuracy", "validation_loss"):
+        assert [r[key] for r in found] == [r[key] for r in expected]
+
+
+def test_whether_a_job_is_calibrated_does_not_depend_on_the_adapter_that_it_goes_on_from(job):
+    config, _, plain = job("lpfl", "plain", rounds=1, calibrate="none")
+    _, told, calibrated = job("lpfl", "calibrated", rounds=1, server={"init_adapter": plain / "last_adapter"})
+    assert preference(calibrated / "last_adapter", texts_of_all_clients(config)) == pytest.approx(0, abs=1e-4)
+    server = {"init_adapter": calibrated / "last_adapter"}
+    _, told, _ = job("lpfl", "refused", rounds=1, server=server, calibrate="none")
+    assert "was trained with --calibrate batch; go on with that" in told.failure
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"calibrate": "none"}, "this client has --calibrate none"),
+        ({"calibrate": "none", "dp_noise": 1.0}, "this client has --calibrate none"),
+        ({"calibrate": "batch"}, "this method makes none after the start"),
+    ],
+)
+def test_a_client_tells_no_prior_that_the_job_did_not_ask_for(options, sentence, tmp_path):
+    config = find_method("fedbpt").client_config(intrinsic_dim=5, **options)
+    worker = Worker(LightFedBPT(), config, "a", tmp_path / "states", tmp_path / "runs")
+    request = FitRequest(1, {"mean": np.zeros(5)}, {}, evaluate=False, step=codec.CALIBRATE)
+    with pytest.raises(UserError, match=sentence):
+        worker(codec.FIT, codec.fit_message(codec.task(["a"], "", 0, None), request))

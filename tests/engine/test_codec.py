@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from flaretune.engine import codec
-from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult
+from flaretune.methods.exchanged import CalibrateResult, EvaluateResult, FitRequest, FitResult
+from flaretune.tasks.calibration import LogProbSums
 from tests.engine.made_up_results import (
     COMMON,
     COUNTERS,
@@ -44,20 +45,24 @@ REPLIES = {
         lambda received: codec.read_evaluate_reply(received, TASK),
     ),
 }
-TASKS = {
+WITHOUT_EVALUATION = {
     "clients": (lambda: codec.initialize_message(COMMON, 3), codec.read_clients),
     "run": (lambda: codec.initialize_message(COMMON, 3), codec.read_run),
     "prior": (lambda: codec.initialize_message(COMMON, 3), codec.read_prior),
     "rounds": (lambda: codec.initialize_message(COMMON, 3), codec.read_num_rounds),
     "fit task": (lambda: codec.fit_message(COMMON, REQUEST), codec.read_fit_request),
+    "calibrate reply": (
+        lambda: codec.calibrate_reply(CalibrateResult(LogProbSums(np.array([-6.0, -9.0]), 8), COUNTERS)),
+        lambda received: codec.read_calibrate_reply(received, TASK),
+    ),
     "evaluate task": (lambda: codec.evaluate_message(COMMON, 1, adapter_arrays()), codec.read_evaluate_request),
 }
 
 
 @pytest.mark.parametrize("schema", [1, None, True, "4"])
-@pytest.mark.parametrize("name", [*REPLIES, *TASKS])
+@pytest.mark.parametrize("name", [*REPLIES, *WITHOUT_EVALUATION])
 def test_a_message_of_another_version_is_refused(name, schema):
-    make, read = {**REPLIES, **TASKS}[name]
+    make, read = {**REPLIES, **WITHOUT_EVALUATION}[name]
     received = make()
     read(received)
     received.fields["schema"] = schema
@@ -65,9 +70,9 @@ def test_a_message_of_another_version_is_refused(name, schema):
         read(received)
 
 
-@pytest.mark.parametrize("name", [*REPLIES, *TASKS])
+@pytest.mark.parametrize("name", [*REPLIES, *WITHOUT_EVALUATION])
 def test_a_message_of_something_else_is_refused(name):
-    make, read = {**REPLIES, **TASKS}[name]
+    make, read = {**REPLIES, **WITHOUT_EVALUATION}[name]
     received = make()
     received.fields = None
     with pytest.raises(ValueError, match="no 'flaretune' field"):

@@ -7,7 +7,7 @@ import pytest
 
 from flaretune.engine import codec
 from flaretune.engine.worker import Worker
-from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult, InitializeResult
+from flaretune.methods.exchanged import CalibrateResult, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt.distribution import Distribution, pack, unpack
 from flaretune.methods.message import Message
 from flaretune.tasks.calibration import LogProbSums
@@ -77,6 +77,12 @@ def test_log_probabilities_that_no_texts_have_are_refused(sums, n_texts):
     sent = replace(an_initialize_result(), log_probs=LogProbSums(np.array(sums), n_texts))
     with pytest.raises(ValueError, match="log_prob_sums"):
         initialized(sent, FEDBPT)
+
+
+def test_what_a_new_prior_is_made_from_arrives():
+    sent = codec.calibrate_reply(CalibrateResult(LogProbSums(np.array([-12.25, -19.75]), 16), COUNTERS))
+    got = codec.read_calibrate_reply(through_nvflare(sent), TASK)
+    assert (got.log_probs.sums.tolist(), got.log_probs.n_texts, got.counters) == ([-12.25, -19.75], 16, COUNTERS)
 
 
 def test_a_run_and_a_prior_arrive():

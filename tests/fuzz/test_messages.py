@@ -10,7 +10,7 @@ from flaretune.config.options import defaults
 from flaretune.engine import codec
 from flaretune.engine.worker import Worker
 from flaretune.errors import UserError
-from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult, InitializeResult
+from flaretune.methods.exchanged import CalibrateResult, EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.fedbpt.distribution import Distribution, pack, unpack
 from flaretune.methods.message import Message
 from flaretune.model_server.protocol import Query, named, query_message, read_logits, read_query
@@ -89,6 +89,10 @@ READERS = {
         lambda _: codec.read_evaluate_request,
     ),
     "LP-FL evaluate task": (codec.evaluate_message(COMMON, 2, adapter_arrays()), lambda _: codec.read_evaluate_request),
+    "calibrate reply": (
+        codec.calibrate_reply(CalibrateResult(LogProbSums(np.array([-6.0, -9.0]), 8), COUNTERS)),
+        lambda _: lambda received: codec.read_calibrate_reply(received, TASK),
+    ),
 }
 
 

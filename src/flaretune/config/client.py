@@ -80,7 +80,7 @@ class ClientConfig(ModelConfig):
     calibrate: Literal["none", "batch"] = option(
         "none",
         "batch: divide the model's preference for some label words out, the geometric mean of their probabilities over "
-        "the clients' texts before anything is learned (batch calibration)",
+        "the clients' texts (batch calibration): FedBPT before anything is learned, LP-FL anew in every round",
         group=MODEL,
     )
 

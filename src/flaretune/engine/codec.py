@@ -18,7 +18,14 @@ from flaretune.config.options import check_values
 from flaretune.errors import shown
 from flaretune.methods.artifact_parts import check_model
 from flaretune.methods.base import Method
-from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
+from flaretune.methods.exchanged import (
+    Arrays,
+    CalibrateResult,
+    EvaluateResult,
+    FitRequest,
+    FitResult,
+    InitializeResult,
+)
 from flaretune.methods.message import (
     MOST,
     Message,
@@ -38,6 +45,7 @@ from flaretune.tasks.evaluation import HUGE, Counters, Evaluation
 from flaretune.tasks.spec import read_task
 
 TASKS = INITIALIZE, FIT, EVALUATE = "initialize", "fit", "evaluate"
+CALIBRATE = "calibrate"  # a step of fit, before the one that evaluates
 MOST_MEMORY_MB = 2**24  # of a process, in MiB: 16 TiB
 _EVALUATION = ("validation", "validation_loss", "test")
 _INITIALIZE = (*_EVALUATION, "zero_shot", "log_prob_sums")
@@ -132,7 +140,7 @@ def read_initialize_reply(received: Message, method: Method) -> InitializeResult
     _check_settings(settings, method)
     zero_shot = read_counts(arrays, "zero_shot", settings["task"]) if "zero_shot" in arrays else None
     evaluation = _read_evaluation(arrays, settings["task"])
-    log_probs = _read_log_probs(said, arrays, len(settings["task"]["label_values"]))
+    log_probs = _read_log_probs(said, arrays, settings["task"]) if "log_prob_sums" in arrays else None
     n_train = read_natural(said, "n_train")
     check_few_shots(settings, n_train=n_train, validation_loss=evaluation.n_validation)
     dtype = said.get("dtype")
@@ -164,11 +172,9 @@ def _check_settings(settings: Mapping[str, Any], method: Method) -> None:
     method.check_settings(settings)
 
 
-def _read_log_probs(said: Mapping[str, Any], arrays: Mapping[str, Any], n_classes: int) -> LogProbSums | None:
-    """What the prior is made from; None of a client that does not tell it."""
-    if "log_prob_sums" not in arrays:
-        return None
-    sums = read_array(arrays, "log_prob_sums", (n_classes,)).astype(np.float64)
+def _read_log_probs(said: Mapping[str, Any], arrays: Mapping[str, Any], task: Mapping[str, Any]) -> LogProbSums:
+    """What the prior is made from."""
+    sums = read_array(arrays, "log_prob_sums", (len(task["label_values"]),)).astype(np.float64)
     told = LogProbSums(sums, read_natural(said, "n_texts"))
     if not told.is_plausible():
         raise ValueError(f"array 'log_prob_sums' holds no log-probabilities of {told.n_texts} texts")
@@ -212,6 +218,17 @@ def read_fit_reply(received: Message, task: Mapping[str, Any] | None) -> FitResu
     own = {name: values for name, values in arrays.items() if name not in _EVALUATION}
     evaluation = None if task is None else _read_evaluation(arrays, task)
     return FitResult(own, _read_numbers(said), _read_counters(said), evaluation)
+
+
+def calibrate_reply(result: CalibrateResult) -> Message:
+    said = {"n_texts": result.log_probs.n_texts, **_counter_fields(result.counters)}
+    return message({"log_prob_sums": result.log_probs.sums}, said)
+
+
+@reader
+def read_calibrate_reply(received: Message, task: Mapping[str, Any]) -> CalibrateResult:
+    said = read_fields(received)
+    return CalibrateResult(_read_log_probs(said, received.arrays, task), _read_counters(said))
 
 
 # ---- evaluate ----

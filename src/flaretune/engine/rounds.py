@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from flaretune.aggregation.base import FACTOR
 from flaretune.config.options import as_dict
 from flaretune.config.server import ServerConfig
 from flaretune.engine import codec
 from flaretune.engine.cohort import Cohort
 from flaretune.engine.errors import JobFailed
+from flaretune.engine.joint_prior import joint_prior
 from flaretune.engine.progress import Progress
 from flaretune.engine.records import RoundRecord, round_line
 from flaretune.engine.resume import ResumableRun, warn_of_other_formats
@@ -32,7 +32,6 @@ from flaretune.methods.base import Method
 from flaretune.methods.exchanged import FitRequest, FitResult, InitializeResult
 from flaretune.methods.message import Message
 from flaretune.privacy.accountant import account, sentence
-from flaretune.tasks import calibration
 from flaretune.tasks.evaluation import Counters, Evaluation, add_counters, limit_evaluations, peak_memory_mb
 from flaretune.tasks.metrics.base import Estimate
 from flaretune.tasks.metrics.registry import find_metric
@@ -120,7 +119,9 @@ class Job:
         for round_number in range(record.round + 1, self._rounds + 1):
             started = time.monotonic()
             self._let_in(round_number)
-            work = self._work(round_number, evaluated=None if evaluated else record)
+            is_calibrated = round_number == 1 and strategy.starts_as_initialized  # when the clients were initialized
+            work = Work() if is_calibrated else self._recalibrate(round_number)
+            self._work(work, round_number, evaluated=None if evaluated else record)
             evaluated = False
             record = self._record(round_number, work, work.counters, started)
             self._note_clipped(record, work.clipped)
@@ -130,6 +131,7 @@ class Job:
 
         started = time.monotonic()
         self._let_in(self._rounds)
+        self._recalibrate(self._rounds)
         message = codec.evaluate_message(self._common(), self._rounds, strategy.evaluated_arrays())
         read = partial(codec.read_evaluate_reply, task=self._task)
         last = self._cohort.send(codec.EVALUATE, self._rounds, message, read)
@@ -171,10 +173,9 @@ class Job:
         self._folder = RunFolder(self._path, self._method, settings, server, self._cohort.clients, zero_shot)
         earlier = self._run.earlier
         if earlier is None:
-            self._prior = self._strategy.prior
-            if self._strategy.starts_as_initialized:  # what an earlier run has left has its own prior, or none
-                self._prior = self._calibrate([result.log_probs for result in initialized.values()])
-            work = self._work(0)
+            if self._strategy.starts_as_initialized:  # what an earlier run has left has another prior
+                self._prior = joint_prior([result.log_probs for result in initialized.values()], self._rule)
+            self._work(work := Work(), 0)
             evaluated = self._strategy.starts_as_initialized and self._prior is None and not work.counters
             record = self._record(0, work, add_counters(_counters(initialized), work.counters), self._started)
             self._note_clipped(record, work.clipped)
@@ -193,16 +194,6 @@ class Job:
             self._zero_shot += [result.zero_shot for result in joined]
             self._folder.zero_shot = self._estimate(self._zero_shot)
 
-    def _calibrate(self, clients: Sequence[calibration.LogProbSums | None]) -> np.ndarray | None:
-        """The prior that the model has over all texts of the clients, if they have told theirs."""
-        told = [sums for sums in clients if sums is not None]
-        if not told:
-            return None
-        sizes = np.array([sums.n_texts for sums in told], dtype=np.float64)
-        prior = calibration.prior(told, self._rule.limit_sizes(sizes, down_to=FACTOR))
-        log.info("the model's prior over the classes: %s", ", ".join(f"{p:.3f}" for p in prior))
-        return prior
-
     def _common(self) -> dict[str, Any]:
         return codec.task(self._cohort.shares, self._run.name, self._run.after_round, self._prior)
 
@@ -211,9 +202,19 @@ class Job:
 
     # ---- a round ----
 
-    def _work(self, round_number: int, evaluated: RoundRecord | None = None) -> Work:
+    def _recalibrate(self, round_number: int) -> Work:
+        """Make the prior anew for what the clients are sent next, where the method wants that."""
+        if not self._strategy.recalibrates:
+            return Work()
+        arrays, numbers = self._strategy.configure(round_number, codec.CALIBRATE)
+        request = FitRequest(round_number, arrays, numbers, evaluate=False, step=codec.CALIBRATE)
+        read = partial(codec.read_calibrate_reply, task=self._task)
+        results = self._cohort.send(codec.FIT, round_number, codec.fit_message(self._common(), request), read)
+        self._prior = joint_prior([result.log_probs for result in results.values()], self._rule)
+        return Work(counters=_counters(results), excluded=dict(self._cohort.excluded))
+
+    def _work(self, work: Work, round_number: int, evaluated: RoundRecord | None = None) -> None:
         """Take a round's steps; in the first, the result of the round before is evaluated, if its record is given."""
-        work = Work()
         for step in self._strategy.steps(round_number):
             results = self._fit(round_number, step, evaluate=evaluated is not None)
             if evaluated:
@@ -224,7 +225,6 @@ class Job:
             work.counters = add_counters(work.counters, _counters(results))
             work.excluded |= self._cohort.excluded
             work.clipped += self._strategy.aggregate(round_number, step, results)
-        return work
 
     def _fit(self, round_number: int, step: str, evaluate: bool) -> dict[str, FitResult]:
         arrays, numbers = self._strategy.configure(round_number, step)

@@ -15,7 +15,7 @@ from flaretune.engine import codec
 from flaretune.errors import UserError
 from flaretune.host import give_memory_back
 from flaretune.methods.base import Client, ClientContext, Method
-from flaretune.methods.exchanged import EvaluateResult, FitResult, InitializeResult
+from flaretune.methods.exchanged import EvaluateResult, FitRequest, FitResult, InitializeResult
 from flaretune.methods.message import Message, readable
 from flaretune.privacy.release import Releases
 from flaretune.tasks.evaluation import Counters, Evaluation
@@ -72,6 +72,8 @@ class Worker:
 
     def _fit(self, message: Message) -> Message:
         request = read(codec.read_fit_request, message)
+        if request.step == codec.CALIBRATE:
+            return self._log_probs(message, request)
         result = self._opened(message).fit(request)
         if releases := self._noises(message):
             arrays, numbers, queries = self._client.noised(result, request, releases)
@@ -79,6 +81,11 @@ class Worker:
             evaluation = result.evaluation and private_evaluation(result.evaluation, self._test_is_public)
             result = FitResult(arrays, numbers, counters, evaluation)
         return codec.fit_reply(result)
+
+    def _log_probs(self, message: Message, request: FitRequest) -> Message:
+        if self._config.calibrate == "none":  # nor with noise, which excludes it
+            raise UserError("the server asks for what a prior is made from, and this client has --calibrate none")
+        return codec.calibrate_reply(self._opened(message).log_probs(request.arrays))
 
     def _evaluate(self, message: Message) -> Message:
         arrays = read(codec.read_evaluate_request, message)

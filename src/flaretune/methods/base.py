@@ -18,7 +18,16 @@ import numpy as np
 from flaretune.aggregation.registry import find_rule
 from flaretune.config.client import ClientConfig
 from flaretune.config.server import ServerConfig
-from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult, Numbers
+from flaretune.errors import UserError
+from flaretune.methods.exchanged import (
+    Arrays,
+    CalibrateResult,
+    EvaluateResult,
+    FitRequest,
+    FitResult,
+    InitializeResult,
+    Numbers,
+)
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -77,6 +86,14 @@ class Client(ABC):
             UserError, FloatingPointError: this client has nothing to send.
         """
 
+    def log_probs(self, arrays: Arrays) -> CalibrateResult:
+        """What the prior of what the server sent is made from, where `Strategy.recalibrates`; nothing is divided out.
+
+        Raises:
+            UserError: the method makes no prior but that of the start.
+        """
+        raise UserError("the server asks for a new prior, and this method makes none after the start")
+
     @abstractmethod
     def evaluate(self, arrays: Arrays) -> EvaluateResult:
         """Count correct predictions on validation and test data, for what the last round ended with."""
@@ -115,14 +132,14 @@ class Strategy(ABC):
 
     Attributes:
         settings: what the clients agree on; set by `start`.
-        prior: that the start brings with it, float64 (C,); None for none.
         starts_as_initialized: whether the clients have evaluated what the job starts from when they were initialized.
+        recalibrates: whether the prior is made anew for what every round starts from, in a step before its own.
         start_classifies: whether that tells classes apart at all; else there is no metric of it.
     """
 
     settings: Mapping[str, Any]
-    prior: np.ndarray | None = None
     starts_as_initialized: bool = True
+    recalibrates: bool = False
     start_classifies: bool = True
 
     def __init__(self, config: ServerConfig):

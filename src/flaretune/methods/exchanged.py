@@ -77,6 +77,15 @@ class FitResult:
 
 
 @dataclass(frozen=True, eq=False)
+class CalibrateResult:
+    """What the prior of a model that the server sent is made from; nothing is evaluated."""
+
+    log_probs: LogProbSums
+    counters: Counters
+    evaluation: None = None
+
+
+@dataclass(frozen=True, eq=False)
 class EvaluateResult:
     """A client's evaluation of what the server sent."""
 

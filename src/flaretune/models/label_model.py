@@ -53,7 +53,7 @@ class LabelModel:
         self.calibrate(None)
 
     def calibrate(self, prior: np.ndarray | None) -> None:
-        """Divide a prior of the classes, float (C,), out of all logits from now on; None for none."""
+        """Divide a prior of the classes, float (C,), out of all logits but those of training; None for none."""
         offset = np.zeros(self.spec.n_classes) if prior is None else calibration.offset(prior)
         self._offset = torch.tensor(offset, dtype=torch.float32, device=self._device)
 
@@ -77,7 +77,8 @@ class LabelModel:
         autocast = torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast)
         with autocast, self._lower_layers(examples), only_at(self.feed_forward, positions):
             logits = self.model(input_ids=ids, attention_mask=attention, **extra).logits  # (B, L, C)
-        return at_answers(logits, positions, self.classes) + self._offset
+        scores = at_answers(logits, positions, self.classes)
+        return scores if self._is_training else scores + self._offset
 
     def predict_logits(self, examples: Sequence[Encoded], progress: Progress = in_silence) -> np.ndarray:
         """Label word logits without gradients or dropout, float32, shape (N, C), in batches sorted by length."""

@@ -18,7 +18,14 @@ from flaretune.errors import UserError
 from flaretune.host import give_memory_back
 from flaretune.methods.base import Client, ClientContext
 from flaretune.methods.client_data import Labelled, load_data, settings_of
-from flaretune.methods.exchanged import Arrays, EvaluateResult, FitRequest, FitResult, InitializeResult
+from flaretune.methods.exchanged import (
+    Arrays,
+    CalibrateResult,
+    EvaluateResult,
+    FitRequest,
+    FitResult,
+    InitializeResult,
+)
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.lpfl.kept_states import KeptStates
 from flaretune.methods.lpfl.local_train import local_train
@@ -142,6 +149,18 @@ class LPFLClient(Client):
         if len(soft) and self._texts.truth is not None:
             numbers["soft_labels_correct"] = self._pool.agreement(self._texts.truth)
         return FitResult(self._parameters.arrays(), numbers, counters, evaluation)
+
+    def log_probs(self, arrays: Arrays) -> CalibrateResult:
+        """See `Client.log_probs`.
+
+        Raises:
+            UserError: see `_load`.
+        """
+        started, forwards = time.monotonic(), self._model.example_forwards
+        self._load(arrays)
+        self._model.calibrate(None)
+        sums = self._log_probs()
+        return CalibrateResult(sums, Counters(0, self._model.example_forwards - forwards, time.monotonic() - started))
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:
         """See `Client.evaluate`.

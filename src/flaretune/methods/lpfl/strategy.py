@@ -40,9 +40,10 @@ class LPFLStrategy(Strategy):
         # equal seeds give equal ones: then the median is the first client's too
         self._whole = dict(initial[0]) if self.config.aggregation == "mean" else coordinate_median(initial)
         self._subspace = _subspace(self.settings)
+        self.recalibrates = self.settings["options"]["calibrate"] == "batch"
         frozen = self._frozen()
         if self.config.init_adapter:
-            self._whole, self.prior = _adapter_to_go_on_from(self.config.init_adapter, self.settings, self._whole)
+            self._whole = _adapter_to_go_on_from(self.config.init_adapter, self.settings, self._whole)
             self.starts_as_initialized = False
         elif frozen and resumed and resumed.artifact:
             arrays = load_adapter(resumed.artifact).arrays
@@ -231,10 +232,8 @@ def _most_common(drawn: Sequence[Arrays]) -> Arrays:
     return drawn[bits.index(Counter(bits).most_common(1)[0][0])]
 
 
-def _adapter_to_go_on_from(
-    folder: str, settings: Mapping[str, Any], initial: Arrays
-) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """The arrays of an earlier run's adapter, and the prior of the classes that it was trained with, or None.
+def _adapter_to_go_on_from(folder: str, settings: Mapping[str, Any], initial: Arrays) -> dict[str, np.ndarray]:
+    """The arrays of an earlier run's adapter.
 
     Args:
         folder: the adapter's.
@@ -247,19 +246,12 @@ def _adapter_to_go_on_from(
     try:
         earlier = load_adapter(folder)
         arrays = _fitting_arrays(earlier, folder, settings, initial)
-        prior = saved_prior(earlier.result, earlier.spec.n_classes)
-        if prior is not None and _asked(earlier.task) != _asked(settings["task"]):
-            raise UserError(f"{folder} is calibrated for the label words of another task; give one of this task")
+        is_calibrated = saved_prior(earlier.result, earlier.spec.n_classes) is not None
     except UserError as error:
         raise UserError(f"--init_adapter: {error}") from error
-    if prior is None and settings["options"]["calibrate"] == "batch":
-        raise UserError(f"--init_adapter: {folder} was trained with --calibrate none; go on with that")
-    return arrays, prior
-
-
-def _asked(task: Mapping[str, Any]) -> list[Any]:
-    """What of a task decides which words a model prefers."""
-    return [task.get(key) for key in ("label_values", "masked", "causal")]
+    if is_calibrated and settings["options"]["calibrate"] == "none":
+        raise UserError(f"--init_adapter: {folder} was trained with --calibrate batch; go on with that")
+    return arrays
 
 
 def _fitting_arrays(
