@@ -265,16 +265,17 @@ def _digest(texts: Sequence[Encoded]) -> np.ndarray:
     return np.frombuffer(digest.digest(), dtype=np.uint8)
 
 
-def open_client(config: LPFLConfig, context: ClientContext) -> LPFLClient:
-    """See `Method.client`."""
+def open_client(config: LPFLConfig, context: ClientContext, tuned: TunedModel | None = None) -> LPFLClient:
+    """See `Method.client`; with a model that is open already, by the same options, the client takes that one."""
     # drawn even where soft labels are off, so that the test data of a client's own file is the same; and of a common
     # data set even where this client has a file of its own, so that it tests on no text that others train on
     wanted = 0 if config.unlabelled_path and config.data_path else config.unlabelled
     spec, data = load_data(config, context, unlabelled=wanted)
     pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
-    settings = build(TuneSettings, {**as_dict(config), "freeze_a": int(config.trains_b_alone)})
-    where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
-    tuned = open_tuned_model(spec, config.model_name, settings, **where)
+    if tuned is None:
+        settings = build(TuneSettings, {**as_dict(config), "freeze_a": int(config.trains_b_alone)})
+        where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
+        tuned = open_tuned_model(spec, config.model_name, settings, **where)
     encode = tuned.label_model.encode
     texts = ClientTexts(
         Labelled(encode(data.train.texts), data.train.labels),
