@@ -119,15 +119,15 @@ def open_clients(config: LPFLConfig, names: Sequence[str], folder: Path) -> list
 
 
 def table(runs: Sequence[Mapping[str, Any]]) -> str:
-    """A row for each number of clients and of numbers, without noise and with."""
+    """A row for each kind of run, without noise and with."""
+    kinds = ("clients", "per_client", "subspace_dim", "dp_clip", "epsilon")
     rows = []
-    for clients, dim, epsilon in sorted({(run["clients"], run["subspace_dim"], run["epsilon"]) for run in runs}):
-        cell = {"clients": clients, "subspace_dim": dim, "epsilon": epsilon}
-        found = [run["accuracy"] for run in runs if cell.items() <= run.items()]
-        rows.append([str(clients), str(dim), f"{epsilon:g}" if epsilon else "no noise", spread(found)])
-    return markdown_table(
-        ["clients", "numbers", "ε", "accuracy"], rows, "r", "Mean ± standard deviation over the seeds."
-    )
+    for kind in sorted({tuple(run[name] for name in kinds) for run in runs}):
+        found = [run["accuracy"] for run in runs if tuple(run[name] for name in kinds) == kind]
+        *others, epsilon = (f"{value:g}" for value in kind)
+        rows.append([*others, "no noise" if epsilon == "0" else epsilon, spread(found)])
+    heads = ["clients", "labels per class", "numbers", "clip", "ε", "accuracy"]
+    return markdown_table(heads, rows, "r", "Mean ± standard deviation over the seeds.")
 
 
 if __name__ == "__main__":

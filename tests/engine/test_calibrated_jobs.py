@@ -26,6 +26,7 @@ from tests.jobs_for_tests import read_summary
 from tests.learnable import write_reviews
 
 CLIENTS = ["site-1", "site-2", "site-3"]
+FIVE = [*CLIENTS, "site-4", "site-5"]
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +38,17 @@ def few_reviews(tmp_path_factory):
 def job(roberta, few_reviews, tmp_path):
     """Run a job, calibrated if nothing else is said; returns its options, what was said and its results' folder."""
 
-    def run(method, name="results", rounds=2, server=None, anew=False, **options):
+    def run(method, name="results", rounds=2, server=None, anew=False, change=None, clients=CLIENTS, **options):
         small = {"k_shot": 9, "dataset": few_reviews, "calibrate": "batch"}
         small |= {"unlabelled": 36} if method == "lpfl" else {}
         config = small_config(method, roberta, **{**small, **options})
         server = {name: str(value) for name, value in (server or {}).items()}
         told = run_job(
             find_method(method),
-            dict.fromkeys(CLIENTS, config),
+            dict.fromkeys(clients, config),
             tmp_path / name,
             anew=anew,
+            **({"change": change} if change else {}),
             num_rounds=rounds,
             **server,
         )
@@ -179,6 +181,41 @@ def test_the_prior_has_no_part_in_training(job):
             np.testing.assert_array_equal(values, trained["none"][client][name])
 
 
+def test_a_client_without_a_part_in_the_prior_still_counts_in_the_round(job):
+    def lose(client, task, round_number, reply):
+        is_lost = client == "site-2" and task == codec.FIT and round_number == 2 and "log_prob_sums" in reply.arrays
+        return None if is_lost else reply
+
+    _, told, folder = job("lpfl", change=lose)
+    assert told.failure == ""
+    last = read_summary(folder)["rounds"][-1]
+    assert (last["clients"], last["excluded"]) == (CLIENTS, {})
+    assert last["client_metrics"]["train_loss"].keys() == set(CLIENTS)
+
+
+@pytest.mark.parametrize(("rule", "least", "most"), [("mean", 2.0, 6.0), ("clipped", 0.0, 1.2), ("median", 0.0, 0.3)])
+def test_one_client_of_five_chooses_the_prior_under_mean_alone(job, rule, least, most):
+    """It says that its texts, twice as many as it has, are of one class beyond doubt."""
+
+    def lie(client, _task, _round, reply):
+        if client == "site-2" and "log_prob_sums" in reply.arrays:
+            n_texts = 2 * reply.fields["n_texts"]
+            reply.fields["n_texts"] = n_texts
+            reply.arrays["log_prob_sums"] = np.array([n_texts * np.log(1e-6), 0.0])
+        return reply
+
+    found = {}
+    for name, change in (("honest", None), ("lie", lie)):
+        server = {"aggregation": rule}
+        _, told, folder = job("lpfl", name, rounds=2, server=server, change=change, clients=FIVE, k_shot=15)
+        found[name] = np.array([np.log(p[1] / p[0]) for p in priors(told) if p is not None])
+        clipped = [r["clipped"] for r in read_summary(folder)["rounds"]]
+        held = ["site-2"] if name == "lie" and rule != "mean" else []
+        assert clipped == [held, [], held]  # the first round takes the prior of the start
+    moved = np.abs(found["lie"][0] - found["honest"][0])  # later ones are of other models
+    assert least <= moved <= most
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_calibrated_job_that_is_interrupted_has_the_same_numbers(job, tmp_path, resumed):
     """By the server, which resumes after a round, or by clients whose process is started anew for every task."""
@@ -195,13 +232,14 @@ def test_a_calibrated_job_that_is_interrupted_has_the_same_numbers(job, tmp_path
         assert [r[key] for r in found] == [r[key] for r in expected]
 
 
-def test_whether_a_job_is_calibrated_does_not_depend_on_the_adapter_that_it_goes_on_from(job):
+def test_whether_a_job_is_calibrated_does_not_depend_on_the_adapter_that_it_goes_on_from(job, caplog):
     config, _, plain = job("lpfl", "plain", rounds=1, calibrate="none")
     _, told, calibrated = job("lpfl", "calibrated", rounds=1, server={"init_adapter": plain / "last_adapter"})
     assert preference(calibrated / "last_adapter", texts_of_all_clients(config)) == pytest.approx(0, abs=1e-4)
     server = {"init_adapter": calibrated / "last_adapter"}
-    _, told, _ = job("lpfl", "refused", rounds=1, server=server, calibrate="none")
-    assert "was trained with --calibrate batch; go on with that" in told.failure
+    _, told, _ = job("lpfl", "not calibrated", rounds=1, server=server, calibrate="none")
+    assert priors(told) == [None] * 3
+    assert "had --calibrate batch, and this job divides nothing out" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,14 @@ def test_without_validation_data_the_latest_prompt_is_kept(folder):
     assert [folder.add_round(record(i, None), saved) for i in range(3)] == [True, True, True]
 
 
+def test_a_round_without_validation_data_is_not_better_than_one_that_got_nothing_right(folder):
+    assert [folder.add_round(record(i, accuracy), saved) for i, accuracy in enumerate([0.0, None, 0.1])] == [
+        True,
+        False,
+        True,
+    ]
+
+
 def test_a_round_with_nothing_to_save_gives_way_to_the_first_that_has_something(folder, tmp_path):
     """Where every parameter is trained, round 0 is the pretrained model, which is not written out again."""
     kept, written = [], []

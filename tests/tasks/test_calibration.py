@@ -71,3 +71,9 @@ def test_a_saved_prior_is_read_back_and_none_is_none():
 def test_a_saved_prior_that_is_none_is_refused(wrong):
     with pytest.raises(UserError, match="is not a number above 0 for each of 2 classes"):
         saved_prior({"prior": wrong}, 2)
+
+
+@pytest.mark.parametrize("logit", [np.nan, -np.inf])
+def test_logits_that_are_not_finite_have_no_sums(logit):
+    with pytest.raises(FloatingPointError, match="1 of 2 texts"):
+        calibration.log_prob_sums(np.array([[logit, 1.0], [0.0, 0.0]]))

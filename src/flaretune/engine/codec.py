@@ -1,8 +1,9 @@
 """The tasks of a job as messages, the same for all methods.
 
 ``initialize``: the server names the clients, a client loads model and data and reports its settings. ``fit``: the
-server sends where a round starts, a client evaluates that if it is asked to, works, and reports. ``evaluate``: a client
-counts correct predictions, for what the last round ended with.
+server sends where a round starts, a client evaluates that if it is asked to, works, and reports; in the step
+``calibrate`` it reports what the prior of that is made from. ``evaluate``: a client counts correct predictions, for
+what the last round ended with.
 """
 
 from __future__ import annotations

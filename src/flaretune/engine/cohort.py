@@ -59,7 +59,7 @@ class Cohort:
             )
 
     def send(
-        self, task: str, round_number: int, message: Message, read: Callable[[Message], Result]
+        self, task: str, round_number: int, message: Message, read: Callable[[Message], Result], step: str = ""
     ) -> dict[str, Result]:
         """Send a task to all clients that take part and read their replies.
 
@@ -68,6 +68,7 @@ class Cohort:
             round_number: it belongs to.
             message: the task's.
             read: what a reply says; raises ValueError if it cannot be used.
+            step: of the task, if it is to be called by that.
 
         Returns:
             What the usable replies say, in the order of the clients.
@@ -77,7 +78,8 @@ class Cohort:
             Aborted: the job was ended.
         """
         self._rounds_sent += task == codec.FIT
-        self._progress.sending(task, round_number)
+        called = step or task
+        self._progress.sending(called, round_number)
         self.excluded = dict.fromkeys(self.clients, NO_REPLY)
         gone = [client for client in self.clients if self._transport.is_gone(client)]
         self.excluded |= dict.fromkeys(gone, GONE)
@@ -95,7 +97,7 @@ class Cohort:
                 results[client] = result
                 self.excluded.pop(client, None)
             except ValueError as error:
-                self.exclude(client, round_number, task, str(error))
+                self.exclude(client, round_number, called, str(error))
         results = {client: results[client] for client in self.clients if client in results}
         if len(results) < self.needed:
             why: dict[str, list[str]] = {}
@@ -104,7 +106,7 @@ class Cohort:
                     why.setdefault(self.excluded[client], []).append(client)
             missing = "; ".join(f"{', '.join(clients)}: {reason}" for reason, clients in why.items())
             raise JobFailed(
-                f"round {round_number}: {len(results)} of {len(self.clients)} clients gave a usable {task} reply and "
+                f"round {round_number}: {len(results)} of {len(self.clients)} clients gave a usable {called} reply and "
                 f"{self.needed} are needed; without {missing}"
             )
         return results

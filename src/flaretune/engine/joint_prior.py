@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from flaretune.aggregation.base import FACTOR, AggregationRule
+from flaretune.aggregation.pieces import coordinate_median
 from flaretune.tasks import calibration
+from flaretune.tasks.calibration import LogProbSums
 
 log = logging.getLogger("flaretune.server")
 
 
-def joint_prior(clients: Sequence[calibration.LogProbSums | None], rule: AggregationRule) -> np.ndarray | None:
-    """The prior, float64 (C,), of what the clients tell of their texts; None if none of them tells.
+def joint_prior(
+    clients: Mapping[str, LogProbSums | None], rule: AggregationRule
+) -> tuple[np.ndarray | None, list[str]]:
+    """The prior of what clients tell of their texts, and which of them the rule held to the others.
+
+    The rule sees a client's mean log-probabilities, less their mean over the classes, and one nat in a direction of its
+    own: clients that hardly differ are not held to each other.
 
     Args:
-        clients: a client's sums each; None of one without.
-        rule: the job's, which limits by how many texts a client counts.
+        clients: each one's sums; None of one that tells none.
+        rule: the job's.
+
+    Returns:
+        float64 (C,), None if no client tells; and names.
     """
-    told = [sums for sums in clients if sums is not None]
+    told = {name: sums for name, sums in clients.items() if sums is not None}
     if not told:
-        return None
-    sizes = np.array([sums.n_texts for sums in told], dtype=np.float64)
-    prior = calibration.prior(told, rule.limit_sizes(sizes, down_to=FACTOR))
+        return None, []
+    means = [sums.sums / sums.n_texts for sums in told.values()]
+    updates = [{"log_probs": mean - mean.mean(), "nat": np.ones(1)} for mean in means]
+    start = {**coordinate_median(updates), "nat": np.zeros(1)}
+    limited = rule.limit_updates(start, updates)
+    n_texts = [sums.n_texts for sums in told.values()]
+    sizes = rule.limit_sizes(np.array(n_texts, dtype=np.float64), down_to=FACTOR)
+    held = [LogProbSums(n * update["log_probs"], n) for n, update in zip(n_texts, limited.updates, strict=True)]
+    prior = calibration.prior(held, sizes)
     log.info("the model's prior over the classes: %s", ", ".join(f"{p:.3f}" for p in prior))
-    return prior
+    far = (limited.factors < 1) | (sizes < 1)
+    return prior, [name for name, is_far in zip(told, far, strict=True) if is_far]

@@ -1,6 +1,7 @@
 """A job, from the server's side: the rounds of any method over any transport.
 
-A round's result is evaluated by the clients on the way into the next round: one task a round, not two. Nothing about
+A round's result is evaluated by the clients on the way into the next round: one task a round, not two, unless the
+method takes several steps or makes a new prior. Nothing about
 model, task or data is told to the server: the clients report what they were told, and it checks that they agree.
 """
 
@@ -32,6 +33,7 @@ from flaretune.methods.base import Method
 from flaretune.methods.exchanged import FitRequest, FitResult, InitializeResult
 from flaretune.methods.message import Message
 from flaretune.privacy.accountant import account, sentence
+from flaretune.tasks.calibration import LogProbSums
 from flaretune.tasks.evaluation import Counters, Evaluation, add_counters, limit_evaluations, peak_memory_mb
 from flaretune.tasks.metrics.base import Estimate
 from flaretune.tasks.metrics.registry import find_metric
@@ -118,8 +120,9 @@ class Job:
 
         for round_number in range(record.round + 1, self._rounds + 1):
             started = time.monotonic()
-            self._let_in(round_number)
-            is_calibrated = round_number == 1 and strategy.starts_as_initialized  # when the clients were initialized
+            joined = self._let_in(round_number)
+            # when the clients were initialized, if all of them were
+            is_calibrated = round_number == 1 and strategy.starts_as_initialized and not joined
             work = Work() if is_calibrated else self._recalibrate(round_number)
             self._work(work, round_number, evaluated=None if evaluated else record)
             evaluated = False
@@ -173,9 +176,10 @@ class Job:
         self._folder = RunFolder(self._path, self._method, settings, server, self._cohort.clients, zero_shot)
         earlier = self._run.earlier
         if earlier is None:
+            work = Work()
             if self._strategy.starts_as_initialized:  # what an earlier run has left has another prior
-                self._prior = joint_prior([result.log_probs for result in initialized.values()], self._rule)
-            self._work(work := Work(), 0)
+                work.clipped = self._calibrate({client: result.log_probs for client, result in initialized.items()})
+            self._work(work, 0)
             evaluated = self._strategy.starts_as_initialized and self._prior is None and not work.counters
             record = self._record(0, work, add_counters(_counters(initialized), work.counters), self._started)
             self._note_clipped(record, work.clipped)
@@ -189,10 +193,11 @@ class Job:
                 self._tell(record)
             return RoundRecord(**state["record"]), False
 
-    def _let_in(self, round_number: int) -> None:
+    def _let_in(self, round_number: int) -> bool:
         if joined := self._cohort.let_in(round_number, self._read_initialize, self._strategy.objection):
             self._zero_shot += [result.zero_shot for result in joined]
             self._folder.zero_shot = self._estimate(self._zero_shot)
+        return bool(joined)
 
     def _common(self) -> dict[str, Any]:
         return codec.task(self._cohort.shares, self._run.name, self._run.after_round, self._prior)
@@ -209,9 +214,15 @@ class Job:
         arrays, numbers = self._strategy.configure(round_number, codec.CALIBRATE)
         request = FitRequest(round_number, arrays, numbers, evaluate=False, step=codec.CALIBRATE)
         read = partial(codec.read_calibrate_reply, task=self._task)
-        results = self._cohort.send(codec.FIT, round_number, codec.fit_message(self._common(), request), read)
-        self._prior = joint_prior([result.log_probs for result in results.values()], self._rule)
-        return Work(counters=_counters(results), excluded=dict(self._cohort.excluded))
+        message = codec.fit_message(self._common(), request)
+        results = self._cohort.send(codec.FIT, round_number, message, read, step=codec.CALIBRATE)
+        clipped = self._calibrate({client: result.log_probs for client, result in results.items()})
+        return Work(counters=_counters(results), clipped=clipped)
+
+    def _calibrate(self, log_probs: Mapping[str, LogProbSums | None]) -> list[str]:
+        """Take the prior of what the clients have told; returns which of them were held to the others."""
+        self._prior, clipped = joint_prior(log_probs, self._rule)
+        return clipped
 
     def _work(self, work: Work, round_number: int, evaluated: RoundRecord | None = None) -> None:
         """Take a round's steps; in the first, the result of the round before is evaluated, if its record is given."""
@@ -248,7 +259,7 @@ class Job:
             round=round_number,
             seconds=round(seconds, 2),
             overhead_seconds=None if private else round(seconds - max(c.seconds for c in counters.values()), 2),
-            clients=[client for client in counters if client not in excluded],
+            clients=[client for client in self._cohort.shares if client in counters and client not in excluded],
             bytes_down=down,
             bytes_up=up,
             queries=sum(c.queries for c in work.counters.values()),

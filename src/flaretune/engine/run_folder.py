@@ -158,4 +158,5 @@ def _rank(record: RoundRecord) -> tuple[float, int]:
 
     The loss on few validation texts is mostly that of one of them.
     """
-    return record.validation_accuracy or 0.0, record.round
+    accuracy = record.validation_accuracy
+    return -1.0 if accuracy is None else accuracy, record.round

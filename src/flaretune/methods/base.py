@@ -133,7 +133,7 @@ class Strategy(ABC):
     Attributes:
         settings: what the clients agree on; set by `start`.
         starts_as_initialized: whether the clients have evaluated what the job starts from when they were initialized.
-        recalibrates: whether the prior is made anew for what every round starts from, in a step before its own.
+        recalibrates: whether the prior is made anew for what a round starts from and the last one ends with.
         start_classifies: whether that tells classes apart at all; else there is no metric of it.
     """
 

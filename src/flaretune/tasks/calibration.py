@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flaretune.softmax import log_softmax, softmax
+from flaretune.softmax import check_finite, log_softmax, softmax
 
 LEAST = 1e-6  # so that a word which a model never gives stays comparable, and no text outweighs all others
 ROUNDING = 1e-9  # of sums, per text
@@ -41,7 +41,12 @@ class LogProbSums:
 
 
 def log_prob_sums(logits: np.ndarray) -> LogProbSums:
-    """Of label-word logits, float (N, C); no probability counts as less than `LEAST`."""
+    """Of label-word logits, float (N, C); no probability counts as less than `LEAST`.
+
+    Raises:
+        FloatingPointError: a logit is not finite.
+    """
+    check_finite(logits)
     return LogProbSums(np.maximum(log_softmax(logits), np.log(LEAST)).sum(axis=0), len(logits))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from flaretune.methods.lpfl.artifact import AdapterArtifact, load_adapter, save_
 from flaretune.methods.lpfl.lower_rank import IN_A, check_factors, check_product, product_average, shapes_at
 from flaretune.methods.lpfl.subspace import THETA, WIRE, Subspace, shapes_of_b
 from flaretune.methods.message import check_few_shots, read_arrays, read_natural, read_number
+
+log = logging.getLogger("flaretune.server")
 
 NUMBERS = {"labelled", "soft_labelled", "soft_labels_correct", "loss"}
 
@@ -250,7 +253,9 @@ def _adapter_to_go_on_from(folder: str, settings: Mapping[str, Any], initial: Ar
     except UserError as error:
         raise UserError(f"--init_adapter: {error}") from error
     if is_calibrated and settings["options"]["calibrate"] == "none":
-        raise UserError(f"--init_adapter: {folder} was trained with --calibrate batch; go on with that")
+        log.warning(
+            "--init_adapter %s had --calibrate batch, and this job divides nothing out of its predictions", folder
+        )
     return arrays
 
 
