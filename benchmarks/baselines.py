@@ -17,7 +17,7 @@ pip install scikit-learn==1.9.1 sentence-transformers==6.2.0 setfit==1.2.0 gt-al
   passes: zero_shot, the first template's label words, and calibrated, their mean log-probabilities over the training
   texts subtracted (`tasks.calibration`). Forwards are those of a job whose clients share nothing.
 - fedbpt, lpfl: whole jobs in one process with the settings of `make demo` and `make demo-lpfl`; LP-FL without soft
-  labels, which bring nothing with so many. lora: the same with all texts at one client; subspace: with 200
+  labels, which bring nothing with so many. lora: the same with all texts at one client; subspace: with 1,000
   numbers in place of B (`--subspace_dim`).
 
 Texts of several columns are joined by a line break for MiniLM. Seconds, of the probe and SetFit, are of this process on
@@ -126,7 +126,7 @@ FOUR = {**NO_SOFT_LABELS, "n_clients": len(CLIENTS), "min_clients": len(CLIENTS)
 JOBS = {  # method and what its demo's preset does not say
     "fedbpt": ("fedbpt", {}),
     "lpfl": ("lpfl", FOUR),
-    "subspace": ("lpfl", {**FOUR, "subspace_dim": 200}),
+    "subspace": ("lpfl", {**FOUR, "subspace_dim": 1000}),
     "lora": ("lpfl", {**NO_SOFT_LABELS, "n_clients": 1, "min_clients": 1}),
 }
 
@@ -160,7 +160,7 @@ TITLES = {
     "verbalizer": "learned verbalizer",
     "fedbpt": "FedBPT, learned verbalizer",
     "lpfl": "LP-FL, no soft labels",
-    "subspace": "LP-FL, no soft labels, 200 numbers",
+    "subspace": "LP-FL, no soft labels, 1,000 numbers",
     "lora": "LoRA, all texts at one client",
     "linear_probe": "linear probe on MiniLM",
     "setfit": "SetFit on MiniLM",

@@ -14,14 +14,17 @@ from flaretune.tasks.calibration import LogProbSums
 
 log = logging.getLogger("flaretune.server")
 
+# By as much as this, in nats, the mean log-odds of honest clients differ where each has texts of one class alone.
+HONEST = 2.0
+
 
 def joint_prior(
     clients: Mapping[str, LogProbSums | None], rule: AggregationRule
 ) -> tuple[np.ndarray | None, list[str]]:
     """The prior of what clients tell of their texts, and which of them the rule held to the others.
 
-    The rule sees a client's mean log-probabilities, less their mean over the classes, and one nat in a direction of its
-    own: clients that hardly differ are not held to each other.
+    The rule sees a client's mean log-probabilities, less their mean over the classes, and `HONEST` in a direction of its
+    own, so that clients which differ by less are not held to each other.
 
     Args:
         clients: each one's sums; None of one that tells none.
@@ -34,8 +37,8 @@ def joint_prior(
     if not told:
         return None, []
     means = [sums.sums / sums.n_texts for sums in told.values()]
-    updates = [{"log_probs": mean - mean.mean(), "nat": np.ones(1)} for mean in means]
-    start = {**coordinate_median(updates), "nat": np.zeros(1)}
+    updates = [{"log_probs": mean - mean.mean(), "honest": np.array([HONEST])} for mean in means]
+    start = {**coordinate_median(updates), "honest": np.zeros(1)}
     limited = rule.limit_updates(start, updates)
     n_texts = [sums.n_texts for sums in told.values()]
     sizes = rule.limit_sizes(np.array(n_texts, dtype=np.float64), down_to=FACTOR)
