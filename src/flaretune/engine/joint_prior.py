@@ -23,8 +23,8 @@ def joint_prior(
 ) -> tuple[np.ndarray | None, list[str]]:
     """The prior of what clients tell of their texts, and which of them the rule held to the others.
 
-    The rule sees a client's mean log-probabilities, less their mean over the classes, and `HONEST` in a direction of its
-    own, so that clients which differ by less are not held to each other.
+    The rule sees a client's mean log-probabilities, less their mean over the classes, and `HONEST` in a direction of
+    its own, so that clients which differ by less are not held to each other.
 
     Args:
         clients: each one's sums; None of one that tells none.
