@@ -82,7 +82,7 @@ class LPFLConfig(ClientConfig):
     )
     learning_rate: float = option(
         0.0,
-        "learning rate of AdamW; 0: 1e-3 for LoRA, 0.01 (200 / d)^¼ for d numbers in place of B, 2e-5 for all parameters",
+        "learning rate of AdamW; 0: 1e-3 for LoRA, 0.01 (200 / d)^¼ for d numbers in its B, 2e-5 for all parameters",
         group=TRAINING,
         main=True,
         at_least=0,
