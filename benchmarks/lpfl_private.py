@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_all(args: argparse.Namespace) -> int:
-    """Make the runs of each dimension and seed that the file does not have all of; print the table."""
+    """Make the runs that are not in the file yet, those of one dimension and seed together; print the table."""
     check_output(args.output)
     runs = kept(args.output)
     noises = {0.0: 0.0, **{epsilon: noise_for(epsilon) for epsilon in args.epsilon}}
@@ -63,10 +63,10 @@ def run_all(args: argparse.Namespace) -> int:
         for seed in args.seeds:
             about = {"subspace_dim": dim, "seed": seed, "per_client": args.per_client, "dp_clip": args.clip}
             cells = [{**about, "clients": n, "epsilon": epsilon} for n in args.clients for epsilon in noises]
-            if all(any(cell.items() <= run.items() for run in runs) for cell in cells):
+            missing = [cell for cell in cells if not any(cell.items() <= run.items() for run in runs)]
+            if not missing:
                 continue
-            runs = [run for run in runs if not about.items() <= run.items()]
-            for cell, accuracy in measured(cells, noises, client_names(max(args.clients))):
+            for cell, accuracy in measured(missing, noises, client_names(max(args.clients))):
                 runs.append({**cell, "dp_noise": noises[cell["epsilon"]], "accuracy": accuracy})
                 if not args.quiet:
                     print(runs[-1], file=sys.stderr, flush=True)

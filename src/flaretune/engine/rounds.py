@@ -1,8 +1,8 @@
 """A job, from the server's side: the rounds of any method over any transport.
 
 A round's result is evaluated by the clients on the way into the next round: one task a round, not two, unless the
-method takes several steps or makes a new prior. Nothing about
-model, task or data is told to the server: the clients report what they were told, and it checks that they agree.
+method takes several steps or makes a new prior. Nothing about model, task or data is told to the server: the clients
+report what they were told, and it checks that they agree.
 """
 
 from __future__ import annotations
