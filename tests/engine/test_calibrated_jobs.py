@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -34,28 +36,38 @@ def few_reviews(tmp_path_factory):
     return str(write_reviews(tmp_path_factory.mktemp("few"), n_train=150, n_test=30))
 
 
-@pytest.fixture
-def job(roberta, few_reviews, tmp_path):
-    """Run a job, calibrated if nothing else is said; returns its options, what was said and its results' folder."""
+@pytest.fixture(scope="module")
+def job(roberta, few_reviews, tmp_path_factory):
+    """Run a job, calibrated if nothing else is said; returns its options, what was said and its results' folder.
 
-    def run(method, name="results", rounds=2, server=None, anew=False, change=None, clients=CLIENTS, **options):
-        small = {"k_shot": 9, "dataset": few_reviews, "calibrate": "batch"}
+    A job that nothing is done to is run once for all tests.
+    """
+
+    def run(method, rounds=2, server=None, anew=False, change=None, clients=CLIENTS, **options):
+        small = {"k_shot": 9, "dataset": few_reviews}
         small |= {"unlabelled": 36} if method == "lpfl" else {}
         config = small_config(method, roberta, **{**small, **options})
+        folder = tmp_path_factory.mktemp(method)
         server = {name: str(value) for name, value in (server or {}).items()}
         told = run_job(
             find_method(method),
             dict.fromkeys(clients, config),
-            tmp_path / name,
+            folder,
             anew=anew,
             **({"change": change} if change else {}),
             num_rounds=rounds,
             **server,
         )
         assert told.client_failures == {}
-        return config, told, tmp_path / name
+        return config, told, folder
 
-    return run
+    run_once = functools.cache(run)
+
+    def once(method, **how):
+        done_to = {"server", "change", "anew"} & set(how)
+        return (run if done_to else run_once)(method, **{"calibrate": "batch", **how})
+
+    return once
 
 
 def priors(told):
@@ -101,7 +113,7 @@ def test_what_is_searched_for_is_the_calibrated_loss(job):
     """With a calibrated loss the clients' fitness differs from that of the same search without."""
     fitness = {}
     for calibrate in ("batch", "none"):
-        _, told, folder = job("fedbpt", calibrate, calibrate=calibrate)
+        _, told, folder = job("fedbpt", calibrate=calibrate)
         fitness[calibrate] = read_summary(folder)["rounds"][1]["client_metrics"]["fitness"]
         assert all(("prior" in m.fields) == (calibrate == "batch" and n > 0) for _, n, m in told.tasks)
     assert fitness["batch"].keys() == set(CLIENTS)
@@ -109,11 +121,11 @@ def test_what_is_searched_for_is_the_calibrated_loss(job):
 
 
 def test_a_run_that_resumes_keeps_its_prior(job, tmp_path):
-    _, whole, folder = job("fedbpt", "whole", rounds=3)
+    _, whole, folder = job("fedbpt", rounds=3)
     states = {"state_dir": str(tmp_path / "client states")}
     server = {"checkpoint": tmp_path / "checkpoints"}
-    job("fedbpt", "part", rounds=1, server=server, **states)
-    _, resumed, again = job("fedbpt", "resumed", rounds=3, server=server, **states)
+    job("fedbpt", rounds=1, server=server, **states)
+    _, resumed, again = job("fedbpt", rounds=3, server=server, **states)
     fits = [codec.read_prior(m) for task, _, m in resumed.tasks if task == codec.FIT]
     assert len(fits) == 2
     assert all(np.array_equal(prior, priors(whole)[-1]) for prior in fits)
@@ -173,7 +185,7 @@ def test_an_adapter_prefers_no_class_whatever_it_has_learned(job):
 def test_the_prior_has_no_part_in_training(job):
     trained = {}
     for calibrate in ("batch", "none"):
-        _, told, _ = job("lpfl", calibrate, rounds=1, calibrate=calibrate)
+        _, told, _ = job("lpfl", rounds=1, calibrate=calibrate)
         trained[calibrate] = {c: learned(m) for c, task, _, m in told.replies if task == codec.FIT and learned(m)}
         assert trained[calibrate].keys() == set(CLIENTS)
     for client, arrays in trained["batch"].items():
@@ -207,7 +219,7 @@ def test_one_client_of_five_chooses_the_prior_under_mean_alone(job, rule, least,
     found = {}
     for name, change in (("honest", None), ("lie", lie)):
         server = {"aggregation": rule}
-        _, told, folder = job("lpfl", name, rounds=2, server=server, change=change, clients=FIVE, k_shot=15)
+        _, told, folder = job("lpfl", server=server, change=change, clients=FIVE, k_shot=15, eval_clients="first")
         found[name] = np.array([np.log(p[1] / p[0]) for p in priors(told) if p is not None])
         clipped = [r["clipped"] for r in read_summary(folder)["rounds"]]
         held = ["site-2"] if name == "lie" and rule != "mean" else []
@@ -220,24 +232,24 @@ def test_one_client_of_five_chooses_the_prior_under_mean_alone(job, rule, least,
 def test_a_calibrated_job_that_is_interrupted_has_the_same_numbers(job, tmp_path, resumed):
     """By the server, which resumes after a round, or by clients whose process is started anew for every task."""
     states = {"state_dir": str(tmp_path / "client states")}
-    _, _, whole = job("lpfl", "whole", rounds=2)
+    _, _, whole = job("lpfl")
     if resumed:
         server = {"checkpoint": tmp_path / "checkpoints"}
-        job("lpfl", "part", rounds=1, server=server, **states)
-        _, _, again = job("lpfl", "again", rounds=2, server=server, **states)
+        job("lpfl", rounds=1, server=server, **states)
+        _, _, again = job("lpfl", server=server, **states)
     else:
-        _, _, again = job("lpfl", "again", rounds=2, anew=True, **states)
+        _, _, again = job("lpfl", anew=True, **states)
     expected, found = (read_summary(folder)["rounds"] for folder in (whole, again))
     for key in ("accuracy", "validation_loss"):
         assert [r[key] for r in found] == [r[key] for r in expected]
 
 
 def test_whether_a_job_is_calibrated_does_not_depend_on_the_adapter_that_it_goes_on_from(job, caplog):
-    config, _, plain = job("lpfl", "plain", rounds=1, calibrate="none")
-    _, told, calibrated = job("lpfl", "calibrated", rounds=1, server={"init_adapter": plain / "last_adapter"})
+    config, _, plain = job("lpfl", rounds=1, calibrate="none")
+    _, told, calibrated = job("lpfl", rounds=1, server={"init_adapter": plain / "last_adapter"})
     assert preference(calibrated / "last_adapter", texts_of_all_clients(config)) == pytest.approx(0, abs=1e-4)
     server = {"init_adapter": calibrated / "last_adapter"}
-    _, told, _ = job("lpfl", "not calibrated", rounds=1, server=server, calibrate="none")
+    _, told, _ = job("lpfl", rounds=1, server=server, calibrate="none")
     assert priors(told) == [None] * 3
     assert "had --calibrate batch, and this job divides nothing out" in caplog.text
 

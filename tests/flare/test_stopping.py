@@ -44,6 +44,7 @@ def descendants(folder: Path) -> list[psutil.Process]:
     return members("FLARETUNE_TEST", str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_all_that_was_started(tmp_path, number):
     environment = {**os.environ, "FLARETUNE_TEST": str(tmp_path), "PYTHONPATH": str(SRC)}

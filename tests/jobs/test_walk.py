@@ -41,6 +41,7 @@ def test_commands_have_a_limit(tmp_path):
     processes.end_all(tmp_path)
 
 
+@pytest.mark.slow
 def test_all_that_a_federation_started_is_ended(tmp_path):
     """Also what left its session, lost its parent, is started anew by a script or does not listen to SIGTERM."""
     environment = {processes.MARK: str(tmp_path)}

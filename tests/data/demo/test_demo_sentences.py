@@ -84,6 +84,7 @@ def test_split_needs_something_to_train_on() -> None:
         sentences.split(made_up({"a": "01010"}), 2, seed=1)
 
 
+@pytest.mark.slow
 def test_sentences_are_fetched_once_and_the_same_everywhere(
     sdist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
