@@ -1,11 +1,14 @@
-"""What this machine gives to a process that is about to be started."""
+"""What this machine gives to a process that is about to be started, and its garbage collector."""
 
 from __future__ import annotations
 
+import gc
 import socket
 from pathlib import Path
 
-from flaretune.host import free_port
+import pytest
+
+from flaretune.host import free_port, no_garbage_collection
 
 
 def test_a_free_port_is_none_that_the_kernel_gives_to_somebody_else():
@@ -27,3 +30,21 @@ def test_a_port_in_use_is_not_free(monkeypatch):
         monkeypatch.setattr("random.SystemRandom.randrange", lambda *_: next(drawn))
         assert free_port() != used
         assert next(drawn, None) is None
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_as_before_whatever_happens(enabled):
+    seen, was_enabled = [], gc.isenabled()
+
+    @no_garbage_collection()
+    def load():
+        seen.append(gc.isenabled())
+        raise OSError("no disk")
+
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(OSError, match="no disk"):
+            load()
+        assert (seen, gc.isenabled()) == ([False], enabled)
+    finally:
+        (gc.enable if was_enabled else gc.disable)()

@@ -19,6 +19,7 @@ from flaretune.aggregation.registry import find_rule
 from flaretune.config.client import ClientConfig
 from flaretune.config.server import ServerConfig
 from flaretune.errors import UserError
+from flaretune.host import no_garbage_collection
 from flaretune.methods.exchanged import (
     Arrays,
     CalibrateResult,
@@ -273,6 +274,7 @@ class Method:
         """The server's side."""
         return resolve_name(self.parts.strategy)(config)
 
+    @no_garbage_collection()
     def client(self, config: ClientConfig, context: ClientContext) -> Client:
         """The client's side: loads data and model, or finds the server that has it.
 
@@ -289,6 +291,7 @@ class Method:
         """
         return resolve_name(self.parts.read)(path)
 
+    @no_garbage_collection()
     def open(self, artifact: Artifact, path: Path, model_name: str, dtype: str, device: str) -> Classifier:
         """A result that was read from `path` with its model, ready to predict.
 

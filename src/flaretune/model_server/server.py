@@ -30,6 +30,7 @@ from urllib3.exceptions import InsecureRequestWarning
 
 from flaretune.config.model_server import LOOPBACK, PARENT_VARIABLE, ServiceConfig
 from flaretune.errors import UserError
+from flaretune.host import no_garbage_collection
 from flaretune.model_server.client import is_ready
 from flaretune.model_server.protocol import QUERY_PATH, read_query
 
@@ -52,6 +53,7 @@ class QueryAPI(LitAPI):
         if not hmac.compare_digest(authorization.encode(), f"Bearer {self._token}".encode()):
             raise HTTPException(401, "the token is missing or wrong")
 
+    @no_garbage_collection()
     def setup(self, device: str) -> None:
         """Load the model, in a worker."""
         import torch
