@@ -93,7 +93,7 @@ def test_what_is_wrong_in_a_plan_is_one_sentence(tmp_path, old, new, sentence):
 def test_the_shipped_plan_has_the_rows_of_the_issue_and_flags_that_the_jobs_take(tmp_path):
     plan = compare.read_plan(compare.SHIPPED_PLAN)
     assert len(set(plan.values["seeds"])) >= 3
-    for row in ("LP-FL", "LP-FL, no soft labels", "LP-FL, A frozen (FFA-LoRA)", "FP-FL (every parameter)", "FedBPT"):
+    for row in ("LP-FL", "LP-FL, no soft labels", "FP-FL (every parameter)", "FedBPT"):
         assert plan.layout.rows[row] == ("IID", "Dirichlet")
     assert plan.layout.rows["centralised"] == ("IID",)
     changed = {"LP-FL, no soft labels": ("soft_labels", "off"), "FP-FL (every parameter)": ("tuning", "full")}
@@ -170,7 +170,7 @@ def test_what_other_plans_start_from_are_the_demos(file, rows):
     for row, method in rows.items():
         demo = {k: v for k, v in of_plans(METHODS[method]).items() if k not in ("seed", "model_name", "name")}
         if file == "privacy.toml":  # few numbers to put noise on, and no prior, which would be told without
-            demo |= {"lora_rank": 1, "freeze_a": 1} if method == "lpfl" else {"calibrate": "none"}
+            demo |= {"subspace_dim": 200} if method == "lpfl" else {"calibrate": "none"}
         for run in plan.runs:
             if run.row == row:
                 assert {name: run.resolved[name] for name in demo} == demo

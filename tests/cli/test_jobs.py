@@ -120,7 +120,11 @@ def test_an_exported_job_leaves_folders_to_the_hosts_it_will_run_on(exporting, h
     ("method", "argv", "message"),
     [
         (LPFL, [], "error: --soft_labels on needs unlabelled texts"),
-        (LPFL, ["--soft_labels", "off", "--tuning", "full", "--freeze_a", "1"], "error: --tuning full --freeze_a 1"),
+        (
+            LPFL,
+            ["--soft_labels", "off", "--tuning", "full", "--client_rank", "5"],
+            "error: --tuning full --client_rank 5",
+        ),
         (LPFL, ["--soft_labels", "off", "--num_rounds", "0"], "error: --num_rounds 0: must be at least 1"),
         (FEDBPT, ["--local_popsize", "1"], "error: --local_popsize 1: CMA-ES needs"),
         (FEDBPT, ["--env", "prod"], "error: --env prod needs --startup_kit"),

@@ -72,6 +72,8 @@ OURS = [
     (LPFLConfig, [*OFF, "--soft_weight", "1"], True),
     (LPFLConfig, [*OFF, "--weight_decay", "0"], True),
     (LPFLConfig, [*OFF, "--lora_dropout", "x"], False),
+    (LPFLConfig, [*OFF, "--freeze_a", "0"], True),
+    (LPFLConfig, [*OFF, "--freeze_a", "1"], False),
     (LPFLConfig, [*OFF, "--gradient_accumulation", "2"], False),
     (LPFLConfig, [*OFF, "--dp_delta", "1e-5"], True),
 ]

@@ -221,10 +221,10 @@ def test_initial_arrays_that_are_refused(name, value, message):
         codec.read_initialize_reply(received, LPFL)
 
 
-@pytest.mark.parametrize("initial", [None, {A: [2, 5]}, {A: [2, 5], B: [4, 3]}])
-def test_a_client_must_name_the_arrays_that_it_brings(initial):
+@pytest.mark.parametrize("shapes", [{A: [2, 5]}, {A: [2, 5], B: [4, 3]}])
+def test_a_client_must_name_the_arrays_that_it_brings(shapes):
     sent = an_initialize_result(LPFL)
-    settings = {key: value for key, value in {**sent.settings, "initial": initial}.items() if value is not None}
+    settings = {**sent.settings, "initial": shapes, "parameters": shapes}
     with pytest.raises(ValueError, match=r"lora_[AB]\.weight' (is none of those that|has shape)"):
         codec.read_initialize_reply(codec.initialize_reply(replace(sent, settings=settings)), LPFL)
 

@@ -85,7 +85,7 @@ def opened(folder: Path, mode: str, batch_size: int = 0, dtype: str = "float32",
 def tuned(
     folder: Path, tuning: str = "lora", targets: str = "auto", batch_size: int = 0, dtype: str = "float32"
 ) -> TunedModel:
-    how = TuneSettings(4, 8.0, targets, "0", 1, tuning, 0, 0)
+    how = TuneSettings(4, 8.0, targets, "0", 1, tuning, 0)
     return open_tuned_model(review_task(), str(folder), how, dtype=dtype, device="cpu", batch_size=batch_size)
 
 

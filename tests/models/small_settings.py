@@ -24,7 +24,6 @@ LORA = {
     "first_layer": "0",
     "seed": 1,
     "tuning": "lora",
-    "freeze_a": 0,
     "gradient_checkpointing": 0,
 }
 

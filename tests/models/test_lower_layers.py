@@ -27,7 +27,7 @@ def opened(
     folder: Path, first_layer: str = "1", cache_mb: float = 8, targets: str = "all-linear", checkpointing: int = 0
 ) -> TunedModel:
     """With an adapter that is no longer zero."""
-    settings = TuneSettings(4, 8.0, targets, first_layer, 1, "lora", 0, checkpointing)
+    settings = TuneSettings(4, 8.0, targets, first_layer, 1, "lora", checkpointing)
     tuned = open_tuned_model(
         review_task(), str(folder), settings, dtype="float32", device="cpu", batch_size=4, cache_mb=cache_mb
     )

@@ -79,6 +79,10 @@ GONE: dict[str, dict[str, tuple[tuple[Any, ...] | None, str]]] = {
         "weight_decay": ((0,), "AdamW decays no weights here; leave it out"),
         "gradient_accumulation": ((1,), "a training step has as many passes as --batch_size, texts in a pass, makes"),
         "lora_dropout": ((0,), "adapters are trained without dropout; leave it out"),
+        "freeze_a": (
+            (0,),
+            "A alone is not frozen any more; --subspace_dim 1000 freezes it too, and sends a hundredth of the bytes",
+        ),
     },
     "ClientConfig": {"dp_delta": ((1e-5,), "ε is always told at δ = 1e-5; leave it out")},
     "JobConfig": {

@@ -29,8 +29,8 @@ class TuneSettings:
     first_layer: str
     seed: int
     tuning: str
-    freeze_a: int
     gradient_checkpointing: int
+    subspace_dim: int = 0
     client_rank: int = 0  # of a client that trains; a saved adapter has the job's
 
 
@@ -105,16 +105,16 @@ class LoraParameters:
 
     Args:
         model: what `add_lora` gave.
-        freeze_a: train B alone, with A as it was drawn (FFA-LoRA, arXiv 2403.12313).
+        b_alone: train B alone, with A as it was drawn (FFA-LoRA, arXiv 2403.12313).
         place: of the model in a multimodal one, see `architecture.place_in_whole`; names are those of the latter.
     """
 
-    def __init__(self, model: PeftModel, freeze_a: bool, place: tuple[str, str]):
+    def __init__(self, model: PeftModel, b_alone: bool, place: tuple[str, str]):
         self._model = model
         self._own, self._outer = (f"base_model.model.{beginning}" for beginning in place)
         there = {name: values.shape for name, values in self.whole().items()}
-        self._shapes = {name: shape for name, shape in there.items() if not (freeze_a and ".lora_A." in name)}
-        if freeze_a:
+        self._shapes = {name: shape for name, shape in there.items() if not (b_alone and ".lora_A." in name)}
+        if b_alone:
             for name, parameter in model.named_parameters():
                 if ".lora_A." in name:
                     parameter.requires_grad_(False)

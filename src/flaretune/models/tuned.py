@@ -145,7 +145,7 @@ def tune_model(
         narrow_to_label_words(model, label_ids, zero_bias=False)
         tuned = add_lora(model, kind, settings)
         place = place_in_whole(model, pretrained.checkpoint)
-        parameters: LoraParameters | AllParameters = LoraParameters(tuned, bool(settings.freeze_a), place)
+        parameters: LoraParameters | AllParameters = LoraParameters(tuned, bool(settings.subspace_dim), place)
         initial, config = parameters.whole(), adapter_config(tuned, place)
         if settings.client_rank not in (0, settings.lora_rank):  # what is above is still the job's
             scale = settings.lora_alpha / settings.lora_rank

@@ -24,7 +24,7 @@ def an_artifact(**changes) -> AdapterArtifact:
             "bias": "none",
         },
         "task": {"name": spec.name, **{k: v for k, v in task_table(spec).items() if k != "source"}},
-        "options": {"tuning": "lora", "lora_rank": 2, "lora_alpha": 4.0, "freeze_a": 0, "seed": 42},
+        "options": {"tuning": "lora", "lora_rank": 2, "lora_alpha": 4.0, "seed": 42},
         "model": {"name": "some/model", "kind": "masked", "hidden_size": 32},
         "result": {"round": 3, "validation_accuracy": 0.75, "test_accuracy": None, "versions": {"python": "3.11.7"}},
     }

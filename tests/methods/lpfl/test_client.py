@@ -108,7 +108,7 @@ def test_the_initial_adapter_is_the_same_at_all_clients_and_adds_nothing(folders
 
 @pytest.mark.parametrize(
     ("changes", "initial", "parameters"),
-    [({}, "AB", "AB"), ({"freeze_a": 1}, "AB", "B"), ({"tuning": "full"}, "", "model")],
+    [({}, "AB", "AB"), ({"subspace_dim": 5}, "AB", "theta"), ({"tuning": "full"}, "", "model")],
 )
 def test_settings_say_what_is_there_at_the_start_and_what_travels(folders, changes, initial, parameters):
     start = opened(config(folders, **changes), "site-1")[1]
@@ -120,7 +120,8 @@ def test_settings_say_what_is_there_at_the_start_and_what_travels(folders, chang
         assert not [name for name in settings["parameters"] if "lora" in name]
         assert sum(int(np.prod(shape)) for shape in settings["parameters"].values()) > 20_000
     else:
-        assert {name.split(".lora_")[1][0] for name in settings["parameters"]} == set(parameters)
+        told = {"theta": [5]} if parameters == "theta" else settings["initial"]
+        assert settings["parameters"] == told
         assert settings["adapter"]["r"] == 2
 
 
@@ -201,11 +202,13 @@ class Started:
 
 
 def trained_part(start) -> dict[str, np.ndarray]:
-    return {name: values for name, values in start.arrays.items() if name in start.settings["parameters"]}
+    numbers = np.zeros(start.settings["options"]["subspace_dim"], np.float16)  # that stand for B
+    there = {**start.arrays, "theta": numbers}
+    return {name: values for name, values in there.items() if name in start.settings["parameters"]}
 
 
 @pytest.mark.parametrize(
-    ("family", "changes"), [("roberta", {}), ("llama", {"freeze_a": 1}), ("roberta", {"tuning": "full"})]
+    ("family", "changes"), [("roberta", {}), ("llama", {"subspace_dim": 5}), ("roberta", {"tuning": "full"})]
 )
 def test_tasks_are_handled_and_only_what_is_trained_is_sent(folders, family, changes):
     process = Started(config(folders, family, **changes))
@@ -227,7 +230,7 @@ def test_tasks_are_handled_and_only_what_is_trained_is_sent(folders, family, cha
     assert evaluated.validation_loss_sum == again.evaluation.validation_loss_sum
 
 
-@pytest.mark.parametrize("changes", [{}, {"freeze_a": 1}, {"tuning": "full"}])
+@pytest.mark.parametrize("changes", [{}, {"subspace_dim": 5}, {"tuning": "full"}])
 def test_a_process_that_is_started_anew_works_as_the_first_one_would(folders, changes):
     """As the simulator does with fewer threads than clients."""
     first = Started(config(folders, **changes))

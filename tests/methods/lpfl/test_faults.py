@@ -94,8 +94,8 @@ def late_with_another_a():
 
 
 def test_a_late_client_with_another_frozen_part_does_not_join(job, caplog):
-    told, _, summary = job(late_with_another_a(), freeze_a=1)
+    told, _, summary = job(late_with_another_a(), subspace_dim=7)
     assert told.failure == ""
     assert [r["clients"] for r in summary["rounds"]] == [CLIENTS[:4]] * 3
-    assert "site-5 is ready late and cannot join: --freeze_a 1: " in caplog.text
+    assert "site-5 is ready late and cannot join: --subspace_dim 7: " in caplog.text
     assert "at site-5 is another than that of the job's start" in caplog.text

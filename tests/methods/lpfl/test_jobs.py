@@ -83,21 +83,6 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(lpfl_job):
         assert values.tobytes() != arrays[2][name].tobytes()
 
 
-def test_with_a_frozen_it_stays_and_does_not_travel(lpfl_job, tiny):
-    told, folder = lpfl_job(freeze_a=1, model_name=str(tiny("roberta")))
-    initialized = next(m for _, task, _, m in told.replies if task == codec.INITIALIZE)
-    for task, _, message in told.tasks[1:]:
-        assert message.arrays, task
-        assert all(".lora_B." in name for name in message.arrays)
-    last = load_adapter(folder / "last_adapter").arrays
-    frozen = [name for name in last if ".lora_A." in name]
-    assert len(frozen) == len(last) / 2 == 4  # two layers, two modules
-    for name in frozen:
-        np.testing.assert_array_equal(last[name], initialized.arrays[name])
-    assert any(np.any(values) for name, values in last.items() if ".lora_B." in name)
-    assert read_summary(folder)["trained_parameters"] == sum(v.size for n, v in last.items() if ".lora_B." in n)
-
-
 def test_every_parameter_is_saved_from_the_first_round_that_trained_it(lpfl_job):
     told, folder = lpfl_job(rounds=1, tuning="full")
     assert told.failure == ""
@@ -165,7 +150,7 @@ def test_with_fewer_replies_than_needed_the_job_fails_and_saves_what_it_has(lpfl
     [
         ({"lora_rank": 4}, "the clients do not agree on the options: lora_rank is 2 at site-1 and 4 at site-2"),
         ({"seed": 7}, "the clients do not agree on the options: seed is 42 at site-1 and 7 at site-2"),
-        ({"freeze_a": 1}, "the clients do not agree on the options: freeze_a is 0 at site-1 and 1 at site-2"),
+        ({"subspace_dim": 5}, "the clients do not agree on the options: subspace_dim is 0 at site-1 and 5 at site-2"),
     ],
 )
 def test_clients_that_were_told_different_things_do_not_start(lpfl_job, options, sentence):

@@ -196,7 +196,8 @@ def test_a_product_that_float32_cannot_hold_is_not_used(lpfl_job, caplog):
     ],
 )
 def test_ranks_and_factors_that_cannot_be_are_refused(damaged, sentence):
-    settings = {**settings_of(LPFL, lora_rank=2), "parameters": {A: [2, 5], B: [4, 2]}}
+    shapes = {A: [2, 5], B: [4, 2]}
+    settings = {**settings_of(LPFL, lora_rank=2), "initial": shapes, "parameters": shapes}
     LPFL.check_settings({**settings, "rank": 1})
     with pytest.raises(ValueError, match=sentence):
         LPFL.check_settings({**settings, **damaged})

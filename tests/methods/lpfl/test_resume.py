@@ -15,7 +15,7 @@ from tests.jobs_for_tests import read_summary
 # ---- from an adapter ----
 
 
-@pytest.mark.parametrize("options", [{}, {"freeze_a": 1}, {"tuning": "full"}])
+@pytest.mark.parametrize("options", [{}, {"tuning": "full"}])
 def test_a_job_begins_where_another_ended(lpfl_job, options):
     _, first = lpfl_job("first", **options)
     told, second = lpfl_job("second", rounds=1, init_adapter=first / "last_adapter", **options)
@@ -29,7 +29,7 @@ def test_a_job_begins_where_another_ended(lpfl_job, options):
     last = load_adapter(first / "last_adapter").arrays
     for name, values in task.arrays.items():
         np.testing.assert_array_equal(values, last[name])
-    assert set(last) - set(task.arrays) == {name for name in last if options.get("freeze_a") and ".lora_A." in name}
+    assert set(last) == set(task.arrays)
 
 
 @pytest.mark.slow
@@ -69,17 +69,16 @@ def test_an_adapter_that_is_not_there_is_named(lpfl_job, tmp_path):
 
 
 def test_frozen_parts_must_be_those_that_the_clients_have(lpfl_job, tmp_path):
-    _, first = lpfl_job("first", rounds=1, freeze_a=1)
-    same, _ = lpfl_job("same", rounds=1, freeze_a=1, init_adapter=first / "last_adapter")
+    _, first = lpfl_job("first", rounds=1, subspace_dim=7)
+    same, _ = lpfl_job("same", rounds=1, subspace_dim=7, init_adapter=first / "last_adapter")
     assert same.failure == ""
     artifact = load_adapter(first / "last_adapter")
     name = next(n for n in artifact.arrays if ".lora_A." in n)
     moved = replace(artifact, arrays={**artifact.arrays, name: artifact.arrays[name] + 1})
     save_adapter(moved, tmp_path / "moved")
-    told, _ = lpfl_job("other", rounds=1, freeze_a=1, init_adapter=tmp_path / "moved")
-    assert (
-        f"--freeze_a 1: {name} at site-1 is another than that of --init_adapter {tmp_path / 'moved'};" in told.failure
-    )
+    told, _ = lpfl_job("other", rounds=1, subspace_dim=7, init_adapter=tmp_path / "moved")
+    other = f"{name} at site-1 is another than that of --init_adapter {tmp_path / 'moved'};"
+    assert f"--subspace_dim 7: {other}" in told.failure
 
 
 def other_a(*clients):
@@ -96,12 +95,12 @@ def other_a(*clients):
 
 @pytest.mark.parametrize("client", ["site-1", "site-3"])
 def test_a_client_with_another_frozen_part_than_most_is_left_out_and_named(lpfl_job, client, caplog):
-    told, folder = lpfl_job(freeze_a=1, change=other_a(client))
+    told, folder = lpfl_job(subspace_dim=7, change=other_a(client))
     assert told.failure == ""
     others = [s for s in ("site-1", "site-2", "site-3") if s != client]
     rounds = read_summary(folder)["rounds"]
     assert [r["clients"] for r in rounds] == [others] * 3
-    assert "--freeze_a 1: " in rounds[0]["excluded"][client]
+    assert "--subspace_dim 7: " in rounds[0]["excluded"][client]
     assert f" at {client} is another than that of the job's start; every client needs the same seed" in caplog.text
     honest = next(m for s, task, _, m in told.replies if (s, task) == ("site-2", codec.INITIALIZE))
     last = load_adapter(folder / "last_adapter").arrays
@@ -117,8 +116,8 @@ def test_where_a_is_trained_all_start_from_the_same_whatever_they_have_drawn(lpf
 
 @pytest.mark.parametrize("client", ["site-3", "site-1"])
 def test_too_few_clients_with_the_frozen_part_of_most_end_the_job(lpfl_job, client):
-    told, folder = lpfl_job(freeze_a=1, change=other_a(client), min_clients=3)
-    assert told.failure.startswith("--freeze_a 1: ")
+    told, folder = lpfl_job(subspace_dim=7, change=other_a(client), min_clients=3)
+    assert told.failure.startswith("--subspace_dim 7: ")
     assert f" at {client} is another than that of the job's start" in told.failure
     assert not folder.exists()
 
@@ -129,17 +128,17 @@ def test_where_no_frozen_part_is_that_of_most_the_job_ends(lpfl_job):
             reply = other_a(client)(client, task, round_number, reply)
         return reply
 
-    told, _ = lpfl_job(freeze_a=1, change=each_another)
-    assert told.failure.startswith("--freeze_a 1: ")
+    told, _ = lpfl_job(subspace_dim=7, change=each_another)
+    assert told.failure.startswith("--subspace_dim 7: ")
 
 
 def test_a_run_is_not_resumed_with_another_frozen_part(lpfl_job, tmp_path):
     """As a new version of torch may draw it: B was trained for the one that the run was begun with."""
     checkpoint = tmp_path / "checkpoint"
-    lpfl_job("stopped", rounds=4, freeze_a=1, change=no_replies_from(3), checkpoint=checkpoint)
+    lpfl_job("stopped", rounds=4, subspace_dim=7, change=no_replies_from(3), checkpoint=checkpoint)
     everywhere = other_a("site-1", "site-2", "site-3")
-    told, _ = lpfl_job("on", rounds=4, freeze_a=1, change=everywhere, checkpoint=checkpoint)
-    assert told.failure.startswith("--freeze_a 1: ")
+    told, _ = lpfl_job("on", rounds=4, subspace_dim=7, change=everywhere, checkpoint=checkpoint)
+    assert told.failure.startswith("--subspace_dim 7: ")
     assert " at site-1 is another than that of the job's start" in told.failure
 
 
@@ -147,9 +146,7 @@ def test_a_run_is_not_resumed_with_another_frozen_part(lpfl_job, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options", [{}, {"freeze_a": 1}, {"subspace_dim": 7}, {"tuning": "full", "soft_labels": "off"}]
-)
+@pytest.mark.parametrize("options", [{}, {"subspace_dim": 7}, {"tuning": "full", "soft_labels": "off"}])
 def test_a_run_is_resumed_as_if_it_had_not_been_stopped(lpfl_job, tmp_path, options):
     _, whole = lpfl_job("whole", rounds=4, **options)
     for stopped_in in (1, 3):

@@ -201,6 +201,7 @@ def test_a_job_starts_from_zeros(start):
         (3, {"parameters": {B: list(SHAPES[B])}}, "with --subspace_dim 3, 'theta' alone is trained"),
         (9, {"parameters": {"theta": [9]}}, "--subspace_dim 9: B of all layers has 8 entries; give at most that"),
         (3, {**SUBSPACE, "initial": {A: [2, 5]}}, "--subspace_dim 3: B of all layers has 0 entries"),
+        (0, {"parameters": {B: list(SHAPES[B])}}, "without --subspace_dim the whole adapter is trained, and"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(start, dim, change, message):

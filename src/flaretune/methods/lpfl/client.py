@@ -273,7 +273,7 @@ def open_client(config: LPFLConfig, context: ClientContext, tuned: TunedModel | 
     spec, data = load_data(config, context, unlabelled=wanted)
     pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
     if tuned is None:
-        settings = build(TuneSettings, {**as_dict(config), "freeze_a": int(config.trains_b_alone)})
+        settings = build(TuneSettings, as_dict(config))
         where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
         tuned = open_tuned_model(spec, config.model_name, settings, **where)
     encode = tuned.label_model.encode

@@ -60,11 +60,6 @@ class LPFLConfig(ClientConfig):
         group=ADAPTER,
     )
     cache_mb: int = CACHE_MB
-    freeze_a: Literal[0, 1] = option(
-        0,
-        "1: A stays as it was drawn, B alone is trained and sent: about half the bytes, exact averaging (FFA-LoRA)",
-        group=ADAPTER,
-    )
     subspace_dim: int = option(
         0,
         "how many numbers are trained and sent in place of B (d): every entry of B is one of them or its negative, and "
@@ -101,11 +96,6 @@ class LPFLConfig(ClientConfig):
         "which go first: as they stand, the most confident, or the most confident of each class in equal numbers",
         group=SOFT,
     )
-
-    @property
-    def trains_b_alone(self) -> bool:
-        """Whether A stays as it was drawn."""
-        return bool(self.freeze_a or self.subspace_dim)
 
     @property
     def inline_arrays(self) -> bool:
@@ -146,16 +136,16 @@ class LPFLConfig(ClientConfig):
                 f"--client_rank {self.client_rank}: the server would cut it down to the job's --lora_rank "
                 f"{self.lora_rank}; give at most that"
             )
-        b_alone = "--freeze_a 1" if self.freeze_a else f"--subspace_dim {self.subspace_dim}"
-        if self.client_rank and (self.trains_b_alone or self.tuning == "full"):
+        b_alone = f"--subspace_dim {self.subspace_dim}"
+        if self.client_rank and (self.subspace_dim or self.tuning == "full"):
             other, why = "--tuning full", "every parameter is trained"
-            if self.trains_b_alone:
+            if self.subspace_dim:
                 other, why = b_alone, "A is the same at all clients"
             yield (
                 f"{other} --client_rank {self.client_rank}: there is no rank of a client's own where {why}; leave one "
                 "out"
             )
-        if self.tuning == "full" and self.trains_b_alone:
+        if self.tuning == "full" and self.subspace_dim:
             yield f"--tuning full {b_alone}: there are no A and B where every parameter is trained; leave one out"
 
 

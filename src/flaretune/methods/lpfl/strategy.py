@@ -68,7 +68,7 @@ class LPFLStrategy(Strategy):
         """Why a client does not go with the job, as a sentence: a frozen part, or its rank; "" if it does."""
         for name in self._frozen():
             if not np.array_equal(self._whole[name], result.arrays[name]):
-                by = "--freeze_a 1" if self._subspace is None else f"--subspace_dim {self._subspace.dim}"
+                by = f"--subspace_dim {self.settings['options']['subspace_dim']}"
                 start = "the job's start"
                 if self.config.init_adapter:
                     start = f"--init_adapter {self.config.init_adapter}"
@@ -196,6 +196,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         if type(rank) is not int or not 0 < rank < most:
             raise ValueError(f"'rank' is {shown(rank)}, expected a whole number of at least 1 below the job's {most}")
         check_factors(shapes, most)
+    if settings["options"]["tuning"] == "lora" and not dim and shapes != read_shapes(settings["initial"]):
+        raise ValueError("without --subspace_dim the whole adapter is trained, and 'parameters' are not 'initial'")
 
 
 def read_shapes(told: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
