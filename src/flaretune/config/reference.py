@@ -24,17 +24,27 @@ Every option is a flag of the job scripts (`--k_shot 16`), a key of presets and 
 job scripts, or the model server (`python -m flaretune serve`).
 """
 
+# Whose options those in `old_names.GONE` were.
+OF = {
+    "ClientConfig": "every method",
+    "FedBPTConfig": "FedBPT",
+    "FedBPTServerConfig": "FedBPT, in `config_fed_server.conf`",
+    "JobConfig": "job scripts",
+    "LPFLConfig": "LP-FL",
+    "ServiceConfig": "model server",
+}
+
 
 def options_markdown(methods: Sequence[tuple[type[ClientConfig], type[ServerConfig]]]) -> str:
     """A table for each group: option, default, values, what it does, and who takes it; then old names."""
-    taken: dict[str, list[str]] = {}
-    items: dict[str, Option] = {}
+    taken: dict[tuple[str, str], list[str]] = {}  # by name and help: a name that stands for two things has two lines
+    items: dict[tuple[str, str], Option] = {}
     own: set[str] = set()
     kinds = [("job", JobConfig), *((c.method, k) for c, server in methods for k in (c, server))]
     for who, config in (*kinds, ("model server", ServiceConfig)):
         for item in options_of(config):
-            items.setdefault(item.name, item)
-            taken.setdefault(item.name, []).append(who)
+            items.setdefault((item.name, item.help), item)
+            taken.setdefault((item.name, item.help), []).append(who)
     for client, _ in methods:
         own |= set(client.client_options)
     names = [client.method for client, _ in methods]
@@ -42,8 +52,8 @@ def options_markdown(methods: Sequence[tuple[type[ClientConfig], type[ServerConf
     for group, sentence in GROUPS.items():
         rows = [
             f"| `{item.name}`{' †' if item.name in own else ''} | {_code(item.default)} | {_values(item)} | "
-            f"{_cell(item.help)} | {_who(taken[item.name], names)} |"
-            for item in items.values()
+            f"{_cell(item.help)} | {_who(taken[key], names)} |"
+            for key, item in items.items()
             if item.group == group
         ]
         head = "| option | default | values | what it does | taken by |\n| --- | --- | --- | --- | --- |"
@@ -55,14 +65,15 @@ def _old() -> str:
     now = {old: f"`{new}`" for old, new in RENAMED.items()}
     now |= {old: f"`{new}`" for new, (names, _) in JOINED.items() for old in names}
     now |= {f"{name} = {old}": f"`{name} = {new}`" for (name, old), new in RENAMED_VALUES.items()}
-    gone = {name: sentence for entries in GONE.values() for name, (_, sentence) in entries.items()}
+    gone = [(name, OF[config], sentence) for config in GONE for name, (_, sentence) in GONE[config].items()]
     head = "## Old names\n\nTaken for one release, with a warning.\n\n| old | now |\n| --- | --- |"
     rows = [f"| `{old}` | {new} |" for old, new in now.items()]
     more = (
         "\n## Options without a meaning\n\nOf the published FedBPT script, and deleted ones of ours. They are answered "
-        "by these sentences, and refused where they ask for what is not there.\n\n| option | sentence |\n| --- | --- |"
+        "by these sentences, and refused where they ask for what is not there.\n\n"
+        "| option | of | sentence |\n| --- | --- | --- |"
     )
-    return "\n".join([head, *rows, more, *(f"| `{name}` | {_cell(said)} |" for name, said in gone.items()), ""])
+    return "\n".join([head, *rows, more, *(f"| `{name}` | {of} | {_cell(said)} |" for name, of, said in gone), ""])
 
 
 def _values(item: Option) -> str:
