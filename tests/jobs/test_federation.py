@@ -70,18 +70,20 @@ def is_watched(output: Path, job: str) -> bool:
 
 
 def test_with_flaretune_installed(walk, tmp_path):
-    """Both jobs, and the first of them made longer."""
+    """All three jobs, and one of them made longer."""
     running = walk("--code", "installed")
     said, complaints = running.communicate(timeout=900)
     assert running.returncode == 0, complaints
     output = tmp_path / "federation"
     first, longer = (json.loads((f / "summary.json").read_text(encoding="utf-8")) for f in results(output, "fedbpt"))
     [lpfl] = (json.loads((f / "summary.json").read_text(encoding="utf-8")) for f in results(output, "lpfl"))
-    assert [summary["clients"] for summary in (first, longer, lpfl)] == [CLIENTS] * 3
+    [head] = (json.loads((f / "summary.json").read_text(encoding="utf-8")) for f in results(output, "verbalizer"))
+    assert [summary["clients"] for summary in (head, first, longer, lpfl)] == [CLIENTS] * 4
+    assert head["test_accuracy"] > head["zero_shot_accuracy"]
     assert [r["round"] for r in longer["rounds"]] == list(range(7))
     for name in ("round", "accuracy", "validation_accuracy", "client_metrics", "bytes_up"):  # gone on, not done again
         assert [r[name] for r in longer["rounds"]][:5] == [r[name] for r in first["rounds"]]
-    assert said.count("accuracy ") == 3
+    assert said.count("accuracy ") == 4
 
     log = (output / run_local.LOG).read_text(encoding="utf-8")
     for block in (block for block in guide.read_blocks(run_local.GUIDE) if block.runs("installed")):
@@ -90,11 +92,17 @@ def test_with_flaretune_installed(walk, tmp_path):
     for job in results(output, "fedbpt") + results(output, "lpfl"):
         sent = {file.name for file in (job.parents[1] / "job").rglob("*") if file.is_file()}
         assert not [name for name in sent if name.endswith(".py")]
-    assert len(re.findall(r"^great \(1\) |^terrible \(0\) ", log, re.MULTILINE)) == 4  # two texts, prompt and adapter
+    assert len(re.findall(r"^great \(1\) |^terrible \(0\) ", log, re.MULTILINE)) == 6  # two texts, three results
     for client in CLIENTS:
         assert "invoking task executor ClientExecutor" in said_by(output, client)
-    assert log.count("FINISHED:COMPLETED") == 3  # of `watch`
-    for number, last in (*((n, 4) for n in range(5)), *((n, 2) for n in range(3)), (5, 6), (6, 6)):
+    assert log.count("FINISHED:COMPLETED") == 4  # of `watch`
+    for number, last in (
+        *((n, 1) for n in range(2)),
+        *((n, 4) for n in range(5)),
+        *((n, 2) for n in range(3)),
+        (5, 6),
+        (6, 6),
+    ):
         assert log.count(f"\nround {number}/{last} ") == 1
     assert not processes.members(output)
 

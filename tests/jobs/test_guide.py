@@ -22,14 +22,15 @@ def test_every_block_of_commands_is_read():
     assert len(BLOCKS) == TEXT.count("```") / 2 > 10
 
 
-def test_all_commands_are_run_but_those_for_other_hosts_and_for_the_proof_of_concept():
+def test_all_commands_are_run_but_those_for_other_hosts_an_abort_and_the_proof_of_concept():
     """What is left out is done by run_local.py in another way: sending, and installing packages."""
     left_out = [block for block in BLOCKS if not any(block.runs(way) for way in guide.WAYS)]
-    assert [block.words for block in left_out] == [("other hosts",)] * 3 + [("anybody",)]
-    made, sent, installed, _ = (block.commands for block in left_out)
+    assert [block.words for block in left_out] == [("other hosts",)] * 3 + [("anybody",)] * 2
+    made, sent, installed, abort, _ = (block.commands for block in left_out)
     assert made.splitlines() == ['make -C "$FLARETUNE" .venv/ready', '. "$FLARETUNE/.venv/bin/activate"']
     assert {line.split()[0] for line in sent.splitlines()} == {"scp"}
     assert installed.splitlines() == ["python3 -m venv venv", "venv/bin/python -m pip install -r requirements.txt"]
+    assert abort.splitlines() == ['nvflare job abort "$ID" --force --startup-kit "$KIT"']
 
 
 def test_both_ways_differ_only_in_blocks_that_say_so():
@@ -66,7 +67,7 @@ def test_the_guide_s_jobs_are_named_as_it_says_and_leave_to_clients_what_is_thei
 
 def test_proof_of_concept_in_three_commands(monkeypatch):
     """tests/flare/test_fault_jobs.py runs the second, with a small model and texts in place of the demo's."""
-    [block] = [block for block in BLOCKS if block.words == ("anybody",)]
+    _, block = (block for block in BLOCKS if block.words == ("anybody",))
     commands = [shlex.split(line) for line in block.commands.splitlines()]
     assert len(commands) == 3
     assert commands[1][:2] == ["python", "jobs/fedbpt_job.py"]
