@@ -50,7 +50,7 @@ LINES = {
     "learned verbalizer": Line(
         "verbalizer", "demo", "4 to 64 labels per class in all", [{"k_shot": 4 * 2**i} for i in range(5)]
     ),
-    "FedBPT as published": Line("fedbpt", "words", "64 labels per class in all"),
+    "FedBPT, two label words": Line("fedbpt", "words", "64 labels per class in all"),
     "FedBPT, learned verbalizer": Line("fedbpt", "demo", "64 labels per class in all"),
     "LP-FL": Line("lpfl", "demo", "6 labels per class in all, 192 unlabelled"),
 }

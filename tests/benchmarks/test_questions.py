@@ -11,7 +11,7 @@ def run(line, options, seed, *rounds):
 
 
 def test_a_job_is_a_line_and_jobs_of_one_round_are_one_together(tmp_path, capsys):
-    several, one = "learned verbalizer", "FedBPT as published"
+    several, one = "learned verbalizer", "FedBPT, two label words"
     runs = [
         run(several, dict(own), seed, (0, 0.5), (21 * own["k_shot"], 0.6 + seed / 10))
         for own in questions.LINES[several].jobs

@@ -15,7 +15,7 @@ from flaretune.tasks.calibration import LogProbSums
 log = logging.getLogger("flaretune.server")
 
 # Clients of one class each honestly differ by some nats. In LP-FL's demo with Dirichlet 0.5, 1 cost two of three seeds
-# accuracy, 2 none (docs/concepts/lpfl.md).
+# accuracy, 2 none.
 HONEST = 2.0
 
 
