@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 
-from flaretune.data.encode import Encoded
+from flaretune.data.encode import Encoded, Encoder
 from flaretune.models.label_head import at_answers
 from flaretune.models.last_layer import last_feed_forward, only_at
 from flaretune.models.load import Pretrained
@@ -49,7 +49,7 @@ class LabelModel:
         self.feed_forward = last_feed_forward(pretrained.model)
         self._is_training = False
         self._pad_id = pretrained.pad_id
-        self._encoder = pretrained.encoder(spec)
+        self._encoder: Encoder | None = pretrained.encoder(spec)
         self.calibrate(None)
 
     def calibrate(self, prior: np.ndarray | None) -> None:
@@ -67,6 +67,10 @@ class LabelModel:
     def encode(self, texts: Iterable[Mapping[str, str]]) -> list[Encoded]:
         """Texts, each as text column → text, in the template, as token ids."""
         return [self._encoder.encode(columns) for columns in texts]
+
+    def forget_tokenizer(self) -> None:
+        """No text is encoded any more; `encode` must not be called."""
+        self._encoder = None
 
     def logits(self, examples: Sequence[Encoded]) -> torch.Tensor:
         """Label word logits of a batch, with gradients, float32, shape (B, C)."""

@@ -47,6 +47,11 @@ class TunedModel:
         """D of the word embeddings."""
         return self.pretrained.model.get_input_embeddings().weight.shape[1]
 
+    def without_tokenizer(self) -> TunedModel:
+        """The same for who has encoded all texts: the tokenizer of a large vocabulary takes some 100 MiB."""
+        self.label_model.forget_tokenizer()
+        return replace(self, pretrained=replace(self.pretrained, tokenizer=None))
+
 
 class Parameters(Protocol):
     """What is trained of a model, as arrays by name."""

@@ -272,7 +272,7 @@ def open_client(config: LPFLConfig, context: ClientContext, tuned: TunedModel | 
     wanted = 0 if config.unlabelled_path and config.data_path else config.unlabelled
     spec, data = load_data(config, context, unlabelled=wanted)
     pool = load_texts(spec, config.unlabelled_path) if config.unlabelled_path else data.unlabelled
-    if tuned is None:
+    if is_own := tuned is None:
         settings = build(TuneSettings, as_dict(config))
         where = {name: getattr(config, name) for name in ("dtype", "device", "batch_size", "cache_mb", "quantize")}
         tuned = open_tuned_model(spec, config.model_name, settings, **where)
@@ -284,4 +284,4 @@ def open_client(config: LPFLConfig, context: ClientContext, tuned: TunedModel | 
         [] if config.soft_labels == "off" else encode(pool.texts),
         pool.truth,
     )
-    return LPFLClient(config, context, tuned, texts)
+    return LPFLClient(config, context, tuned.without_tokenizer() if is_own else tuned, texts)
