@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given as given_any
+from hypothesis import strategies as st
 
 from flaretune.aggregation.registry import find_rule
 from flaretune.tasks.evaluation import Evaluation, count_correct, limit_evaluations
+from flaretune.tasks.metrics.registry import find_metric
 from tests.tasks_for_tests import review_task
 
 
@@ -24,6 +27,20 @@ def test_a_client_of_very_many_examples_counts_as_one_of_twice_the_median(rule):
     assert held["a"] is given["a"]
     limited = held["c"]
     assert (limited.validation.tolist(), limited.n_validation, limited.validation_loss_sum) == ([32, 32], 32, 16.0)
+
+
+@given_any(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=14, max_size=14),
+    st.integers(1, 40),
+)
+def test_what_a_client_is_held_to_has_the_metric_that_it_had(counts, few):
+    """Small counts, of many classes, would be others if they were rounded."""
+    own = np.array(counts).T.ravel()  # true positives, false positives and false negatives of 14 classes
+    n = int(own.sum())
+    given = {name: Evaluation(own, 1.0, size, None) for name, size in (("a", few), ("b", few), ("c", max(n, 2 * few)))}
+    held, metric = limit_evaluations(given, find_rule("clipped"))["c"], find_metric("macro_f1")
+    assert held.n_validation == pytest.approx(2 * few)
+    assert metric.value(held.validation) == pytest.approx(metric.value(own))
 
 
 def test_the_mean_limits_no_evaluation():

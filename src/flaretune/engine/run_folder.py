@@ -159,4 +159,4 @@ def _rank(record: RoundRecord) -> tuple[float, int]:
     The loss on few validation texts is mostly that of one of them.
     """
     accuracy = record.validation_accuracy
-    return -1.0 if accuracy is None else accuracy, record.round
+    return -1.0 if accuracy is None else round(accuracy, 12), record.round  # equal whatever the order of a sum

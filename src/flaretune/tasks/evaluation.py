@@ -65,15 +65,16 @@ class Evaluation:
     """Counts of a client's evaluation, which add up over clients.
 
     Attributes:
-        validation: counts of the task's metric on the client's validation set, int64 (see `tasks.metrics`).
+        validation: counts of the task's metric on the client's validation set, int64 (see `tasks.metrics`); float64
+            where a rule counts them as fewer.
         validation_loss_sum: cross entropy summed over that set.
-        n_validation: examples in it.
+        n_validation: examples in it; a fraction likewise.
         test: counts on the client's part of the test data; None at a client without any.
     """
 
     validation: np.ndarray
     validation_loss_sum: float
-    n_validation: int
+    n_validation: float
     test: np.ndarray | None
 
 
@@ -91,9 +92,9 @@ def _on_fewer(evaluation: Evaluation, factor: float) -> Evaluation:
         return evaluation
     return replace(
         evaluation,
-        validation=np.round(evaluation.validation * factor).astype(np.int64),
+        validation=evaluation.validation * factor,  # as they are: of small counts rounding would leave others
         validation_loss_sum=evaluation.validation_loss_sum * factor,
-        n_validation=int(np.round(evaluation.n_validation * factor)),
+        n_validation=evaluation.n_validation * factor,
     )
 
 

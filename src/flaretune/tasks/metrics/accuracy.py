@@ -24,12 +24,12 @@ class Accuracy(Metric):
         return np.array([np.sum(predictions == labels), labels.size], dtype=np.int64)
 
     def value(self, counts: np.ndarray) -> float | None:
-        correct, total = (int(c) for c in counts)
+        correct, total = np.asarray(counts).tolist()
         return correct / total if total else None
 
     def standard_error(self, counts: np.ndarray) -> float:
         """√(p (1 − p) / n)."""
-        correct, total = (int(c) for c in counts)
+        correct, total = np.asarray(counts).tolist()
         well, wrong = correct + HALF, total - correct + HALF
         return math.sqrt(well * wrong / (well + wrong) ** 3)
 

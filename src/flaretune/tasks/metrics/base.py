@@ -58,7 +58,10 @@ class Metric(ABC):
 
     @abstractmethod
     def value(self, counts: np.ndarray) -> float | None:
-        """The metric, in [0, 1], from summed counts; None where they are of no examples that it is about."""
+        """The metric, in [0, 1], from summed counts; None where they are of no examples that it is about.
+
+        Counts may be fractions, of a client that counts for fewer examples than it has.
+        """
 
     @abstractmethod
     def standard_error(self, counts: np.ndarray) -> float:

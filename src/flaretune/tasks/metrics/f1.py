@@ -33,7 +33,7 @@ class F1(Metric):
         return np.array([np.sum(said & is_so), np.sum(said & ~is_so), np.sum(~said & is_so)], dtype=np.int64)
 
     def value(self, counts: np.ndarray) -> float | None:
-        true_positives, false_positives, false_negatives = (int(c) for c in counts)
+        true_positives, false_positives, false_negatives = np.asarray(counts).tolist()
         denominator = 2 * true_positives + false_positives + false_negatives
         return 2 * true_positives / denominator if denominator else None
 
@@ -41,7 +41,7 @@ class F1(Metric):
         """By the delta method: with t true positives and w others, F1 = 2t / D where D = 2t + w, its variance is
         t (2w / D²)² + w (2t / D²)².
         """
-        true_positives, false_positives, false_negatives = (int(c) for c in counts)
+        true_positives, false_positives, false_negatives = np.asarray(counts).tolist()
         t, w = true_positives + HALF, false_positives + false_negatives + HALF
         return 2 * math.sqrt(t * w * (t + w)) / (2 * t + w) ** 2
 
