@@ -97,6 +97,8 @@ def test_retired_options_come_back_as_sentences():
         (FedBPTConfig, {"local_iter": 0}, "--local_iter 0: must be at least 1"),
         (FedBPTConfig, {"batch_size": -8}, "--batch_size -8: must be at least 0"),
         (FedBPTConfig, {"cache_mb": -1}, "--cache_mb -1: must be at least 0"),
+        (FedBPTConfig, {"cache_mb": 9, "model_server": "http://h:8765"}, "--cache_mb 9 is the model server's"),
+        (FedBPTConfig, {"state_dir": "states"}, "--state_dir states: a client works in a folder of its own in every"),
         (FedBPTConfig, {"max_norm": "15"}, "--max_norm 15: must be two numbers above 0, FIRST:LAST such as 15:20"),
         (FedBPTConfig, {"max_norm": "0:20"}, "--max_norm 0:20: must be two numbers above 0"),
         (FedBPTConfig, {"max_norm": "15:nan"}, "--max_norm 15:nan: must be two numbers above 0"),

@@ -205,6 +205,22 @@ def test_a_client_without_a_part_in_the_prior_still_counts_in_the_round(job):
     assert last["client_metrics"]["train_loss"].keys() == set(CLIENTS)
 
 
+def test_a_late_client_of_a_job_that_trains_every_parameter_joins_its_first_round(job):
+    """The prior is then made anew for a model that the server knows nothing of yet: the pretrained one."""
+    missed = []
+
+    def late(client, task, _round, reply):
+        if (client, task) == ("site-3", codec.INITIALIZE) and not missed:
+            return missed.append(client)
+        return reply
+
+    _, told, folder = job("lpfl", change=late, tuning="full")
+    assert told.failure == ""
+    rounds = read_summary(folder)["rounds"]
+    assert [r["clients"] for r in rounds] == [CLIENTS[:2], CLIENTS, CLIENTS]
+    assert len([p for p in priors(told) if p is not None]) >= 2
+
+
 @pytest.mark.parametrize(("rule", "least", "most"), [("mean", 2.0, 6.0), ("clipped", 0.0, 1.2), ("median", 0.0, 0.3)])
 def test_one_client_of_five_chooses_the_prior_under_mean_alone(job, rule, least, most):
     """It says that its texts, twice as many as it has, are of one class beyond doubt."""

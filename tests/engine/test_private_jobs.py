@@ -184,6 +184,18 @@ def test_what_a_client_has_sent_is_spent_after_it_has_gone(config, tmp_path):
     assert rounds[3]["epsilon"] == pytest.approx(epsilon(2.0, 1e-5, 2), abs=1e-3)
 
 
+def test_a_resumed_run_costs_what_all_its_rounds_cost_though_a_client_has_lost_its_count(config, tmp_path):
+    method, server = find_method("fedbpt"), {"checkpoint": str(tmp_path / "checkpoints")}
+    for rounds in (2, 4):  # each job in a folder of its own, where nothing of the other is found
+        run_job(method, {"north": config("fedbpt")}, tmp_path / str(rounds), num_rounds=rounds, **server)
+    summary = read_summary(tmp_path / "4")
+    assert [r["releases"] for r in summary["rounds"]] == [0, 1, 2, 3, 4]
+    assert summary["privacy"]["epsilon"] == pytest.approx(epsilon(2.0, 1e-5, 4), abs=1e-4)
+    allowed = config("fedbpt", dp_epsilon=epsilon(2.0, 1e-5, 5))
+    told = run_job(method, {"north": allowed}, tmp_path / "6", num_rounds=6, **server)
+    assert "--dp_epsilon" in told.client_failures["north"]
+
+
 def test_a_run_without_noise_says_nothing_of_it(config, tmp_path):
     told = run_job(find_method("fedbpt"), {"north": config("fedbpt", dp_noise=0.0)}, tmp_path / "results", num_rounds=1)
     assert "privacy" not in read_summary(tmp_path / "results")

@@ -57,7 +57,7 @@ def test_no_text_is_given_to_two_clients_or_for_two_purposes(data, iid):
 def test_a_client_with_unlabelled_texts_of_its_own_tests_on_no_text_that_others_train_on(data, tmp_path, monkeypatch):
     """One file has all: test data is what is left of it."""
     opened = []
-    texts_alone = SimpleNamespace(label_model=SimpleNamespace(encode=lambda texts: texts))
+    texts_alone = SimpleNamespace(label_model=SimpleNamespace(encode=lambda texts: texts), without_tokenizer=str)
     monkeypatch.setattr(lpfl_client, "open_tuned_model", lambda *_, **__: texts_alone)
     monkeypatch.setattr(lpfl_client, "LPFLClient", lambda _config, _context, _tuned, texts: opened.append(texts))
     (tmp_path / "own.csv").write_text("sentence\nmine\n", encoding="utf-8")

@@ -100,7 +100,7 @@ def test_a_client_without_test_data_says_nothing_of_it():
 
 
 def test_a_client_that_trains_every_parameter_has_no_initial_adapter():
-    sent = an_initialize_result(LPFL)
+    sent = an_initialize_result(LPFL, tuning="full")
     sent = replace(sent, settings={**sent.settings, "adapter": {}, "initial": {}}, arrays={})
     got = initialized(sent, LPFL)
     assert got.arrays == {}

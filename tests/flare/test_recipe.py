@@ -207,7 +207,7 @@ STRANGE = {
     "data_path": "{cache}/a folder/{data}.csv",
     "eval_clients": 'a "quoted" one, #2',
     "model_name": "/models/{run}/it's $HOME \\ here = there",
-    "state_dir": "{workspace}",
+    "state_dir": "/{workspace}",
 }
 
 

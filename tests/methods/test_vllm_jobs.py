@@ -79,7 +79,7 @@ def test_a_verbalizer_asks_for_all_candidates_of_the_texts_it_chooses_them_by_al
     ("config", "options", "sentence"),
     [
         (FedBPTConfig, {"cat_or_add": "cat"}, "--cat_or_add cat is of masked models"),
-        (FedBPTConfig, {"cache_mb": 0}, "--cache_mb 0 is of a model in flaretune's own processes"),
+        (FedBPTConfig, {"cache_mb": 0}, "--cache_mb 0 is the model server's"),
         (FedBPTConfig, {"device": "cpu"}, "give them to the vLLM server"),
         (VerbalizerConfig, {"batch_size": 4}, "give them to the vLLM server"),
         (VerbalizerConfig, {"model_server": "http://a:1"}, "answers FedBPT's clients alone; give a verbalizer's local"),

@@ -82,6 +82,16 @@ def test_what_is_not_finite_is_not_sent(tmp_path):
     assert releases.count == 0
 
 
+def test_a_count_that_is_not_found_is_taken_from_the_run_s_rounds(tmp_path, caplog):
+    releases = Releases(OPTIONS, tmp_path)
+    releases.count_at_least(3)
+    assert Releases(OPTIONS, tmp_path).count == releases.count == 3
+    assert "has counted 0 noised results of this client, and the run had 3 rounds" in caplog.text
+    releases.release(BASE, BASE)
+    releases.count_at_least(3)
+    assert Releases(OPTIONS, tmp_path).count == releases.count == 4
+
+
 def test_the_count_outlives_the_process(tmp_path):
     releases = Releases(OPTIONS, tmp_path / "new")
     assert releases.count == 0

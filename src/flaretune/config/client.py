@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from flaretune.config.groups import EVALUATION, MODEL, PRIVACY, TASK
@@ -113,6 +114,11 @@ class ClientConfig(ModelConfig):
     )
 
     def clashes(self) -> Iterator[str]:
+        if self.state_dir and not Path(self.state_dir).expanduser().is_absolute():
+            yield (
+                f"--state_dir {self.state_dir}: a client works in a folder of its own in every job, where it would not "
+                "find what it has kept; give an absolute path"
+            )
         if self.dataset and self.data_path:
             yield "--dataset and --data_path exclude each other: a client uses its own file or its share, not both"
         if self.dp_epsilon and not self.dp_noise:

@@ -62,6 +62,7 @@ class Worker:
         started = time.monotonic()
         releases, (_, after_round) = self._noises(message), read(codec.read_run, message)
         if releases:
+            releases.count_at_least(self._method.releases(after_round, 0))
             releases.check(self._method.releases(read(codec.read_num_rounds, message), after_round))
         self._client = None  # of an earlier initialization that the server did not wait for: not two models at a time
         self._client = self._open(message, takes_over=False)

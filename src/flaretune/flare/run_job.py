@@ -15,7 +15,7 @@ from typing import Any
 from flaretune.config.client import ClientConfig
 from flaretune.config.job import CARRIED, JobConfig
 from flaretune.config.model_server import ServiceConfig
-from flaretune.config.options import as_dict, build, changed
+from flaretune.config.options import as_dict, build, changed, default
 from flaretune.config.server import ServerConfig
 from flaretune.engine.results import collect_results, forget_results, read_summary
 from flaretune.engine.summary import write_json
@@ -91,7 +91,8 @@ def run_job(
     gpus = ",".join(f"cuda:{number}" for number in re.findall(r"\d+", job.gpu))  # NVFlare: 0,1 or [0],[1]
     config = build(ServiceConfig, {**as_dict(client), **({"device": gpus} if gpus else {})})
     with running_model_server(config, output_of(job) / "model_server.log") as url:
-        shared = changed(client, model_server=url, device="auto", batch_size=0)
+        own = default(type(client), "cache_mb")
+        shared = changed(client, model_server=url, device="auto", batch_size=0, cache_mb=own)  # the server's now
         return _run(method, job, shared, server, per_client, quiet)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from flaretune.config.client import ClientConfig
 from flaretune.errors import UserError
 from flaretune.files import atomic_write
 from flaretune.privacy.accountant import DELTA, epsilon
+
+log = logging.getLogger("flaretune.client")
 
 FILE = "privacy.json"
 
@@ -42,6 +45,15 @@ class Releases:
         self._file = folder / FILE
         self._draw = draw
         self.count = self._read()
+
+    def count_at_least(self, sent: int) -> None:
+        """In a run that resumes after so many results: a count that is not found here was spent all the same."""
+        if self.count < sent:
+            log.warning(
+                "%s has counted %d noised results of this client, and the run had %d rounds: so many are counted",
+                *(self._file, self.count, sent),
+            )
+            self._write(sent)
 
     def check(self, more: int) -> None:
         """Check that the client allows `more` results.

@@ -92,6 +92,7 @@ def test_a_job_asks_once_in_a_round_of_three_steps(whole):
     assert (summary["method"], summary["artifact_kind"]) == ("Verbalizer", "verbalizer")
     # 9 labels a class, 2 classes, for training and for validation; 3 clients that ask behind 3 neutral texts
     assert [r["example_forwards"] for r in summary["rounds"]] == [0, 2 * 9 * 2 + 3 * 3]
+    assert summary["queries"] == 0  # which are search points, or training steps
     assert [r["metrics"].get("words") for r in summary["rounds"]] == [None, 8]
     assert len(last_head(told)["words"]) == 8
 

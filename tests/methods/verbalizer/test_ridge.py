@@ -145,6 +145,7 @@ def test_words_are_chosen_by_separation_for_each_template_with_label_words_alway
     statistics, groups = word_statistics(features, labels, 2), np.array([0, 0, 0, 1, 1, 1])
     assert choose_words(statistics, groups, 1).tolist() == [1, 4]
     assert choose_words(statistics, groups, 2, always=[0, 5]).tolist() == [0, 1, 4, 5]
+    assert choose_words(statistics, groups, 1, always=[0, 2, 5]).tolist() == [0, 2, 5]  # more than asked for
     assert choose_words(statistics, groups, 9).tolist() == [0, 1, 2, 3, 4, 5]
 
 

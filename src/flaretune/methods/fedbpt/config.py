@@ -96,8 +96,8 @@ class FedBPTConfig(ServedModelConfig):
         yield from super().clashes()
         if self.local_popsize == 1:
             yield "--local_popsize 1: CMA-ES needs at least 2 candidates in a generation (or 0 for its default)"
-        if self.uses_vllm:
-            yield from self._clashes_with_vllm()
+        if self.model_server != LOCAL:
+            yield from self._clashes_with_server()
         if self.verbalizer == "learned":
             yield from self._clashes_of_learned()
         if self.loss_type == "perf" and self.perturb:
@@ -110,17 +110,14 @@ class FedBPTConfig(ServedModelConfig):
         except ValueError:
             yield f"--max_norm {self.max_norm}: must be two numbers above 0, FIRST:LAST such as 15:20, or left out"
 
-    def _clashes_with_vllm(self) -> Iterator[str]:
-        if self.cat_or_add != default(FedBPTConfig, "cat_or_add"):
+    def _clashes_with_server(self) -> Iterator[str]:
+        if self.uses_vllm and self.cat_or_add != default(FedBPTConfig, "cat_or_add"):
             yield (
                 f"--cat_or_add {self.cat_or_add} is of masked models, and vLLM gives log-probabilities of causal ones: "
                 "leave it out, or use --model_server local"
             )
         if self.cache_mb != default(FedBPTConfig, "cache_mb"):
-            yield (
-                f"--cache_mb {self.cache_mb} is of a model in flaretune's own processes: a vLLM server is given its "
-                "memory when it is started"
-            )
+            yield f"--cache_mb {self.cache_mb} is the model server's where --model_server names one: leave it out"
 
     def _clashes_of_learned(self) -> Iterator[str]:
         for flag, given, why in (

@@ -57,7 +57,7 @@ class LearnedFedBPTClient(FedBPTClient):
             n_train=len(self._train.labels),
             zero_shot=evaluation.test if self._vocabulary.label_ids else None,
             evaluation=evaluation,
-            counters=Counters(len(self._templates), self._asked.forwards, time.monotonic() - started),
+            counters=Counters(0, self._asked.forwards, time.monotonic() - started),
             dtype=facts.dtype,
             arrays={NEUTRAL: self._vocabulary.neutral},
         )
@@ -74,7 +74,7 @@ class LearnedFedBPTClient(FedBPTClient):
             self._point = read_array(request.arrays, "mean", (self._config.intrinsic_dim,)).astype(np.float64)
         arrays = self._steps.reply(request.step, request.arrays, request.numbers)
         forwards = self._black_box.example_forwards - before + self._asked.new_forwards()
-        counters = Counters(len(self._templates) + 1, forwards, time.monotonic() - started)
+        counters = Counters(0, forwards, time.monotonic() - started)
         return FitResult(arrays, {"n_train": len(self._train.labels)}, counters)
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:

@@ -131,8 +131,7 @@ class LPFLClient(Client):
             FloatingPointError: the model's logits or the loss are not finite.
         """
         started = time.monotonic()
-        if request.arrays or self.tuned.initial:  # where every parameter is trained, the server knows none at first
-            self._load(request.arrays)
+        self._load_start(request.arrays)
         if self._config.dp_noise:
             self._start = self._parameters.arrays()  # the server can have them too, whatever the rank
         evaluation = self._evaluation() if request.evaluate else None
@@ -157,7 +156,7 @@ class LPFLClient(Client):
             UserError: see `_load`.
         """
         started, forwards = time.monotonic(), self._model.example_forwards
-        self._load(arrays)
+        self._load_start(arrays)
         self._model.calibrate(None)
         sums = self._log_probs()
         return CalibrateResult(sums, Counters(0, self._model.example_forwards - forwards, time.monotonic() - started))
@@ -170,6 +169,11 @@ class LPFLClient(Client):
         """
         self._load(arrays)
         return self._timed_evaluation()
+
+    def _load_start(self, arrays: Arrays) -> None:
+        """Take what a round starts from: where every parameter is trained, the server knows none at first."""
+        if arrays or self.tuned.initial:
+            self._load(arrays)
 
     def _load(self, arrays: Arrays) -> None:
         """Take the server's arrays.

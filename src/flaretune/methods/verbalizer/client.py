@@ -94,7 +94,7 @@ class VerbalizerClient(Client):
             n_train=len(self._train.labels),
             zero_shot=evaluation.test if v.label_ids else None,
             evaluation=evaluation,
-            counters=Counters(len(self._templates), self._model.example_forwards, time.monotonic() - started),
+            counters=Counters(0, self._model.example_forwards, time.monotonic() - started),
             dtype=facts.dtype,
             arrays={NEUTRAL: v.neutral},
         )
@@ -104,7 +104,7 @@ class VerbalizerClient(Client):
         started = time.monotonic()
         evaluation = self._evaluation(self._start) if request.evaluate else None
         arrays = self._steps.reply(request.step, request.arrays, request.numbers)
-        counters = Counters(len(self._templates), self._features.new_forwards(), time.monotonic() - started)
+        counters = Counters(0, self._features.new_forwards(), time.monotonic() - started)
         return FitResult(arrays, {"n_train": len(self._train.labels)}, counters, evaluation)
 
     def evaluate(self, arrays: Arrays) -> EvaluateResult:

@@ -178,13 +178,13 @@ class HeadFit:
 
     def _choose_words(self, statistics: WordStatistics) -> None:
         n_candidates = len(self.candidates)
+        of_label = [token for tokens in self.label_ids for token in tokens]  # the first of the candidates
         if self.noise:  # nothing is told of the texts: those that are most probable anyway
-            within = np.arange(min(self.n_words, n_candidates))
+            within = np.arange(min(max(self.n_words, len(of_label)), n_candidates))
             chosen = np.concatenate([within + n_candidates * t for t in range(self.n_templates)])
             center, variance = self.neutral.reshape(-1)[chosen].astype(np.float64), np.ones(len(chosen))
         else:
             groups = np.repeat(np.arange(self.n_templates), n_candidates)
-            of_label = [token for tokens in self.label_ids for token in tokens]
             always = np.flatnonzero(np.tile(np.isin(self.candidates, of_label), self.n_templates))
             chosen = ridge.choose_words(statistics, groups, self.n_words, always.tolist())
             n = statistics.counts.sum()

@@ -73,7 +73,7 @@ def choose_words(
     Args:
         statistics: of all clients, of all features.
         groups: of each feature, its template, int (F,).
-        n_words: how many of each template.
+        n_words: how many of each template; those of `always`, where these are more.
         always: features that are among them, as far as they vary.
 
     Returns:
@@ -87,7 +87,8 @@ def choose_words(
     chosen = []
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
-        best = members[np.lexsort((members, -rank[members]))][:n_words]
+        most = max(n_words, int(np.isposinf(rank[members]).sum()))
+        best = members[np.lexsort((members, -rank[members]))][:most]
         chosen += [feature for feature in best if rank[feature] >= 0]
     if not chosen:
         raise UserError(

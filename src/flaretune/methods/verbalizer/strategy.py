@@ -46,7 +46,7 @@ class VerbalizerStrategy(Strategy):
         check_few_shots(self.settings, n_train=read_natural(result.numbers, "n_train"))
         most_forwards = PASSES * 2 * self._most * self._n_templates
         for name, value, most in (
-            ("queries", counters.queries, self._n_templates),
+            ("queries", counters.queries, 0),
             ("example_forwards", counters.example_forwards, most_forwards),
         ):
             if value > most:
