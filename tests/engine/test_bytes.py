@@ -38,3 +38,18 @@ def test_initializing_to_resume_a_run_is_not_counted_for_the_round_that_follows(
     told = run_small_job("fedbpt", roberta, tmp_path, "on", **run)
     assert [n for task, n, _ in told.tasks if task == codec.FIT] == [2]
     assert_bytes_are_a_client_s(told, range(2, 3))
+
+
+def test_a_client_that_is_ready_late_is_one_of_those_that_sent_something(roberta, tmp_path):
+    missed = []
+
+    def late(client, task, round_number, reply):
+        if (client, task) == ("site-2", codec.INITIALIZE) and not missed:
+            return missed.append(client)
+        return reply
+
+    told = run_small_job("lpfl", roberta, tmp_path, "late", change=late)
+    assert told.records[1].clients == ["site-1", "site-2"]
+    sent = {client: n_bytes(m) for client, task, _, m in told.replies if task == codec.INITIALIZE}
+    assert told.records[0].bytes_up == pytest.approx(np.mean(list(sent.values())), rel=0.01)
+    assert_bytes_are_a_client_s(told, range(1, 3))

@@ -137,9 +137,12 @@ class Cohort:
         self.dtypes = {client: result.dtype for client, result in initialized.items() if result.dtype}
         late, self.clients = [client for client in self.clients if client not in initialized], list(initialized)
         if late:
-            self._transport.send_in_background(
-                codec.INITIALIZE, message, late, lambda client, reply: self._late.append((client, reply))
-            )
+            self._reached[0].update(late)
+            self._transport.send_in_background(codec.INITIALIZE, message, late, self._is_ready_late)
+
+    def _is_ready_late(self, client: str, reply: Message) -> None:
+        self._reached[1].add(client)  # its reply is among the bytes that are counted now
+        self._late.append((client, reply))
 
     def let_in(
         self,
