@@ -17,8 +17,8 @@ pip install scikit-learn==1.9.1 sentence-transformers==6.2.0 setfit==1.2.0 gt-al
   passes: zero_shot, the first template's label words, and calibrated, their mean log-probabilities over the training
   texts subtracted (`tasks.calibration`). Forwards are those of a job whose clients share nothing.
 - fedbpt, lpfl: whole jobs in one process with the settings of `make demo` and `make demo-lpfl`; LP-FL without soft
-  labels, which bring nothing with so many. lora: the same with all texts at one client; subspace: with 1,000
-  numbers in place of B (`--subspace_dim`).
+  labels, which bring nothing with so many. lora: the same with all texts at one client; subspace and
+  subspace_8000: with 1,000 and 8,000 numbers in place of B (`--subspace_dim`).
 
 Texts of several columns are joined by a line break for MiniLM. Seconds, of the probe and SetFit, are of this process on
 the processor, for what a run needs besides the test texts, embedding included.
@@ -127,6 +127,7 @@ JOBS = {  # method and what its demo's preset does not say
     "fedbpt": ("fedbpt", {}),
     "lpfl": ("lpfl", FOUR),
     "subspace": ("lpfl", {**FOUR, "subspace_dim": 1000}),
+    "subspace_8000": ("lpfl", {**FOUR, "subspace_dim": 8000}),
     "lora": ("lpfl", {**NO_SOFT_LABELS, "n_clients": 1, "min_clients": 1}),
 }
 
@@ -161,6 +162,7 @@ TITLES = {
     "fedbpt": "FedBPT, learned verbalizer",
     "lpfl": "LP-FL, no soft labels",
     "subspace": "LP-FL, no soft labels, 1,000 numbers",
+    "subspace_8000": "LP-FL, no soft labels, 8,000 numbers",
     "lora": "LoRA, all texts at one client",
     "linear_probe": "linear probe on MiniLM",
     "setfit": "SetFit on MiniLM",
