@@ -91,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="CSV file with columns sentence and label, to be dealt out to the clients",
     )
     parser.add_argument("--until", default="", help="heading of the section after which to stop; none: to the end")
-    parser.add_argument("--minutes", type=float, default=10.0, help="that all of it may take")
+    parser.add_argument("--minutes", type=float, default=20.0, help="that all of it may take (default: 20)")
     add_manners(parser)
     return parser
 
