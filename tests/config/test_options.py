@@ -24,7 +24,12 @@ METHODS = [(method.client_config, method.server_config) for method in REGISTERED
 CONFIGS = [kind for method in METHODS for kind in method]
 
 
-FORMS = {"max_norm": ["", "15:20"], "model_server": ["local", "http://a:1"], "model_server_token": ["", "${secret:A}"]}
+FORMS = {
+    "max_norm": ["", "15:20"],
+    "model_server": ["local", "http://a:1"],
+    "model_server_token": ["", "${secret:A}"],
+    "state_dir": ["", "/a b", "~/#1"],
+}
 
 
 def values_of(item) -> st.SearchStrategy:
