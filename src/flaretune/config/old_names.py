@@ -81,7 +81,7 @@ GONE: dict[str, dict[str, tuple[tuple[Any, ...] | None, str]]] = {
         "lora_dropout": ((0,), "adapters are trained without dropout; leave it out"),
         "freeze_a": (
             (0,),
-            "A alone is not frozen any more; --subspace_dim 1000 freezes it too, and sends a hundredth of the bytes",
+            "A alone is not frozen any more; --subspace_dim 8000 freezes it too, and sends far fewer bytes",
         ),
     },
     "ClientConfig": {"dp_delta": ((1e-5,), "ε is always told at δ = 1e-5; leave it out")},

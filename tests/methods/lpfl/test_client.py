@@ -1,6 +1,8 @@
 """LP-FL's clients: what they are initialized with, what they reply, and a sentence for what a user can correct."""
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from flaretune.methods.exchanged import FitRequest
 from flaretune.methods.lpfl.client import open_client
 from flaretune.methods.lpfl.config import LPFLConfig
 from flaretune.methods.registry import find_method
+from flaretune.models import tuned
 from tests.learnable import write_reviews
 from tests.models_for_tests import save_tiny_model
 
@@ -178,6 +181,23 @@ def test_soft_labels_off_learns_from_the_same_labelled_texts_alone(folders):
 
 
 # ---- the server's tasks ----
+
+
+def test_a_client_keeps_no_tokenizer_once_its_texts_are_encoded(folders, monkeypatch):
+    """That of a large vocabulary takes a tenth of what a client may take."""
+    loaded, load = [], tuned.load_pretrained
+
+    def watched(*how):
+        pretrained = load(*how)
+        loaded.append(weakref.ref(pretrained.tokenizer))
+        return pretrained
+
+    monkeypatch.setattr(tuned, "load_pretrained", watched)
+    client, _ = opened(config(folders), "site-1")
+    gc.collect()
+    assert [reference() for reference in loaded] == [None]
+    assert client.tuned.label_model.example_forwards > 0
+
 
 COMMON = codec.task(CLIENTS, "", 0, None)
 
