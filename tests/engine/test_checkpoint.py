@@ -141,3 +141,12 @@ def test_other_settings_are_named(tmp_path, part, key, value, sentence):
     check_settings(tmp_path, SETTINGS, SETTINGS)
     with pytest.raises(UserError, match=sentence):
         check_settings(tmp_path, SETTINGS, {**SETTINGS, part: {**SETTINGS[part], key: value}})
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def refused(_self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    with pytest.raises(UserError, match=f"checkpoint {tmp_path}: it cannot be read: Permission denied"):
+        load_checkpoint(tmp_path)

@@ -71,9 +71,12 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
     Raises:
         UserError: the checkpoints are all damaged or of another version; or there are none, and another folder's name
-            goes on where this one's was cut.
+            goes on where this one's was cut; or the folder cannot be read.
     """
-    found, reasons = _found(folder), []
+    try:
+        found, reasons = _found(folder), []
+    except OSError as error:
+        raise UserError(f"checkpoint {folder}: it cannot be read: {error.strerror or error}") from error
     for path in found:
         try:
             return _read(path)

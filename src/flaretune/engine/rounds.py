@@ -110,10 +110,7 @@ class Job:
 
     def _run_rounds(self) -> None:
         strategy = self._strategy
-        try:
-            self._run = ResumableRun(self._config.checkpoint, self._rounds)
-        except OSError as error:
-            raise UserError(f"--checkpoint {self._config.checkpoint}: {error.strerror or error}") from error
+        self._run = ResumableRun(self._config.checkpoint, self._rounds)
         self._cohort = Cohort(self._transport, self._config, self._run.releases_before, self.progress)
         initialized = self._initialize()
         record, evaluated = self._first_record(initialized)
